@@ -1,0 +1,84 @@
+"""Multi-head attention (Vaswani et al. 2017, 3.2) with grouped key and value heads (Ainslie et al. 2023)."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from specc.components.base import Config, Dim, Factor, Problem, Problems, Rate, choices, divisors
+from specc.components.rope import Rope
+
+
+class _Heads(Config):
+    heads: Dim
+    """Query heads."""
+    kv_heads: Dim | None = None
+    """Key and value heads, each shared by heads / kv_heads query heads. Default: heads."""
+    head_dim: Dim | None = None
+    """Features of a head. Default: d_model / heads."""
+    bias: bool | list[Literal["q", "k", "v", "o"]] = False
+    """Which projections have a bias: all, none, or those listed."""
+    scale: Factor | None = None
+    """Factor on the scores. Default: head_dim ** -0.5."""
+    dropout: Rate = 0.0
+    """Rate on the attention weights."""
+
+    def has_bias(self, projection: str) -> bool:
+        return self.bias if isinstance(self.bias, bool) else projection in self.bias
+
+
+class Attention(_Heads):
+    """Self-attention."""
+
+    causal: bool = True
+    """A token sees itself and those before it. In an encoder the default is false."""
+    rope: Rope | None = None
+    """Rotary positions; absent: none."""
+
+
+class CrossAttention(_Heads):
+    """Attention of the decoder over the encoder's output."""
+
+
+Heads = TypeVar("Heads", bound="_Heads")
+
+
+def resolved(config: Heads, d_model: int) -> Heads:
+    """With kv_heads and head_dim filled in (rounded down where d_model does not divide: a rule reports that)."""
+    return config.model_copy(
+        update={
+            "kv_heads": config.kv_heads or config.heads,
+            "head_dim": config.head_dim or max(1, d_model // config.heads),
+        }
+    )
+
+
+def rules(config: _Heads, d_model: int) -> Problems:
+    """What must hold of a config as the spec states it (not yet resolved)."""
+    if config.head_dim is None and d_model % config.heads:
+        yield Problem(
+            "E210",
+            ("heads",),
+            f"d_model = {d_model} cannot be split into {config.heads} heads",
+            "give head_dim, or a number of heads that divides d_model",
+        )
+    if config.kv_heads and config.heads % config.kv_heads:
+        yield Problem(
+            "E211",
+            ("kv_heads",),
+            f"{config.heads} heads cannot share {config.kv_heads} kv_heads evenly",
+            f"with {config.heads} heads, kv_heads can be {choices(divisors(config.heads))}",
+        )
+    rope = getattr(config, "rope", None)
+    head_dim = config.head_dim or d_model // config.heads
+    if rope is not None and head_dim % 2:
+        yield Problem("E212", ("rope",), f"rope rotates pairs, but head_dim = {head_dim} is odd", "make head_dim even")
+
+
+def tp_rules(config: _Heads, tp: int) -> Problems:
+    """Whether a resolved config can be split over tp ranks."""
+    kv_heads = config.kv_heads or config.heads
+    good = choices(divisors(config.heads, kv_heads))
+    if config.heads % tp:
+        yield Problem("E402", ("heads",), f"{config.heads} heads cannot be split over tp = {tp}", f"tp can be {good}")
+    elif kv_heads % tp:
+        yield Problem("E402", ("kv_heads",), f"{kv_heads} kv_heads cannot be split over tp = {tp}", f"tp can be {good}")

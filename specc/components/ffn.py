@@ -1,0 +1,33 @@
+"""Feed-forward layers: two linears around an activation, or three with a gate (Shazeer 2020)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from specc.components.base import Config, Dim, Problem, Problems, Rate, choices, divisors
+
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+
+
+class Ffn(Config):
+    """Feed-forward layer."""
+
+    kind: Literal["plain", "gated"] = "plain"
+    """`plain` is down(act(up(x))), `gated` is down(act(gate(x)) * up(x))."""
+    hidden: Dim
+    """Features between the linears."""
+    activation: Activation = "silu"
+    """The nonlinearity; gelu_tanh is the tanh approximation."""
+    bias: bool = False
+    """Biases on all linears."""
+    dropout: Rate = 0.0
+    """Rate on the hidden features."""
+
+
+def tp_rules(config: Ffn, tp: int) -> Problems:
+    """Whether the hidden features can be split over tp ranks."""
+    if config.hidden % tp:
+        good = [d for d in divisors(config.hidden) if d <= 1024]
+        yield Problem(
+            "E402", ("hidden",), f"hidden = {config.hidden} cannot be split over tp = {tp}", f"tp can be {choices(good)}"
+        )

@@ -1,0 +1,24 @@
+"""Norms over d_model: RMS (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from specc.components.base import Config
+
+
+class Norm(Config):
+    """A norm over the features of a token."""
+
+    kind: Literal["rms", "layer"] = "rms"
+    """`rms` divides by the root mean square, `layer` also subtracts the mean."""
+    eps: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
+    """Added to the mean square before the root."""
+    bias: bool | None = None
+    """A learned offset; by default `layer` has one and `rms` has none."""
+
+    def resolved(self) -> Norm:
+        """With every default filled in."""
+        return self if self.bias is not None else self.model_copy(update={"bias": self.kind == "layer"})
