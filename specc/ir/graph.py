@@ -1,0 +1,116 @@
+"""The graph: networkx inside, ops in op order, scopes with ordered inputs, repeats held once.
+
+A repeat is the op `repeat` (carries in), the blocks of one period in scopes `(*path, Layer(offset))`, and the op `end`
+(carries out). Layer `i` runs the block at offset `i % period`; each block takes the carries first and returns them.
+A value used inside and produced before is invariant. A pipeline cut is the op `cut`: what is alive there passes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import networkx as nx
+
+from specc.ir.op import Layer, Op, Path, Ref
+from specc.ir.types import MeshAxis, Spmd, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A call: its inputs in order (as lowered; conversions of them take their place), and names for its class."""
+
+    path: Path
+    inputs: tuple[Ref, ...]
+    names: tuple[str, ...] = ()  # candidate class names, shortest first
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An immutable graph of ops.
+
+    `output` is what the model returns, `loss` the op that ends training graphs; ops of scope ("loss",) stand outside the
+    model. `mesh` and `stages` are set by the passes that use them.
+    """
+
+    nx: nx.MultiDiGraph[str]
+    scopes: tuple[Scope, ...]
+    output: Ref
+    loss: Ref
+    mesh: tuple[MeshAxis, ...] = ()
+
+    @staticmethod
+    def of(
+        ops: Iterable[Op], scopes: Iterable[Scope], output: Ref, loss: Ref, mesh: tuple[MeshAxis, ...] = ()
+    ) -> Graph:
+        """Build from ops in op order. Raises ValueError naming the op where an operand is not produced before it."""
+        graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        for op in ops:
+            if op.id in graph:
+                raise ValueError(f"op {op.id} stands twice")
+            graph.add_node(op.id, op=op)
+            for operand, ref in enumerate(op.inputs):
+                if ref.op not in graph or ref.op == op.id:
+                    raise ValueError(f"op {op.id} uses {ref.op}, which is not produced before it")
+                graph.add_edge(ref.op, op.id, out=ref.out, operand=operand)
+        return Graph(graph, tuple(scopes), output, loss, mesh)
+
+    @cached_property
+    def ops(self) -> tuple[Op, ...]:
+        """All ops in op order, a topological order."""
+        return tuple(data["op"] for _, data in self.nx.nodes(data=True))
+
+    def op(self, id: str) -> Op:
+        """Raises KeyError."""
+        return self.nx.nodes[id]["op"]
+
+    def type(self, ref: Ref) -> TensorType:
+        """Tensor type of a value, after the shapes pass."""
+        return self.op(ref.op).outs[ref.out]
+
+    def spmd(self, ref: Ref) -> Spmd:
+        """SPMD type of a value, after the place pass."""
+        return self.op(ref.op).types[ref.out]
+
+    def users(self, ref: Ref) -> tuple[Op, ...]:
+        """Ops that use the value, in op order of first use."""
+        edges = self.nx.out_edges(ref.op, data="out")
+        names = dict.fromkeys(consumer for _, consumer, out in edges if out == ref.out)
+        return tuple(self.op(name) for name in names)
+
+    def origin(self, ref: Ref) -> Ref:
+        """The value before any conversions."""
+        while (op := self.op(ref.op)).kind == "convert":
+            ref = op.inputs[0]
+        return ref
+
+    @cached_property
+    def scope_at(self) -> dict[Path, Scope]:
+        return {scope.path: scope for scope in self.scopes}
+
+    def with_ops(self, ops: Iterable[Op]) -> Graph:
+        """The same graph around other ops."""
+        return Graph.of(ops, self.scopes, self.output, self.loss, self.mesh)
+
+    def with_mesh(self, mesh: tuple[MeshAxis, ...]) -> Graph:
+        return replace(self, mesh=mesh)
+
+
+def inside(path: Path, scope: Path) -> bool:
+    """Whether the path is the scope or lies in it."""
+    return path[: len(scope)] == scope
+
+
+def common(paths: Iterable[Path]) -> Path:
+    """The deepest scope that holds all paths."""
+    first, *rest = paths
+    for path in rest:
+        length = next((i for i, (a, b) in enumerate(zip(first, path, strict=False)) if a != b), min(len(first), len(path)))
+        first = first[:length]
+    return first
+
+
+def layer_of(path: Path) -> int | None:
+    """Where in its period the path stands, None outside repeats."""
+    return next((p.offset for p in path if isinstance(p, Layer)), None)

@@ -1,0 +1,111 @@
+"""Ops, their parameters and where they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from specc.ir.types import Axis, Place, Spmd, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A path component inside a repeat: the layer at this position of the period."""
+
+    offset: int
+
+    def __str__(self) -> str:
+        return f"+{self.offset}"
+
+
+Path = tuple[str | Layer, ...]
+Attr = int | float | str | bool | None | tuple["Attr", ...] | Axis | Place
+
+
+def dotted(path: Path, layer: int | None = None) -> str:
+    """`layers.3.attention`; without a layer number its place in the period is shown."""
+    return ".".join(str(layer) if isinstance(p, Layer) and layer is not None else str(p) for p in path)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Output number `out` of an op."""
+
+    op: str
+    out: int = 0
+
+    def __str__(self) -> str:
+        return f"%{self.op}" if not self.out else f"%{self.op}:{self.out}"
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """normal (std), ones or zeros; `constant` fills with std."""
+
+    kind: str
+    std: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.std:.6g})" if self.kind in ("normal", "constant") else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A parameter under its global name; `role` is the kind of op that its module stands for."""
+
+    path: Path
+    axes: tuple[Axis, ...]
+    init: Init
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How an op reads a parameter: the type it is stored as and the type it is used as."""
+
+    stored: Spmd
+    used: Spmd
+
+
+@dataclass(frozen=True)
+class Op:
+    """A node of the graph. `types`, `uses` and `lowering` are filled by placing, one entry an output or parameter."""
+
+    id: str
+    kind: str
+    inputs: tuple[Ref, ...] = ()
+    params: tuple[Param, ...] = ()
+    attrs: tuple[tuple[str, Attr], ...] = ()
+    scope: Path = ()
+    hint: str = "x"  # what the value is called
+    at: tuple[str | int, ...] = ()  # where in the document it comes from
+    outs: tuple[TensorType, ...] = ()
+    types: tuple[Spmd, ...] = ()
+    uses: tuple[Use, ...] = ()
+    lowering: tuple[tuple[str, str], ...] = ()  # mesh axis -> how it communicates, where not plainly
+    kept: str = ""  # name under which checkpointing keeps the result
+
+    def attr(self, name: str) -> Attr:
+        """Raises KeyError."""
+        return dict(self.attrs)[name]
+
+    def number(self, name: str) -> int:
+        """An attribute that is a whole number. Raises KeyError, TypeError."""
+        value = self.attr(name)
+        if not isinstance(value, int):
+            raise TypeError(f"{self.id}: {name} is {value!r}, not a whole number")
+        return value
+
+    def text(self, name: str) -> str:
+        """An attribute that is a text. Raises KeyError, TypeError."""
+        value = self.attr(name)
+        if not isinstance(value, str):
+            raise TypeError(f"{self.id}: {name} is {value!r}, not a text")
+        return value
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.id)
+
+    def having(self, **attrs: Attr) -> Op:
+        """This op with attributes set."""
+        return replace(self, attrs=tuple({**dict(self.attrs), **attrs}.items()))

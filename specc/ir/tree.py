@@ -1,0 +1,113 @@
+"""The nested view of a graph that both backends walk: scopes as calls, repeats as loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specc.ir.graph import Graph, Scope, inside
+from specc.ir.op import Op, Path, Ref
+
+
+@dataclass(frozen=True)
+class Call:
+    """A scope: what it takes, does and returns. Inputs follow the declared order, as the values now in their place."""
+
+    scope: Scope
+    inputs: tuple[Ref, ...]
+    items: tuple[Op | Call | Loop, ...]
+    outputs: tuple[Ref, ...]
+
+    @property
+    def path(self) -> Path:
+        return self.scope.path
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Layers start .. start + n - 1; layer i runs blocks[i % period], whose first inputs are the carries."""
+
+    repeat: Op
+    blocks: tuple[Call, ...]
+    end: Op
+
+    @property
+    def start(self) -> int:
+        return self.repeat.number("start")
+
+    @property
+    def n(self) -> int:
+        return self.repeat.number("n")
+
+    @property
+    def path(self) -> Path:
+        return self.blocks[0].path[:-1]
+
+    def used(self) -> tuple[int, ...]:
+        """Positions of the period that some layer runs, ascending."""
+        period = len(self.blocks)
+        return tuple(sorted({(self.start + i) % period for i in range(min(self.n, period))}))
+
+
+def tree(graph: Graph) -> Call:
+    """The root call. Its inputs are none (inputs are ops) and its output is the model's.
+
+    Raises ValueError where the ops of a scope are not contiguous.
+    """
+    ops = [op for op in graph.ops if op.scope[:1] != ("loss",)]
+    return _call(graph, Scope((), ()), ops, extra=(graph.output,))
+
+
+def _call(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...] = ()) -> Call:
+    depth = len(scope.path)
+    items: list[Op | Call | Loop] = []
+    seen: set[Path] = set()
+    at = 0
+    while at < len(ops):
+        op = ops[at]
+        if op.kind == "repeat":
+            stop = next(i for i in range(at, len(ops)) if ops[i].kind == "end" and ops[i].text("repeat") == op.id)
+            items.append(_loop(graph, op, ops[at + 1 : stop], ops[stop]))
+            at = stop + 1
+        elif len(op.scope) == depth:
+            items.append(op)
+            at += 1
+        else:
+            path = op.scope[: depth + 1]
+            if path in seen:
+                raise ValueError(f"the ops of scope {path} are not contiguous: {op.id}")
+            seen.add(path)
+            stop = next((i for i in range(at, len(ops)) if not inside(ops[i].scope, path)), len(ops))
+            items.append(_call(graph, graph.scope_at[path], ops[at:stop]))
+            at = stop
+    return Call(scope, _inputs(graph, scope, ops), tuple(items), _outputs(graph, ops, extra))
+
+
+def _loop(graph: Graph, repeat: Op, ops: list[Op], end: Op) -> Loop:
+    path = repeat.scope + (repeat.text("path"),)
+    blocks: list[Call] = []
+    for scope in graph.scopes:
+        if scope.path[:-1] == path:
+            inner = [op for op in ops if inside(op.scope, scope.path)]
+            blocks.append(_call(graph, scope, inner))
+    return Loop(repeat, tuple(blocks), end)
+
+
+def _inputs(graph: Graph, scope: Scope, ops: list[Op]) -> tuple[Ref, ...]:
+    made = {op.id for op in ops}
+    external = dict.fromkeys(ref for op in ops for ref in op.inputs if ref.op not in made)
+    order = {ref: n for n, ref in enumerate(scope.inputs)}
+    for ref in external:
+        if graph.origin(ref) not in order and scope.path:
+            raise ValueError(f"scope {scope.path} uses {ref}, which is not among its inputs")
+    return tuple(sorted(external, key=lambda ref: order.get(graph.origin(ref), -1)))
+
+
+def _outputs(graph: Graph, ops: list[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:
+    made = {op.id for op in ops}
+    refs: dict[Ref, None] = {}
+    for op in ops:
+        for out in range(len(op.outs)):
+            ref = Ref(op.id, out)
+            if ref in extra or any(user.id not in made for user in graph.users(ref)):
+                refs[ref] = None
+    return tuple(refs)

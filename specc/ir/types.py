@@ -1,0 +1,122 @@
+"""Named axes, tensor types and SPMD types (the vocabulary of `spmd_types`, per mesh axis)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+Size = int | str
+"""A number, or the name of a size that is known when the model runs ("batch", "seq")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A tensor axis. A compound name ("heads*head_dim") shards by its first factor."""
+
+    name: str
+    size: Size
+    ragged: bool = False  # the size is a value (rows per expert)
+
+    @property
+    def shard_name(self) -> str:
+        return self.name.split("*")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """Axes, outer to inner, the element type, and whether the value carries gradient."""
+
+    axes: tuple[Axis, ...]
+    dtype: str = "float"  # "float" is the dtype of the parameters
+    grad: bool = True
+
+    def dim(self, shard_name: str) -> int | None:
+        """Index of the axis that shards by that name."""
+        names = [axis.shard_name for axis in self.axes]
+        return names.index(shard_name) if shard_name in names else None
+
+    def numel(self, symbols: dict[str, int]) -> int:
+        """Number of elements for given sizes of the symbols."""
+        return prod(axis.size if isinstance(axis.size, int) else symbols[axis.size] for axis in self.axes)
+
+    def __str__(self) -> str:
+        axes = ", ".join(axis.name if isinstance(axis.size, str) else f"{axis.name}={axis.size}" for axis in self.axes)
+        return f"{self.dtype}[{axes}]{'' if self.grad else ' no-grad'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Type of a value on one mesh axis.
+
+    R: replicated, gradient partial. I: replicated, gradient replicated. V: varying. P: partial sum. S: sharded by axis.
+    """
+
+    kind: str
+    axis: str = ""
+
+    def __str__(self) -> str:
+        return f"S({self.axis})" if self.kind == "S" else self.kind
+
+
+R, I, V, P = Place("R"), Place("I"), Place("V"), Place("P")  # noqa: E741 (the field's letters)
+
+
+def S(axis: str) -> Place:
+    """Sharded by that axis."""
+    return Place("S", axis)
+
+
+@dataclass(frozen=True, slots=True)
+class Spmd:
+    """A type over the whole mesh; `nesting` lists, per sharded tensor axis, its mesh axes from outer to inner."""
+
+    places: tuple[tuple[str, Place], ...] = ()
+    nesting: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @staticmethod
+    def of(places: dict[str, Place]) -> Spmd:
+        """Shards of one axis nest in the order of `places`."""
+        result = Spmd()
+        for mesh_axis, place in places.items():
+            result = result.put(mesh_axis, place)
+        return result
+
+    def at(self, mesh_axis: str) -> Place:
+        """The type on one mesh axis. Raises KeyError."""
+        return dict(self.places)[mesh_axis]
+
+    def put(self, mesh_axis: str, place: Place) -> Spmd:
+        """This type with another place on one mesh axis; a shard is added or removed as the innermost one."""
+        nesting = dict(self.nesting)
+        old = dict(self.places).get(mesh_axis)
+        if old is not None and old.kind == "S":
+            order = nesting[old.axis]
+            if order[-1] != mesh_axis:
+                raise ValueError(f"only the innermost shard of {old.axis} can be converted, not {mesh_axis} of {order}")
+            nesting[old.axis] = order[:-1]
+        if place.kind == "S":
+            nesting[place.axis] = (*nesting.get(place.axis, ()), mesh_axis)
+        places = {**dict(self.places), mesh_axis: place}
+        return Spmd(tuple(places.items()), tuple(sorted((a, m) for a, m in nesting.items() if m)))
+
+    def shards(self, axis: Axis) -> tuple[str, ...]:
+        """Mesh axes that split the tensor axis, outer to inner."""
+        return dict(self.nesting).get(axis.shard_name, ())
+
+    def __str__(self) -> str:
+        return " ".join(f"{m}:{p}" for m, p in self.places)
+
+
+@dataclass(frozen=True, slots=True)
+class MeshAxis:
+    """An axis of the device mesh: which token axes it splits, and by which names it splits parameters."""
+
+    name: str
+    size: int
+    tokens: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> bool:
+        """Ranks hold different samples; FSDP sums the gradients of parameters over it."""
+        return not self.shards

@@ -1,0 +1,66 @@
+"""What an op declares: shapes, signatures for placing, facts for checking, flops and saved values.
+
+Signatures and facts are stated independently of each other: placing chooses among signatures, the checker derives
+types from facts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from specc.ir.op import Op
+from specc.ir.types import MeshAxis, Place, TensorType
+
+Types = tuple[TensorType, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """For one mesh axis: types of inputs (None: any, only the shape is read), of parameters as used, and of outputs."""
+
+    inputs: tuple[Place | None, ...]
+    outputs: tuple[Place, ...]
+    params: tuple[Place, ...] = ()
+    lowering: str = "plain"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an op does to its indices, in its own index space; the basis of the checker.
+
+    Operands are numbered inputs first, then parameters. `rename` maps, for an operand, axis names (as they shard) to
+    the op's indices; an axis not named keeps its name. `results` does the same for outputs.
+    """
+
+    rename: Mapping[int, Mapping[str, str]] = field(default_factory=dict[int, Mapping[str, str]])
+    results: Mapping[int, Mapping[str, str]] = field(default_factory=dict[int, Mapping[str, str]])
+    contract: tuple[str, ...] = ()  # summed over: a shard of it gives a partial sum
+    mix: tuple[str, ...] = ()  # elements along it meet: must be whole, unless `lowered` names how
+    linear: tuple[int, ...] = ()  # operands the op is linear in, each by itself
+    additive: bool = False  # linear in all its operands together: a sum of them
+    lowered: Mapping[str, str] = field(default_factory=dict[str, str])  # index -> communicating lowering that exists
+    shape_only: tuple[int, ...] = ()  # operands of which only the shape is read
+    source: bool = False  # makes a value from shapes alone, the same on every rank
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """A kind of op. `signatures(op, ins, mesh, stream)` lists what is possible on a mesh axis, cheapest-to-read first.
+
+    `stream(type)` is the layout's type of a value of that tensor type on the mesh axis. `flops` counts a forward pass;
+    `saves` says which values backward needs ("in0", "out0", ...).
+    """
+
+    kind: str
+    infer: Callable[[Op, Types], Types]
+    signatures: Callable[[Op, Types, MeshAxis, Callable[[TensorType], Place]], list[Signature]]
+    facts: Callable[[Op, Types], Facts]
+    flops: Callable[[Op, Types, Mapping[str, int]], int] = lambda op, ins, symbols: 0
+    saves: Callable[[Op], tuple[str, ...]] = lambda op: ()
+    random: Callable[[Op], bool] = lambda op: False
+
+
+def shardable(name: str, size: int, mesh: MeshAxis) -> bool:
+    """Whether the mesh axis splits parameters by that name; vocab may be uneven, all else must divide."""
+    return name in mesh.shards and (name == "vocab" or size % mesh.size == 0)
