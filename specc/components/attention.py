@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from specc.components.base import Config, Dim, Factor, Problem, Problems, Rate, choices, divisors
 from specc.components.rope import Rope
+from specc.ir.op import Ref
+from specc.ir.types import Axis
+
+if TYPE_CHECKING:
+    from specc.lower.builder import Builder
 
 
 class _Heads(Config):
@@ -82,3 +87,41 @@ def tp_rules(config: _Heads, tp: int) -> Problems:
         yield Problem("E402", ("heads",), f"{config.heads} heads cannot be split over tp = {tp}", f"tp can be {good}")
     elif kv_heads % tp:
         yield Problem("E402", ("kv_heads",), f"{kv_heads} kv_heads cannot be split over tp = {tp}", f"tp can be {good}")
+
+
+def lower(
+    config: Attention | CrossAttention,
+    b: Builder,
+    x: Ref,
+    memory: Ref,
+    mask: Ref | None,
+    rope: Ref | None,
+    features: Axis,
+) -> Ref:
+    """x [batch, seq, d_model], keys and values from memory (x itself in self-attention) -> [batch, seq, d_model]."""
+    heads, kv_heads, head_dim = config.heads, config.kv_heads, config.head_dim
+    assert kv_heads is not None and head_dim is not None, "attention is lowered resolved"
+    values: list[Ref] = []
+    for name, source, axis, count in (
+        ("q", x, "heads", heads),
+        ("k", memory, "kv_heads", kv_heads),
+        ("v", memory, "kv_heads", kv_heads),
+    ):
+        joint = Axis(f"{axis}*head_dim", count * head_dim)
+        flat = b.linear(source, name, joint, features, config.has_bias(name), hint=name)
+        values.append(b.op("split", flat, name=f"{name}_heads", hint=name, heads=count))
+    q, k, v = values
+    if rope is not None:
+        q = b.op("rope", q, rope, name="q_rope", hint="q")
+        k = b.op("rope", k, rope, name="k_rope", hint="k")
+    x = b.op(
+        "attention",
+        *((q, k, v) if mask is None else (q, k, v, mask)),
+        name="core",
+        causal=isinstance(config, Attention) and config.causal,
+        scale=config.scale,
+        dropout=config.dropout,
+        grouped=heads != kv_heads,
+    )
+    x = b.op("merge", x)
+    return b.linear(x, "o", features, Axis("heads*head_dim", heads * head_dim), config.has_bias("o"), last=True)

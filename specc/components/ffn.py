@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from specc.components.base import Config, Dim, Problem, Problems, Rate, choices, divisors
+from specc.ir.op import Ref
+from specc.ir.types import Axis
+
+if TYPE_CHECKING:
+    from specc.lower.builder import Builder
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
@@ -29,5 +34,23 @@ def tp_rules(config: Ffn, tp: int) -> Problems:
     if config.hidden % tp:
         good = [d for d in divisors(config.hidden) if d <= 1024]
         yield Problem(
-            "E402", ("hidden",), f"hidden = {config.hidden} cannot be split over tp = {tp}", f"tp can be {choices(good)}"
+            "E402",
+            ("hidden",),
+            f"hidden = {config.hidden} cannot be split over tp = {tp}",
+            f"tp can be {choices(good)}",
         )
+
+
+def lower(config: Ffn, b: Builder, x: Ref, features: Axis) -> Ref:
+    """x [..., d_model] -> the same."""
+    hidden = Axis("ffn", config.hidden)
+    if config.kind == "gated":
+        gate = b.linear(x, "gate", hidden, features, config.bias, hint="gate")
+        gate = b.op("activation", gate, name="act", hint="gate", function=config.activation)
+        x = b.op("mul", gate, b.linear(x, "up", hidden, features, config.bias, hint="up"))
+    else:
+        x = b.linear(x, "up", hidden, features, config.bias)
+        x = b.op("activation", x, name="act", function=config.activation)
+    if config.dropout:
+        x = b.op("dropout", x, rate=config.dropout)
+    return b.linear(x, "down", features, hidden, config.bias, last=True)

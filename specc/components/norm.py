@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from specc.components.base import Config
+from specc.ir.op import Init, Ref
+from specc.ir.types import Axis
+
+if TYPE_CHECKING:
+    from specc.lower.builder import Builder
 
 
 class Norm(Config):
@@ -22,3 +27,12 @@ class Norm(Config):
     def resolved(self) -> Norm:
         """With every default filled in."""
         return self if self.bias is not None else self.model_copy(update={"bias": self.kind == "layer"})
+
+
+def lower(config: Norm, b: Builder, x: Ref, name: str, features: Axis) -> Ref:
+    """x [..., features] -> the same."""
+    kind = f"{config.kind}_norm"
+    params = [b.param(name, "weight", (features,), Init("ones"), kind)]
+    if config.bias:
+        params.append(b.param(name, "bias", (features,), Init("zeros"), kind))
+    return b.op(kind, x, name=name, params=tuple(params), eps=config.eps)

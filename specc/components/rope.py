@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from specc.components.base import Config, Dim
+from specc.ir.op import Attr, Ref
+
+if TYPE_CHECKING:
+    from specc.lower.builder import Builder
 
 Positive = Annotated[float, Field(gt=0.0)]
 
@@ -40,3 +44,14 @@ class Rope(Config):
     """Base of the wavelengths."""
     scaling: Annotated[Llama3Scaling | LinearScaling, Field(discriminator="kind")] | None = None
     """How wavelengths are stretched for longer contexts."""
+
+
+def lower(config: Rope, b: Builder, positions: Ref, head_dim: int, hint: str) -> Ref:
+    """positions [seq] -> cosines and sines [pair, seq, head_dim]. `scaling` is the kind and its numbers in order."""
+    scaling: Attr = None
+    if isinstance(config.scaling, Llama3Scaling):
+        s = config.scaling
+        scaling = ("llama3", s.factor, s.low_freq, s.high_freq, s.original_seq)
+    elif config.scaling is not None:
+        scaling = ("linear", config.scaling.factor)
+    return b.op("rope_table", positions, hint=hint, head_dim=head_dim, theta=config.theta, scaling=scaling)

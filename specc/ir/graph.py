@@ -30,8 +30,8 @@ class Scope:
 class Graph:
     """An immutable graph of ops.
 
-    `output` is what the model returns, `loss` the op that ends training graphs; ops of scope ("loss",) stand outside the
-    model. `mesh` and `stages` are set by the passes that use them.
+    `output` is what the model returns, `loss` the op that ends training; ops of scope ("loss",) stand outside the model.
+    `mesh` is set by placing.
     """
 
     nx: nx.MultiDiGraph[str]
@@ -106,7 +106,9 @@ def common(paths: Iterable[Path]) -> Path:
     """The deepest scope that holds all paths."""
     first, *rest = paths
     for path in rest:
-        length = next((i for i, (a, b) in enumerate(zip(first, path, strict=False)) if a != b), min(len(first), len(path)))
+        length = next(
+            (i for i, (a, b) in enumerate(zip(first, path, strict=False)) if a != b), min(len(first), len(path))
+        )
         first = first[:length]
     return first
 

@@ -9,12 +9,13 @@ from specc.ir.types import Axis, Place, Spmd, TensorType
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A path component inside a repeat: the layer at this position of the period."""
+    """A path component inside a repeat: the layer at this position of the period of that run of the stack."""
 
     offset: int
+    run: int = 0
 
     def __str__(self) -> str:
-        return f"+{self.offset}"
+        return f"{'' if not self.run else self.run}+{self.offset}"
 
 
 Path = tuple[str | Layer, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specc.ir.graph import Graph, Scope, inside
-from specc.ir.op import Op, Path, Ref
+from specc.ir.op import Layer, Op, Path, Ref
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _call(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...] = ()
     at = 0
     while at < len(ops):
         op = ops[at]
-        if op.kind == "repeat":
+        if op.kind == "repeat" and len(op.scope) == depth:
             stop = next(i for i in range(at, len(ops)) if ops[i].kind == "end" and ops[i].text("repeat") == op.id)
             items.append(_loop(graph, op, ops[at + 1 : stop], ops[stop]))
             at = stop + 1
@@ -83,10 +83,11 @@ def _call(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...] = ()
 
 
 def _loop(graph: Graph, repeat: Op, ops: list[Op], end: Op) -> Loop:
-    path = repeat.scope + (repeat.text("path"),)
+    path, run = (*repeat.scope, repeat.text("path")), repeat.number("run")
     blocks: list[Call] = []
     for scope in graph.scopes:
-        if scope.path[:-1] == path:
+        last = scope.path[-1] if scope.path else None
+        if scope.path[:-1] == path and isinstance(last, Layer) and last.run == run:
             inner = [op for op in ops if inside(op.scope, scope.path)]
             blocks.append(_call(graph, scope, inner))
     return Loop(repeat, tuple(blocks), end)

@@ -1,0 +1,34 @@
+"""The pipeline of passes, each Graph -> Graph under a layout, valid in and valid out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from specc.ir.graph import Graph
+from specc.passes.check import check
+from specc.passes.checkpoint import checkpoint
+from specc.passes.dead import dead
+from specc.passes.legalise import legalise
+from specc.passes.legality import legality
+from specc.passes.place import place
+from specc.passes.shapes import shapes
+from specc.passes.stages import stages
+from specc.spec.core import Layout
+
+Pass = Callable[[Graph, Layout], Graph]
+
+PASSES: tuple[Pass, ...] = (shapes, dead, stages, legalise, place, check, checkpoint, legality)
+
+
+def run(graph: Graph, layout: Layout) -> Iterator[tuple[str, Graph]]:
+    """The graph after each pass, with the pass's name."""
+    for step in PASSES:
+        graph = step(graph, layout)
+        yield step.__name__, graph
+
+
+def compile_graph(graph: Graph, layout: Layout) -> Graph:
+    """The graph after all passes."""
+    for _, result in run(graph, layout):
+        graph = result
+    return graph

@@ -1,0 +1,83 @@
+"""Spec -> Graph: embedding, stacks, head and loss."""
+
+from __future__ import annotations
+
+from specc.ir.graph import Graph
+from specc.ir.op import Init, Param, Ref
+from specc.ir.types import Axis
+from specc.lower.builder import Builder
+from specc.lower.stack import lower_stack
+from specc.spec.core import Model, Stack
+
+
+def lower(model: Model) -> Graph:
+    """The graph of a model, neither typed nor placed.
+
+    One stack takes `tokens` [batch, seq]; encoder and decoder take `source` [batch, source] and `target`
+    [batch, target]. The loss takes `labels` of the shape of the last stack's tokens, -100 where there is none.
+    """
+    b = Builder(model.init)
+    features = Axis("d_model", model.d_model)
+    pair = len(model.stacks) == 2
+    tokens = ("source", "target") if pair else ("tokens",)
+    axes = ("source", "target") if pair else ("seq",)
+    inputs = [
+        b.op("input", name=name, hint=name, axes=("batch", seq), dtype="int64")
+        for name, seq in zip(tokens, axes, strict=True)
+    ]
+    mask = None
+    if model.pad is not None:
+        mask = b.op("padding_mask", inputs[0], hint="mask", pad=model.pad)
+    memory = None
+    x = inputs[0]
+    for stack, ids, seq in zip(model.stacks, inputs, axes, strict=True):
+        x = _embed(b, model, stack, ids, seq, features)
+        x = lower_stack(b, stack, x, memory, mask, features, seq)
+        memory = x
+        b.at = ()
+    logits = _head(b, model, x, features)
+    b.path = ("loss",)
+    labels = b.op("input", name="labels", hint="labels", axes=("batch", axes[-1]), dtype="int64")
+    loss = b.op("cross_entropy", logits, labels, hint="loss")
+    return b.graph(logits, loss)
+
+
+def _table(b: Builder, model: Model, stack: Stack, features: Axis) -> Param:
+    """The embedding of a stack's tokens; one name for all that share it."""
+    shared = len(model.stacks) == 1 or {"encoder", "decoder"} <= set(model.embed.tied)
+    leaf = "embedding" if shared else f"{stack.path}_embedding"
+    init = Init("normal", model.init.embedding_std)
+    return b.param(leaf, "weight", (Axis("vocab", model.vocab), features), init, "embedding")
+
+
+def _embed(b: Builder, model: Model, stack: Stack, ids: Ref, seq: str, features: Axis) -> Ref:
+    prefix = "" if len(model.stacks) == 1 else f"{stack.path}_"
+    x = b.op("embedding", ids, name=f"{prefix}embedding", params=(_table(b, model, stack, features),))
+    if model.embed.scale != 1.0:
+        x = b.op("scale", x, name=f"{prefix}embedding_scale", factor=model.embed.scale)
+    if model.embed.positions != "none":
+        positions = b.op("positions", ids, name=f"{prefix}positions", hint="positions", axes=(seq,))
+        if model.embed.positions == "learned":
+            axes = (Axis("positions", model.max_seq), features)
+            leaf = f"{prefix}position_embedding"
+            table = b.param(leaf, "weight", axes, Init("normal", model.init.embedding_std), "embedding")
+            place = b.op("embedding", positions, name=leaf, hint="positions", params=(table,))
+        else:
+            place = b.op("sinusoid", positions, x, name=f"{prefix}sinusoid", hint="positions", d_model=model.d_model)
+        x = b.op("add", x, place, name=f"{prefix}embedding_sum")
+    if model.embed.dropout:
+        x = b.op("dropout", x, name=f"{prefix}embedding_dropout", rate=model.embed.dropout)
+    return x
+
+
+def _head(b: Builder, model: Model, x: Ref, features: Axis) -> Ref:
+    """Logits [batch, seq, vocab]."""
+    vocab = Axis("vocab", model.vocab)
+    stack = model.stacks[-1]
+    if "head" in model.embed.tied:
+        weight = _table(b, model, stack, features)
+    else:
+        weight = b.param("head", "weight", (vocab, features), b.weight_init(vocab, features, False), "linear")
+    bias = b.param("head", "bias", (vocab,), Init("zeros"), "linear")
+    params = (weight, bias) if model.head_bias else (weight,)
+    return b.op("linear", x, name="head", hint="logits", params=params)

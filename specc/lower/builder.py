@@ -1,0 +1,71 @@
+"""A graph under construction: the one mutable thing in lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from specc.ir.graph import Graph, Scope
+from specc.ir.op import Attr, Init, Layer, Op, Param, Path, Ref, dotted
+from specc.ir.types import Axis
+from specc.spec.core import Init as InitSpec
+
+
+class Builder:
+    """Appends ops in op order; scopes nest by `with`."""
+
+    def __init__(self, init: InitSpec):
+        self.init = init
+        self.ops: list[Op] = []
+        self.scopes: list[Scope] = []
+        self.path: Path = ()
+        self.at: tuple[str | int, ...] = ()
+        self.residual_updates = 1  # of the stack being lowered
+        self._ids: set[str] = set()
+
+    def op(
+        self,
+        kind: str,
+        *inputs: Ref,
+        name: str | None = None,
+        hint: str = "x",
+        params: tuple[Param, ...] = (),
+        **attrs: Attr,
+    ) -> Ref:
+        """Append an op in the current scope; its id is the scope's path and its name."""
+        base = dotted((*self.path, name or kind))
+        number, id = 2, base
+        while id in self._ids:
+            number, id = number + 1, f"{base}{number}"
+        self._ids.add(id)
+        self.ops.append(Op(id, kind, inputs, params, tuple(attrs.items()), self.path, hint, self.at))
+        return Ref(id)
+
+    @contextmanager
+    def scope(self, name: str | Layer, inputs: tuple[Ref, ...], names: tuple[str, ...]) -> Iterator[None]:
+        """A call: what is lowered inside stands in a module of that name."""
+        outer, self.path = self.path, (*self.path, name)
+        self.scopes.append(Scope(self.path, inputs, names))
+        yield
+        self.path = outer
+
+    def param(self, leaf: str, name: str, axes: tuple[Axis, ...], init: Init, role: str) -> Param:
+        """Parameter `leaf.name` of the current scope."""
+        return Param((*self.path, leaf, name), axes, init, role)
+
+    def linear(self, x: Ref, name: str, out: Axis, inner: Axis, bias: bool, hint: str = "x", last: bool = False) -> Ref:
+        """A linear; `last` marks the one that ends a branch of a residual update."""
+        weight = self.param(name, "weight", (out, inner), self.weight_init(out, inner, last), "linear")
+        params = (weight, self.param(name, "bias", (out,), Init("zeros"), "linear")) if bias else (weight,)
+        return self.op("linear", x, name=name, hint=hint, params=params)
+
+    def weight_init(self, out: Axis, inner: Axis, last: bool) -> Init:
+        """`xavier` is Glorot and Bengio 2010, eq. 16, as a normal; depth scaling is that of GPT-2 (2019), section 2.3."""
+        assert isinstance(out.size, int) and isinstance(inner.size, int)
+        std = (2 / (out.size + inner.size)) ** 0.5 if self.init.kind == "xavier" else self.init.std
+        if last and self.init.depth_scaled:
+            std /= self.residual_updates**0.5
+        return Init("normal", std)
+
+    def graph(self, output: Ref, loss: Ref) -> Graph:
+        return Graph.of(self.ops, self.scopes, output, loss)

@@ -1,0 +1,112 @@
+"""Heads: split and merge, rotary positions, and the attention core (one op, whatever kernel computes it)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import prod
+
+from specc.ir.op import Op
+from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, TensorType
+from specc.ops.base import Facts, OpDef, Signature, Types, shardable
+from specc.ops.places import demand, shards_of, whole_or_tokens
+
+Stream = Callable[[TensorType], Place]
+
+
+def _split_out(op: Op, ins: Types) -> Types:
+    """[batch, seq, heads*head_dim] -> [batch, heads, seq, head_dim]"""
+    batch, seq, joint = ins[0].axes
+    heads, head_dim = joint.name.split("*")
+    n, size = op.number("heads"), joint.size
+    assert isinstance(size, int)
+    return (replace(ins[0], axes=(batch, Axis(heads, n), seq, Axis(head_dim, size // n))),)
+
+
+def _merge_out(op: Op, ins: Types) -> Types:
+    """[batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim]"""
+    batch, heads, seq, head_dim = ins[0].axes
+    assert isinstance(heads.size, int) and isinstance(head_dim.size, int)
+    joint = Axis(f"{heads.name}*{head_dim.name}", heads.size * head_dim.size)
+    return (replace(ins[0], axes=(batch, seq, joint)),)
+
+
+def _any(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    places = [P, *shards_of(ins[0], mesh), R, *(() if mesh.data else (I,))]
+    return [Signature((t,), (t,)) for t in places]
+
+
+def _linear_facts(op: Op, ins: Types) -> Facts:
+    return Facts(linear=(0,))
+
+
+SPLIT = OpDef("split", _split_out, _any, _linear_facts)
+MERGE = OpDef("merge", _merge_out, _any, _linear_facts)
+
+
+def _rope_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    x, table = ins
+    return [
+        Signature((t, demand(table, t)), (t,)) for t in whole_or_tokens(x, mesh, stream(x), (x.axes[-1].shard_name,))
+    ]
+
+
+def _rope_facts(op: Op, ins: Types) -> Facts:
+    return Facts(mix=(ins[0].axes[-1].shard_name,), linear=(0,))
+
+
+ROPE = OpDef(
+    "rope",
+    lambda op, ins: (ins[0],),
+    _rope_signatures,
+    _rope_facts,
+    flops=lambda op, ins, symbols: 3 * ins[0].numel(symbols),
+)
+
+
+def _attention_out(op: Op, ins: Types) -> Types:
+    q, _, v = ins[:3]
+    return (replace(q, axes=(*q.axes[:-1], v.axes[-1])),)
+
+
+def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    heads, kv_heads = ins[0].axes[1], ins[1].axes[1]
+    assert isinstance(heads.size, int) and isinstance(kv_heads.size, int)
+    found: list[Signature] = []
+    if shardable(heads.name, heads.size, mesh) and shardable(kv_heads.name, kv_heads.size, mesh):
+        found.append(Signature((S(heads.name), S(kv_heads.name), S(kv_heads.name), R)[: len(ins)], (S(heads.name),)))
+    if "batch" in mesh.tokens:
+        found.append(Signature(tuple(demand(t, S("batch")) for t in ins), (S("batch"),)))
+    whole = (R,) if mesh.data else (R, I)
+    return [*found, *(Signature(tuple(demand(x, t) for x in ins), (t,)) for t in whole)]
+
+
+def _attention_facts(op: Op, ins: Types) -> Facts:
+    keys, kv_heads, heads = ins[1].axes[2].name, ins[1].axes[1].name, ins[0].axes[1].name
+    cached = {kv_heads: heads, keys: "keys"}
+    return Facts(
+        rename={1: cached, 2: {**cached, "head_dim": "value_dim"}, 3: {keys: "keys"}},
+        results={0: {"head_dim": "value_dim"}},
+        mix=("keys", "head_dim"),
+        linear=(2,),
+    )
+
+
+def _attention_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
+    """Two matmuls over all pairs of positions; a causal mask is not subtracted."""
+    keys = ins[1].axes[2].size
+    count = keys if isinstance(keys, int) else symbols[keys]
+    return 2 * prod((ins[0].numel(symbols), count)) + 2 * prod((_attention_out(op, ins)[0].numel(symbols), count))
+
+
+ATTENTION = OpDef(
+    "attention",
+    _attention_out,
+    _attention_signatures,
+    _attention_facts,
+    flops=_attention_flops,
+    saves=lambda op: ("in0", "in1", "in2", "out0"),
+    random=lambda op: bool(op.attr("dropout")),
+)
+
+OPS = (SPLIT, MERGE, ROPE, ATTENTION)

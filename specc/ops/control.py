@@ -1,0 +1,63 @@
+"""The loss, and ops that only carry values: repeats, pipeline cuts, conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from specc.ir.op import Op
+from specc.ir.types import I, MeshAxis, P, Place, R, S, TensorType
+from specc.ops.base import Facts, OpDef, Signature, Types, shardable
+
+Stream = Callable[[TensorType], Place]
+
+
+def _loss_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """With logits split by vocab: two all-reduces, of the maximum and of (sum of exponentials, correct logit)."""
+    vocab = ins[0].axes[-1]
+    assert isinstance(vocab.size, int)
+    if shardable(vocab.shard_name, vocab.size, mesh):
+        return [Signature((S(vocab.shard_name), R), (I,), (), "vocab_parallel")]
+    if mesh.data:
+        tokens = S(mesh.tokens[0])
+        return [Signature((tokens, tokens), (P,))]
+    return [Signature((I, R), (I,))]
+
+
+def _loss_facts(op: Op, ins: Types) -> Facts:
+    *tokens, vocab = (axis.shard_name for axis in ins[0].axes)
+    return Facts(contract=tuple(tokens), mix=(vocab,), lowered={vocab: "vocab_parallel"})
+
+
+def _loss_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
+    return 5 * ins[0].numel(symbols)
+
+
+CROSS_ENTROPY = OpDef(
+    "cross_entropy",
+    lambda op, ins: (TensorType((), grad=True),),
+    _loss_signatures,
+    _loss_facts,
+    flops=_loss_flops,
+    saves=lambda op: ("in0",),
+)
+
+
+def _pinned(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    types = tuple(stream(t) for t in ins)
+    return [Signature(types, types)]
+
+
+def _carry(kind: str) -> OpDef:
+    return OpDef(kind, lambda op, ins: ins, _pinned, lambda op, ins: Facts())
+
+
+REPEAT, END, CUT = _carry("repeat"), _carry("end"), _carry("cut")
+
+
+def _no_signature(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    raise TypeError(f"{op.id}: conversions are made by placing, not placed")
+
+
+CONVERT = OpDef("convert", lambda op, ins: ins, _no_signature, lambda op, ins: Facts(linear=(0,)))
+
+OPS = (CROSS_ENTROPY, REPEAT, END, CUT, CONVERT)

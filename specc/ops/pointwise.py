@@ -1,0 +1,57 @@
+"""Ops on each element by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from specc.ir.op import Op
+from specc.ir.types import I, MeshAxis, P, Place, R, TensorType
+from specc.ops.base import Facts, OpDef, Signature, Types
+from specc.ops.places import demand, shards_of, whole_or_tokens
+
+Stream = Callable[[TensorType], Place]
+
+
+def _widest(op: Op, ins: Types) -> Types:
+    """Operands broadcast from the right; the widest gives the axes."""
+    widest = max(ins, key=lambda t: len(t.axes))
+    return (replace(widest, grad=any(t.grad for t in ins)),)
+
+
+def _same_everywhere(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    out = _widest(op, ins)[0]
+    return [Signature(tuple(demand(x, t) for x in ins), (t,)) for t in whole_or_tokens(out, mesh, stream(out), ())]
+
+
+def _add_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    partial = [Signature((P,) * len(ins), (P,))] if all(x.grad for x in ins) else []
+    return [*partial, *_same_everywhere(op, ins, mesh, stream)]
+
+
+def _scale_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    places = [P, *shards_of(ins[0], mesh), R, *(() if mesh.data else (I,))]
+    return [Signature((t,), (t,)) for t in places]
+
+
+ACTIVATION = OpDef(
+    "activation",
+    _widest,
+    _same_everywhere,
+    lambda op, ins: Facts(),
+    flops=lambda op, ins, symbols: 4 * ins[0].numel(symbols),
+    saves=lambda op: ("in0",),
+)
+DROPOUT = OpDef(
+    "dropout",
+    _widest,
+    _same_everywhere,
+    lambda op, ins: Facts(),
+    saves=lambda op: ("mask",),
+    random=lambda op: True,
+)
+ADD = OpDef("add", _widest, _add_signatures, lambda op, ins: Facts(additive=True))
+MUL = OpDef("mul", _widest, _same_everywhere, lambda op, ins: Facts(linear=(0, 1)), saves=lambda op: ("in0", "in1"))
+SCALE = OpDef("scale", _widest, _scale_signatures, lambda op, ins: Facts(linear=(0,)))
+
+OPS = (ACTIVATION, DROPOUT, ADD, MUL, SCALE)

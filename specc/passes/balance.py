@@ -1,0 +1,55 @@
+"""Where to cut a stack of layers into pipeline stages."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
+
+
+def balanced(costs: list[int], stages: int) -> list[int]:
+    """First unit of each stage but the first, so that the costliest stage is as cheap as can be.
+
+    Among such cuts each is the nearest to its even share. Every stage gets a unit. O(units + stages * log).
+    """
+    ends = [0, *accumulate(costs)]  # ends[i]: cost of the first i units
+    low, high = max(max(costs), -(-ends[-1] // stages)), ends[-1]
+    while low < high:
+        middle = (low + high) // 2
+        if _latest(ends, stages, middle) is None:
+            low = middle + 1
+        else:
+            high = middle
+    latest = _latest(ends, stages, low)
+    earliest = _earliest(ends, stages, low)
+    assert latest is not None
+    starts: list[int] = []
+    previous = 0
+    for stage in range(1, stages):
+        first = max(earliest[stage], previous + 1)
+        last = min(latest[stage], bisect_right(ends, ends[previous] + low) - 1)
+        share = ends[-1] * stage
+        candidates = bisect_left(ends, share // stages)
+        near = min((candidates - 1, candidates), key=lambda i: abs(ends[max(i, 0)] * stages - share))
+        previous = min(max(near, first), last)
+        starts.append(previous)
+    return starts
+
+
+def _latest(ends: list[int], stages: int, limit: int) -> list[int] | None:
+    """Latest start of each stage (and the end) when filling from the front; None where the limit is too low."""
+    units = len(ends) - 1
+    starts = [0]
+    for stage in range(1, stages + 1):
+        reach = bisect_right(ends, ends[starts[-1]] + limit) - 1
+        starts.append(min(reach, units - (stages - stage)))
+    return starts if starts[-1] == units else None
+
+
+def _earliest(ends: list[int], stages: int, limit: int) -> list[int]:
+    """Earliest start of each stage when filling from the back."""
+    units = len(ends) - 1
+    starts = [units]
+    for stage in range(stages - 1, -1, -1):
+        reach = bisect_left(ends, ends[starts[0]] - limit)
+        starts.insert(0, max(reach, stage))
+    return starts

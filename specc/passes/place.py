@@ -1,0 +1,217 @@
+"""Placing: give every value its SPMD type on every mesh axis and insert the conversions between them.
+
+The layout fixes the stream type of carries, cuts and what a block returns. Every other op chooses, for each mesh axis
+by itself, the signature that is cheapest for the types its operands were produced with, ties in declared order. Every
+distinct (value, type) demanded is one conversion, so the result does not depend on the order of ops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from specc.ir.graph import Graph, common, inside
+from specc.ir.op import Layer, Op, Path, Ref, Use
+from specc.ir.types import I, MeshAxis, P, Place, R, S, Spmd, TensorType
+from specc.ops import Signature, definition
+from specc.passes.mesh import mesh_of
+from specc.spec.core import Layout
+
+# elements moved per element of the full value, forward and backward; what is not listed does not exist
+COST = {
+    ("P", "I"): 2,
+    ("P", "S"): 2,
+    ("P", "R"): 4,
+    ("I", "R"): 2,
+    ("S", "R"): 2,
+    ("S", "I"): 1,
+    ("I", "S"): 1,
+    ("R", "S"): 0,
+    ("S", "S"): 2,
+}
+SYMBOLS = 1024  # stands for every size that is known only when the model runs
+
+
+def stream(mesh: MeshAxis) -> Callable[[TensorType], Place]:
+    """The layout's type of a value on a mesh axis: see the design, "The layout fixes the stream type"."""
+
+    def type_of(value: TensorType) -> Place:
+        names = [axis.shard_name for axis in value.axes]
+        split = mesh.tokens if mesh.data or value.grad else ()
+        by = [name for name in (*(mesh.shards if value.grad else ()), *split) if name in names]
+        if by:
+            return S(by[0])
+        return I if value.grad and not mesh.data else R
+
+    return type_of
+
+
+@dataclass
+class _Placing:
+    graph: Graph
+    returned: frozenset[str]  # ops whose results leave a block of a repeat
+    types: dict[Ref, Spmd] = field(default_factory=dict[Ref, Spmd])
+    demands: dict[tuple[Ref, Spmd], list[Op]] = field(default_factory=dict[tuple[Ref, Spmd], list[Op]])
+
+
+def place(graph: Graph, layout: Layout) -> Graph:
+    """Raises TypeError naming the op where no signature fits."""
+    mesh = mesh_of(layout)
+    graph = graph.with_mesh(mesh)
+    if not mesh:
+        return graph.with_ops(replace(op, types=(Spmd(),) * len(op.outs), uses=_uses(op, {})) for op in graph.ops)
+    work = _Placing(graph, _returned(graph))
+    placed = {op.id: _place_op(work, op, mesh) for op in graph.ops}
+    return _insert(work, placed)
+
+
+def _returned(graph: Graph) -> frozenset[str]:
+    names: set[str] = set()
+    for op in graph.ops:
+        layer = next((op.scope[: n + 1] for n, part in enumerate(op.scope) if isinstance(part, Layer)), None)
+        users = (user for out in range(len(op.outs)) for user in graph.users(Ref(op.id, out)))
+        if layer is not None and any(not inside(user.scope, layer) for user in users):
+            names.add(op.id)
+    return frozenset(names)
+
+
+def _place_op(work: _Placing, op: Op, mesh: tuple[MeshAxis, ...]) -> Op:
+    ins = tuple(work.graph.type(ref) for ref in op.inputs)
+    chosen = {axis.name: _choose(work, op, ins, axis) for axis in mesh}
+    for number, ref in enumerate(op.inputs):
+        wanted = work.types[ref]
+        for name, signature in chosen.items():
+            place = signature.inputs[number]
+            if place is not None and place != wanted.at(name):
+                wanted = wanted.put(name, place)
+        work.demands.setdefault((ref, wanted), []).append(op)
+    outputs = tuple(
+        Spmd.of({name: signature.outputs[out] for name, signature in chosen.items()}) for out in range(len(op.outs))
+    )
+    for out, type in enumerate(outputs):
+        work.types[Ref(op.id, out)] = type
+    lowering = tuple((name, s.lowering) for name, s in chosen.items() if s.lowering != "plain")
+    return replace(op, types=outputs, uses=_uses(op, chosen), lowering=lowering)
+
+
+def _uses(op: Op, chosen: dict[str, Signature]) -> tuple[Use, ...]:
+    """A parameter is stored sharded where it is used so, else whole."""
+    uses: list[Use] = []
+    for number in range(len(op.params)):
+        used = {name: signature.params[number] for name, signature in chosen.items()}
+        stored = {name: place if place.kind == "S" else R for name, place in used.items()}
+        uses.append(Use(Spmd.of(stored), Spmd.of(used)))
+    return tuple(uses)
+
+
+def _choose(work: _Placing, op: Op, ins: tuple[TensorType, ...], mesh: MeshAxis) -> Signature:
+    produced = tuple(work.types[ref].at(mesh.name) for ref in op.inputs)
+    best: tuple[int, Signature] | None = None
+    offered = definition(op.kind).signatures(op, ins, mesh, stream(mesh))
+    if op.id in work.returned:
+        offered = [s for s in offered if s.outputs[0] == stream(mesh)(op.outs[0])]
+    for signature in offered:
+        costs = [_cost(t, a, b) for t, a, b in zip(ins, produced, signature.inputs, strict=True)]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) == len(costs) and (best is None or sum(known) < best[0]):
+            best = (sum(known), signature)
+    if best is None:
+        types = ", ".join(str(place) for place in produced)
+        raise TypeError(f"{op.id}: no signature of {op.kind} accepts ({types}) on {mesh.name}")
+    return best[1]
+
+
+def _cost(value: TensorType, produced: Place, wanted: Place | None) -> int | None:
+    if wanted is None or produced == wanted:
+        return 0
+    if produced == P and not value.grad:
+        return None
+    unit = COST.get((produced.kind, wanted.kind))
+    if unit is None:
+        return None
+    symbols = {axis.size: SYMBOLS for axis in value.axes if isinstance(axis.size, str)}
+    return unit * value.numel(symbols)
+
+
+def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
+    """Put the conversions where they belong and rewire the ops that asked for them."""
+    graph = work.graph
+    order = {op.id: n for n, op in enumerate(graph.ops)}
+    after: dict[str, list[Op]] = {}
+    before: dict[str, list[Op]] = {}
+    rewired: dict[tuple[str, Ref], Ref] = {}
+    for (ref, wanted), users in work.demands.items():
+        produced = work.types[ref]
+        if wanted == produced:
+            continue
+        producer = graph.op(ref.op)
+        links = _links(produced, wanted, tuple(axis.name for axis in graph.mesh))
+        value, type = ref, produced
+        for mesh_axis, target in links:
+            source = type.at(mesh_axis)
+            type = type.put(mesh_axis, target)
+            made = _conversion(graph, value, ref, mesh_axis, source, target, type)
+            if source == P:
+                made = replace(made, scope=producer.scope)
+                if not any(op.id == made.id for op in after.get(producer.id, [])):
+                    after.setdefault(producer.id, []).append(made)
+            else:
+                scope, anchor = _position(graph, ref, users, order)
+                made = replace(made, scope=scope)
+                before.setdefault(anchor, []).append(made)
+            value = made.ref
+        for user in users:
+            rewired[user.id, ref] = value
+    ops: list[Op] = []
+    for op in graph.ops:
+        ops.extend(before.get(op.id, []))
+        new = placed[op.id]
+        ops.append(replace(new, inputs=tuple(rewired.get((op.id, ref), ref) for ref in op.inputs)))
+        ops.extend(after.get(op.id, []))
+    return graph.with_ops(ops)
+
+
+def _links(produced: Spmd, wanted: Spmd, mesh: tuple[str, ...]) -> list[tuple[str, Place]]:
+    """One mesh axis a link: out of P first, then the inner mesh axis before the outer."""
+    changed = [name for name in mesh if produced.at(name) != wanted.at(name)]
+    changed.sort(key=lambda name: (produced.at(name) != P, -mesh.index(name)))
+    return [(name, wanted.at(name)) for name in changed]
+
+
+def _conversion(graph: Graph, value: Ref, origin: Ref, mesh: str, source: Place, target: Place, type: Spmd) -> Op:
+    op = graph.op(origin.op)
+    suffix = f"{target.kind}{target.axis and '_' + target.axis}".lower()
+    return Op(
+        f"{value.op}{f'.{value.out}' if value.out else ''}.{mesh}_{suffix}",
+        "convert",
+        (value,),
+        attrs=(("mesh", mesh), ("src", source), ("dst", target)),
+        hint=op.hint,
+        at=op.at,
+        outs=(graph.type(origin),),
+        types=(type,),
+    )
+
+
+def _position(graph: Graph, ref: Ref, users: list[Op], order: dict[str, int]) -> tuple[Path, str]:
+    """The deepest scope that holds all users, outside every repeat the value is outside of, and the op to precede."""
+    places = [_hoisted(graph, ref, user, order) for user in users]
+    scope = common(path for path, _ in places)
+    first = min((anchor for _, anchor in places), key=lambda id: order[id])
+    within = graph.op(first).scope
+    if len(within) > len(scope):  # in front of the sibling scope that the first user stands in
+        sibling = within[: len(scope) + 1]
+        first = next(op.id for op in graph.ops if inside(op.scope, sibling))
+    return scope, first
+
+
+def _hoisted(graph: Graph, ref: Ref, user: Op, order: dict[str, int]) -> tuple[Path, str]:
+    """Where a user could be served: its own place, or in front of the outermost repeat that the value is outside of."""
+    made_in = graph.op(ref.op).scope
+    for depth, part in enumerate(user.scope):
+        layer = user.scope[: depth + 1]
+        if isinstance(part, Layer) and not inside(made_in, layer) and ref != graph.scope_at[layer].inputs[0]:
+            first = min(order[op.id] for op in graph.ops if inside(op.scope, layer))
+            repeats = [op for op in graph.ops if op.kind == "repeat" and order[op.id] < first]
+            return layer[:-2], repeats[-1].id
+    return user.scope, user.id
