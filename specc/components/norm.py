@@ -29,10 +29,10 @@ class Norm(Config):
         return self if self.bias is not None else self.model_copy(update={"bias": self.kind == "layer"})
 
 
-def lower(config: Norm, b: Builder, x: Ref, name: str, features: Axis) -> Ref:
+def lower(config: Norm, b: Builder, x: Ref, name: str, features: Axis, hint: str = "x") -> Ref:
     """x [..., features] -> the same."""
     kind = f"{config.kind}_norm"
     params = [b.param(name, "weight", (features,), Init("ones"), kind)]
     if config.bias:
         params.append(b.param(name, "bias", (features,), Init("zeros"), kind))
-    return b.op(kind, x, name=name, params=tuple(params), eps=config.eps)
+    return b.op(kind, x, name=name, hint=hint, params=tuple(params), eps=config.eps)

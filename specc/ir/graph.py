@@ -89,6 +89,11 @@ class Graph:
     def scope_at(self) -> dict[Path, Scope]:
         return {scope.path: scope for scope in self.scopes}
 
+    @property
+    def model_axes(self) -> tuple[str, ...]:
+        """Mesh axes that split parameters."""
+        return tuple(axis.name for axis in self.mesh if not axis.data)
+
     def with_ops(self, ops: Iterable[Op]) -> Graph:
         """The same graph around other ops."""
         return Graph.of(ops, self.scopes, self.output, self.loss, self.mesh)

@@ -42,11 +42,6 @@ class Loop:
     def path(self) -> Path:
         return self.blocks[0].path[:-1]
 
-    def used(self) -> tuple[int, ...]:
-        """Positions of the period that some layer runs, ascending."""
-        period = len(self.blocks)
-        return tuple(sorted({(self.start + i) % period for i in range(min(self.n, period))}))
-
 
 def tree(graph: Graph) -> Call:
     """The root call. Its inputs are none (inputs are ops) and its output is the model's.

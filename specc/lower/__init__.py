@@ -32,7 +32,7 @@ def lower(model: Model) -> Graph:
     x = inputs[0]
     for stack, ids, seq in zip(model.stacks, inputs, axes, strict=True):
         x = _embed(b, model, stack, ids, seq, features)
-        x = lower_stack(b, stack, x, memory, mask, features, seq)
+        x = lower_stack(b, stack, x, ids, memory, mask, features, seq)
         memory = x
         b.at = ()
     logits = _head(b, model, x, features)

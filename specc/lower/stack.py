@@ -31,11 +31,11 @@ class Around:
 
 
 def lower_stack(
-    b: Builder, stack: Stack, x: Ref, memory: Ref | None, mask: Ref | None, features: Axis, seq: str
+    b: Builder, stack: Stack, x: Ref, ids: Ref, memory: Ref | None, mask: Ref | None, features: Axis, seq: str
 ) -> Ref:
-    """x [batch, seq, d_model] through all layers and the final norm."""
+    """x [batch, seq, d_model], embedded from ids, through all layers and the final norm."""
     b.at = stack.at
-    around = Around(features, memory, mask, stack.role == "encoder", _ropes(b, stack, x, seq))
+    around = Around(features, memory, mask, stack.role == "encoder", _ropes(b, stack, ids, seq))
     first = 0
     b.residual_updates = _residual_updates(stack)
     for number, run in enumerate(stack.runs):
@@ -56,10 +56,13 @@ def lower_stack(
         for offset, block in enumerate(blocks):
             x = _lower_block(b, stack, block, Layer(offset, number), x, around)
         b.at = stack.at
-        x = b.op("end", x, name=f"{stack.path}{number or ''}_end", repeat=repeat.op)
+        hint = "memory" if stack.path == "encoder" and run is stack.runs[-1] and stack.final_norm is None else "x"
+        x = b.op("end", x, name=f"{stack.path}{number or ''}_end", hint=hint, repeat=repeat.op)
         first += run.layers
     if stack.final_norm is not None:
-        x = norm.lower(stack.final_norm, b, x, "norm" if stack.path == "layers" else f"{stack.path}_norm", features)
+        alone = stack.path == "layers"
+        name, hint = ("norm" if alone else f"{stack.path}_norm"), ("memory" if stack.path == "encoder" else "x")
+        x = norm.lower(stack.final_norm, b, x, name, features, hint)
     return x
 
 
@@ -71,7 +74,7 @@ def _residual_updates(stack: Stack) -> int:
     )
 
 
-def _ropes(b: Builder, stack: Stack, x: Ref, seq: str) -> dict[RopeKey, Ref]:
+def _ropes(b: Builder, stack: Stack, ids: Ref, seq: str) -> dict[RopeKey, Ref]:
     """One table for each rope and head_dim in the stack, named by theta where there are several."""
     keys: dict[RopeKey, None] = {}
     for run in stack.runs:
@@ -82,7 +85,7 @@ def _ropes(b: Builder, stack: Stack, x: Ref, seq: str) -> dict[RopeKey, Ref]:
                     keys[config.rope, config.head_dim] = None
     if not keys:
         return {}
-    positions = b.op("positions", x, hint="positions", axes=(seq,))
+    positions = b.op("positions", ids, hint="positions", axes=(seq,))
     thetas = [key[0].theta for key in keys]
     found: dict[RopeKey, Ref] = {}
     for number, key in enumerate(keys):

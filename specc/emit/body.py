@@ -1,0 +1,227 @@
+"""A scope as the body of a class: lines of its forward and of its constructor, with constants as holes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from specc.emit.expr import expression
+from specc.emit.fold import Inner, Item, Line, fold, text
+from specc.emit.leaves import constructor
+from specc.emit.loops import container, loop_lines
+from specc.emit.names import Naming, axis_names, formal_names, shape
+from specc.emit.parts import Expr, Hole, Part, Use
+from specc.ir.graph import Graph
+from specc.ir.op import Op, Path, Ref
+from specc.ir.tree import Call, Loop
+from specc.ops import definition
+
+OPEN, CLOSE = "\x01", "\x02"  # around the number of a hole in a line
+WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a class is made of. In `init` and `forward` stands `\\x01n\\x02` for holes[n]."""
+
+    path: Path
+    names: tuple[str, ...]  # candidates for the class, shortest first
+    formals: tuple[str, ...]
+    results: int
+    init: tuple[str, ...]
+    forward: tuple[str, ...]
+    holes: tuple[Hole, ...]
+
+    @property
+    def skeleton(self) -> tuple[object, ...]:
+        """Equal for bodies that can be one class."""
+        holes = tuple((hole.name, hole.before, hole.after, hole.default) for hole in self.holes)
+        return (self.formals, self.results, self.init, self.forward, holes)
+
+
+@dataclass
+class Holes:
+    """Collects the holes of a body."""
+
+    found: list[Hole] = field(default_factory=list[Hole])
+
+    def mark(self, hole: Hole) -> str:
+        for n, known in enumerate(self.found):
+            if known.key == hole.key:
+                return f"{OPEN}{n}{CLOSE}"
+        self.found.append(hole)
+        return f"{OPEN}{len(self.found) - 1}{CLOSE}"
+
+
+def body(
+    graph: Graph,
+    call: Call,
+    formals: tuple[Ref, ...],
+    results: tuple[Ref, ...],
+    constructors: dict[Path, str],
+    root: bool,
+) -> Body:
+    """`formals` and `results` in order; `constructors` has the expression that makes each child scope's module."""
+    holes = Holes()
+    init = _init(graph, call, constructors, holes)
+    names = tuple(graph.op(ref.op).hint for ref in formals) if root and _inputs_only(graph, formals) else ()
+    forward, arguments = _Forward(
+        graph, call, formals, names or formal_names(graph, formals), results, holes, root
+    ).lines()
+    return Body(call.path, call.scope.names, arguments, len(results), tuple(init), tuple(forward), tuple(holes.found))
+
+
+def _inputs_only(graph: Graph, formals: tuple[Ref, ...]) -> bool:
+    return all(graph.op(ref.op).kind == "input" for ref in formals)
+
+
+def _init(graph: Graph, call: Call, constructors: dict[Path, str], holes: Holes) -> list[str]:
+    """Own parameters, then children in the order of first use, which is the order of the state dict."""
+    depth = len(call.path) - (1 if call.path and str(call.path[0]).startswith("stage") else 0)
+    own: dict[str, str] = {}
+    children: dict[str, str] = {}
+    for item in call.items:
+        if isinstance(item, Op):
+            for n, param in enumerate(item.params):
+                name = str(param.path[depth])
+                target = own if len(param.path) == depth + 1 else children
+                if name not in target:
+                    target[name] = _filled(constructor(graph, item, n, depth), holes)
+        elif isinstance(item, Call):
+            name = str(item.path[-1])
+            children[name] = holes.mark(Hole(f"child.{name}", name, constructors[item.path]))
+        else:
+            name = str(item.path[-1])
+            runs = [loop for loop in call.items if isinstance(loop, Loop) and loop.path == item.path]
+            children.setdefault(name, container(runs, constructors, holes.mark))
+    return [f"self.{name} = {value}" for name, value in (own | children).items()]
+
+
+def _filled(parts: tuple[Part, ...], holes: Holes) -> str:
+    return "".join(holes.mark(part) if isinstance(part, Hole) else str(part) for part in parts)
+
+
+@dataclass
+class _Forward:
+    graph: Graph
+    call: Call
+    formals: tuple[Ref, ...]
+    formal_names: tuple[str, ...]
+    results: tuple[Ref, ...]
+    holes: Holes
+    root: bool
+
+    def lines(self) -> tuple[list[str], tuple[str, ...]]:
+        """Lines of the forward, and the names of what it takes."""
+        items = [item for item in map(self._item, self.call.items) if item is not None]
+        self.loops = {item.end.ref: item for item in self.call.items if isinstance(item, Loop)}
+        made = fold(items, self.results)
+        last = {ref: n for n, line in enumerate(made) for ref in _uses(line.parts)}
+        last |= {ref: len(made) for ref in self.results}
+        self.naming = Naming(self.graph, last)
+        self.axes = axis_names(self.graph, self.formals, self.root)
+        for ref, name in zip(self.formals, self.formal_names, strict=True):
+            self.naming.give(ref, name)
+        self.said = ""
+        out: list[str] = []
+        returned = False
+        for n, line in enumerate(made):
+            if line.item.kind == "loop":
+                out += self._loop(self.loops[line.item.refs[0]], n)
+                continue
+            returned = n == len(made) - 1 and line.item.refs == self.results
+            out += self._line(line, n, returned)
+        if not returned:
+            out.append(f"return {', '.join(self.naming.names[ref] for ref in self.results)}")
+        return out, self.formal_names
+
+    def _item(self, item: Op | Call | Loop) -> Item | None:
+        if isinstance(item, Loop):
+            refs = [item.repeat.inputs[0], *(ref for block in item.blocks for ref in block.inputs[1:])]
+            uses: tuple[Part, ...] = tuple(Use(ref, named=True) for ref in dict.fromkeys(refs))
+            return Item((item.end.ref,), "loop", Expr(uses), alone=True, ordered=True)
+        if isinstance(item, Call):
+            parts: list[Part] = [f"self.{item.path[-1]}("]
+            for n, ref in enumerate(item.inputs):
+                parts += [", "] * bool(n) + [Use(ref)]
+            return Item(item.outputs, "call", Expr((*parts, ")")), ordered=True)
+        if item.kind == "input":
+            return None
+        source = self.graph.op(item.inputs[0].op)
+        collective = item.kind == "convert" and bool(source.kept)
+        own = bool(item.kept) or self._random(item)
+        alone = item.kind in ("split", "attention", "rope_table") or collective or (own and not self._reduced(item))
+        return Item(
+            (item.ref,),
+            item.kind,
+            expression(self.graph, item),
+            alone=alone,
+            solid=own or collective,
+            holds=(source.ref,) if collective else (),
+            ordered=definition(item.kind).random(item),
+        )
+
+    def _reduced(self, op: Op) -> bool:
+        """Whether the op's only use is a collective right after it."""
+        users = self.graph.users(op.ref)
+        return len(users) == 1 and users[0].kind == "convert" and users[0].scope == op.scope
+
+    def _random(self, op: Op) -> bool:
+        """Whether ranks of a model axis hold different parts of what the op draws."""
+        model = self.graph.model_axes
+        return definition(op.kind).random(op) and any(op.types[0].at(name).kind == "S" for name in model)
+
+    def _line(self, line: Line, n: int, returned: bool) -> list[str]:
+        code = text(line.parts, lambda ref: self.naming.names[ref], self.holes.mark)
+        targets = [self.naming.choose(ref, n) for ref in line.item.refs]
+        ref = line.item.refs[0]
+        source = _uses(line.parts)
+        comment = shape(self.graph, ref, self.axes)
+        known = {shape(self.graph, used, self.axes) for used in source}
+        kept, random = self._wrappers(ref)
+        shown = comment not in known and comment != self.said and bool(self.graph.type(ref).axes)
+        if shown:
+            self.said = comment
+        head = "return " if returned else f"{', '.join(targets)} = "
+        result = [f"{head}{code}{f'  # {comment}' if shown else ''}"]
+        contexts = [*(f"own_random(self.{axis})" for axis in random), *([f'kept("{kept}")'] if kept else [])]
+        return [f"with {', '.join(contexts)}:", *(f"    {row}" for row in result)] if contexts else result
+
+    def _wrappers(self, ref: Ref) -> tuple[str, list[str]]:
+        op = self.graph.op(ref.op)
+        if op.kind == "convert" and self.graph.op(op.inputs[0].op).kept:
+            op = self.graph.op(op.inputs[0].op)
+        model = self.graph.model_axes if op.types else []
+        random = [name for name in model if self._random(op) and op.types[0].at(name).kind == "S"]
+        return op.kept, random
+
+    def _loop(self, loop: Loop, n: int) -> list[str]:
+        names = self.naming.names
+        start = loop.repeat.inputs[0]
+        before: list[str] = []
+        carry = names[start]
+        if self.naming.needed(start, n):  # the value before the loop is read again after it
+            carry = self.naming.choose(loop.repeat.ref, n)
+            before = [f"{carry} = {names[start]}"]
+        runs = [item for item in self.call.items if isinstance(item, Loop) and item.path == loop.path]
+        arguments = [[names[ref] for ref in block.inputs[1:]] for block in loop.blocks]
+        lines = [*before, *loop_lines(loop, len(runs) > 1, carry, arguments, self.holes.mark)]
+        self.naming.give(loop.end.ref, carry)
+        wanted = self.graph.op(loop.end.id).hint
+        if wanted not in (carry, "x") and loop.end.ref not in self.results and not self.naming.taken(wanted, n):
+            lines.append(f"{wanted} = {carry}")
+            self.naming.give(loop.end.ref, wanted)
+        return lines
+
+
+def _uses(parts: tuple[Part | Inner, ...]) -> list[Ref]:
+    found: list[Ref] = []
+    for part in parts:
+        if isinstance(part, Use):
+            found.append(part.ref)
+        elif isinstance(part, Inner):
+            found += _uses(part.parts)
+    return found
+
+
+Mark = Callable[[Hole], str]

@@ -1,0 +1,111 @@
+"""Bodies with equal skeletons become one class: constants that differ are its arguments, the rest are literals."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from specc.emit.body import CLOSE, OPEN, Body
+from specc.emit.layout import wrapped
+from specc.emit.parts import Hole
+from specc.ir.op import Path
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class of the generated file, and the expression that makes it for each scope."""
+
+    name: str
+    source: str
+    constructors: dict[Path, tuple[str, ...]]  # arguments but the mesh
+
+
+def group(bodies: list[Body]) -> list[list[Body]]:
+    """Bodies by skeleton, in order of first appearance."""
+    groups: dict[tuple[object, ...], list[Body]] = {}
+    for item in bodies:
+        groups.setdefault(item.skeleton, []).append(item)
+    return list(groups.values())
+
+
+def name_groups(groups: list[list[Body]], taken: dict[str, None]) -> list[str]:
+    """The shortest name that no other group could have. Names are added to `taken`."""
+    candidates = [[n for n in g[0].names if all(n in other.names for other in g)] or [g[0].names[0]] for g in groups]
+    chosen: list[str] = []
+    for n, names in enumerate(candidates):
+        others = {name for m, other in enumerate(candidates) if m != n for name in other}
+        free = [name for name in names if name not in others and name not in taken]
+        free += [name for name in names if name not in taken]
+        free += [f"{names[0]}{number}" for number in range(2, 100) if f"{names[0]}{number}" not in taken]
+        chosen.append(free[0])
+        taken[free[0]] = None
+    return chosen
+
+
+def make_class(name: str, bodies: list[Body], axes: list[str], doc: str = "") -> Class:
+    """One class for all these bodies. `axes`: names under which the mesh may be asked for."""
+    first = bodies[0]
+    columns = list(zip(*(item.holes for item in bodies), strict=True))
+    arguments = _arguments(columns)
+    init = [_fill(line, columns, arguments, "") for line in first.init]
+    forward = [_fill(line, columns, arguments, "self.") for line in first.forward]
+    text = "\n".join(init + forward)
+    meshes = [axis for axis in axes if re.search(rf"\b{axis}\b", text)]
+    stored = [axis for axis in meshes if re.search(rf"\bself\.{axis}\b", "\n".join(forward))]
+    stored += [arg for arg in dict.fromkeys(arguments.values()) if re.search(rf"\bself\.{arg}\b", "\n".join(forward))]
+    typed = {arg: _annotation([hole.value for hole in columns[n]]) for n, arg in arguments.items()}
+    parameters = [f"{arg}: {kind}" for arg, kind in typed.items()] + [f"{axis}: DeviceMesh" for axis in meshes]
+    body = ["super().__init__()", *(f"self.{item} = {item}" for item in stored), *init]
+    result = "Tensor" if first.results == 1 else f"tuple[{', '.join(['Tensor'] * first.results)}]"
+    lines = [f"class {name}(nn.Module):", *([f'    """{doc}"""', ""] if doc else [])]
+    lines += wrapped(f"    def __init__({', '.join(['self', *parameters])}):")
+    lines += [row for line in body for row in wrapped(f"        {line}")]
+    formals = ", ".join(["self", *(f"{formal}: Tensor" for formal in first.formals)])
+    lines += ["", *wrapped(f"    def forward({formals}) -> {result}:")]
+    lines += [row for line in forward for row in wrapped(f"        {line}")]
+    numbers = {arg: n for n, arg in reversed(arguments.items())}
+    constructors = {
+        item.path: tuple(item.holes[numbers[arg]].value for arg in typed) + tuple(meshes) for item in bodies
+    }
+    return Class(name, "\n".join(lines), constructors)
+
+
+def _arguments(columns: list[tuple[Hole, ...]]) -> dict[int, str]:
+    """Constructor argument of each hole whose values differ; holes of one name and equal values share one."""
+    found: dict[int, str] = {}
+    known: dict[tuple[str, tuple[str, ...]], str] = {}
+    for n, column in enumerate(columns):
+        values = tuple(hole.value for hole in column)
+        if len(set(values)) == 1:
+            continue
+        base = re.sub(r"\W", "_", column[0].name)
+        key = (base, values)
+        if key not in known:
+            names = [base, *(f"{base}{number}" for number in range(2, 100))]
+            known[key] = next(name for name in names if name not in known.values())
+        found[n] = known[key]
+    return found
+
+
+def _fill(line: str, columns: list[tuple[Hole, ...]], arguments: dict[int, str], prefix: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        n = int(match[1])
+        hole = columns[n][0]
+        if n in arguments:
+            return f"{hole.before}{prefix}{arguments[n]}{hole.after}"
+        return "" if hole.default == hole.value else f"{hole.before}{hole.value}{hole.after}"
+
+    return re.sub(f"{OPEN}(\\d+){CLOSE}", value, line)
+
+
+def _annotation(values: list[str]) -> str:
+    first = values[0]
+    if first in ("True", "False"):
+        return "bool"
+    if first.startswith("range("):
+        return "range"
+    if all(re.fullmatch(r"-?\d+", value) for value in values):
+        return "int"
+    if all(re.fullmatch(r"-?[\d.e+*-]+", value) for value in values):
+        return "float"
+    return "nn.Module"

@@ -1,0 +1,141 @@
+"""Fold values into expressions: which values own a line, and which stand inside the line of their user.
+
+A value is folded into its one user where the line stays readable; while a line is too long, its longest part that is
+itself a good line becomes one, together with its siblings of the same op, so that q and k stay alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from specc.emit.parts import Expr, Hole, Part, Use
+from specc.ir.op import Ref
+
+WIDTH, DEPTH, CALLS = 84, 3, 6  # of a good line: characters, nested parentheses, opening parentheses
+NAME = 5  # characters a name is taken to have while lines are chosen
+HOLE = 5  # and a constant
+
+
+@dataclass(frozen=True)
+class Item:
+    """A value (or several, of one call) and its expression. `alone`: never inside another line."""
+
+    refs: tuple[Ref, ...]
+    kind: str
+    expr: Expr
+    alone: bool = False
+    solid: bool = False  # operands are names: nothing is folded into it but what `holds` names
+    holds: tuple[Ref, ...] = ()
+    ordered: bool = False  # draws random numbers or may: must not move past another such item
+
+
+@dataclass(frozen=True)
+class Line:
+    """An item that owns a line, with everything folded into it."""
+
+    item: Item
+    parts: tuple[Part | Inner, ...]
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A folded expression within another."""
+
+    item: Item
+    parts: tuple[Part | Inner, ...]
+    brackets: bool
+
+
+def fold(items: list[Item], results: Iterable[Ref]) -> list[Line]:
+    """Lines in item order. `results` own their lines: they are what the scope returns."""
+    folded = _candidates(items, tuple(results))
+    made = {ref: item for item in items for ref in item.refs}
+    while True:
+        lines = [Line(item, _inline(item, made, folded)) for item in items if item.refs[0] not in folded]
+        long = next((line for line in lines if not _good(line.parts) and _inner(line.parts)), None)
+        if long is None:
+            return lines
+        folded -= set(_unfold(long))
+
+
+def _candidates(items: list[Item], results: tuple[Ref, ...]) -> set[Ref]:
+    uses: dict[Ref, list[tuple[int, Use]]] = {}
+    for n, item in enumerate(items):
+        for part in item.expr.parts:
+            if isinstance(part, Use):
+                uses.setdefault(part.ref, []).append((n, part))
+    found: set[Ref] = set()
+    for n, item in enumerate(items):
+        ref = item.refs[0]
+        places = uses.get(ref, [])
+        if item.alone or len(item.refs) > 1 or ref in results or len(places) != 1:
+            continue
+        at, use = places[0]
+        user = items[at]
+        passed = [other for other in items[n + 1 : at] if other.ordered]
+        if use.named or (user.solid and ref not in user.holds) or (item.ordered and passed):
+            continue
+        if item.kind == "call" and user.kind == "call":
+            continue
+        found.add(ref)
+    return found
+
+
+def _inline(item: Item, made: dict[Ref, Item], folded: set[Ref]) -> tuple[Part | Inner, ...]:
+    parts: list[Part | Inner] = []
+    for part in item.expr.parts:
+        if isinstance(part, Use) and part.ref in folded:
+            inner = made[part.ref]
+            parts.append(Inner(inner, _inline(inner, made, folded), inner.expr.level < part.need))
+        else:
+            parts.append(part)
+    return tuple(parts)
+
+
+def _unfold(line: Line) -> list[Ref]:
+    """The longest part that is itself a good line, else the longest part, with its siblings of the same op."""
+    parts = _inner(line.parts)
+    good = [inner for inner in parts if _good(inner.parts)]
+    chosen = max(good or parts, key=lambda inner: len(draft(inner.parts)))
+    parent = next(p for p in (line, *parts) if chosen in p.parts)
+    siblings = [p for p in parent.parts if isinstance(p, Inner) and p.item.kind == chosen.item.kind]
+    return [inner.item.refs[0] for inner in siblings]
+
+
+def _inner(parts: tuple[Part | Inner, ...]) -> list[Inner]:
+    found: list[Inner] = []
+    for part in parts:
+        if isinstance(part, Inner):
+            found += [part, *_inner(part.parts)]
+    return found
+
+
+def draft(parts: tuple[Part | Inner, ...]) -> str:
+    """The text with stand-ins for names and constants."""
+    return text(parts, lambda ref: "x" * NAME, lambda hole: "" if hole.default is not None else "0" * HOLE)
+
+
+def text(parts: tuple[Part | Inner, ...], name: Callable[[Ref], str], constant: Callable[[Hole], str]) -> str:
+    """The text with names and constants filled in."""
+    out: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            out.append(part)
+        elif isinstance(part, Use):
+            out.append(name(part.ref))
+        elif isinstance(part, Hole):
+            out.append(constant(part))
+        else:
+            inner = text(part.parts, name, constant)
+            out.append(f"({inner})" if part.brackets else inner)
+    return "".join(out)
+
+
+def _good(parts: tuple[Part | Inner, ...]) -> bool:
+    line = draft(parts)
+    depth = deepest = 0
+    for character in line:
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    return len(line) <= WIDTH and deepest <= DEPTH and line.count("(") <= CALLS

@@ -1,0 +1,118 @@
+"""Leaf modules: what holds the parameters of one op, as torch's own class or as one of the file's parallel ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from specc.ir.graph import Graph
+from specc.ir.op import Op, Param, Path, Use
+
+READS = ("Embedding", "RMSNorm", "LayerNorm")  # classes that read a replicated parameter themselves
+ROLES = {"rms_norm": "RMSNorm", "layer_norm": "LayerNorm", "channel_scale": "ChannelScale"}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A module. `partial` says whether gradients of replicated parameters are partial sums, None where it has none."""
+
+    cls: str
+    own: bool  # a class of the file, not of torch.nn
+    sizes: tuple[tuple[str, int], ...]
+    bias: bool
+    partial: bool | None
+    eps: float | None
+    uneven: bool = False  # rows that the ranks cannot share evenly
+
+
+@dataclass(frozen=True)
+class _Read:
+    op: Op
+    param: Param
+    use: Use | None
+
+
+def model_axes(graph: Graph) -> list[str]:
+    """Names of the mesh axes that classes of the model take: those that split parameters."""
+    return [axis.name for axis in graph.mesh if not axis.data]
+
+
+def model_axis(graph: Graph) -> tuple[str, int] | None:
+    """Name and size of the mesh axis that splits parameters. Raises ValueError for several."""
+    axes = [(axis.name, axis.size) for axis in graph.mesh if not axis.data]
+    if len(axes) > 1:
+        raise ValueError(f"parameters are split over several mesh axes: {axes}")
+    return axes[0] if axes else None
+
+
+def leaves(graph: Graph) -> dict[Path, Leaf]:
+    """Every leaf module by its path, in the order of first use."""
+    reads: dict[Path, list[_Read]] = {}
+    for op in graph.ops:
+        for n, param in enumerate(op.params):
+            reads.setdefault(param.path[:-1], []).append(_Read(op, param, op.uses[n] if op.uses else None))
+    return {path: _leaf(graph, path, found) for path, found in reads.items()}
+
+
+def classes(graph: Graph) -> dict[str, tuple[Leaf, ...]]:
+    """The file's own leaf classes by name, with the leaves that are of each."""
+    found: dict[str, tuple[Leaf, ...]] = {}
+    for leaf in leaves(graph).values():
+        if leaf.own:
+            found[leaf.cls] = (*found.get(leaf.cls, ()), leaf)
+    return found
+
+
+def options(leaves: Iterable[Leaf]) -> tuple[str, ...]:
+    """Which of `bias` and `partial` differ between leaves of one class, so that its constructor takes them."""
+    leaves = tuple(leaves)
+    return tuple(name for name in ("bias", "partial") if len({getattr(leaf, name) for leaf in leaves}) > 1)
+
+
+def _leaf(graph: Graph, path: Path, reads: list[_Read]) -> Leaf:
+    names = {read.param.path[-1] for read in reads}
+    first = next((read for read in reads if read.param.path[-1] == "weight"), reads[0])
+    axis = model_axis(graph)
+    cls = _class(first, axis)
+    partial: bool | None = None
+    uneven = False
+    if axis is not None:
+        uses = [read.use for read in reads if read.use is not None]
+        whole = [use.used.at(axis[0]).kind == "R" for use in uses if use.stored.at(axis[0]).kind != "S"]
+        partial = any(whole) if whole and cls in READS else None
+        if whole and any(whole) != all(whole):
+            raise ValueError(f"{'.'.join(map(str, path))} is read with a partial and with a whole gradient")
+        rows = first.param.axes[0].size
+        uneven = isinstance(rows, int) and bool(rows % axis[1])
+    own = axis is not None or cls in ("ChannelScale", "Bias") or (cls == "RMSNorm" and "bias" in names)
+    eps = first.op.attr("eps") if cls in ("RMSNorm", "LayerNorm") else None
+    assert eps is None or isinstance(eps, float)
+    return Leaf(cls, own, _sizes(cls, first.param), "bias" in names, partial, eps, uneven)
+
+
+def _class(read: _Read, axis: tuple[str, int] | None) -> str:
+    role = read.param.role
+    if role in ROLES:
+        return ROLES[role]
+    if read.param.path[-1] == "bias":
+        return "Bias"
+    stored = read.use.stored.at(axis[0]) if axis is not None and read.use is not None else None
+    split = stored is not None and stored.kind == "S"
+    out = split and stored is not None and stored.axis == read.param.axes[0].shard_name
+    if role == "embedding":
+        return "VocabEmbedding" if split else "Embedding"
+    if axis is not None and not split:
+        raise ValueError(f"{read.op.id}: a linear that {axis[0]} does not split has no class")
+    return "Linear" if axis is None else "ColumnLinear" if out else "RowLinear"
+
+
+def _sizes(cls: str, param: Param) -> tuple[tuple[str, int], ...]:
+    """Constructor arguments in order."""
+    sizes = [axis.size for axis in param.axes]
+    assert all(isinstance(size, int) for size in sizes)
+    numbers = [size for size in sizes if isinstance(size, int)]
+    if cls.endswith("Linear"):
+        return (("n_in", numbers[1]), ("n_out", numbers[0]))
+    if cls == "VocabEmbedding":
+        return (("vocab", numbers[0]), ("dim", numbers[1]))
+    return (("rows", numbers[0]), ("dim", numbers[1])) if cls == "Embedding" else (("dim", numbers[0]),)

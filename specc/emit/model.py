@@ -1,0 +1,100 @@
+"""The classes of a generated file: one for each distinct scope, the model or its pipeline stages last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specc.emit.body import Body, body
+from specc.emit.classes import Class, group, make_class, name_groups
+from specc.ir.graph import Graph
+from specc.ir.op import Op, Path, Ref
+from specc.ir.tree import Call, Loop, tree
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pipeline stage, or the whole model: its class, the arguments but the mesh, what enters and what leaves."""
+
+    name: str
+    arguments: tuple[str, ...]
+    meshes: tuple[str, ...]
+    inputs: tuple[Ref, ...]
+    outputs: tuple[Ref, ...]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Sources of all classes in an order in which each stands before its users, and the stages in order."""
+
+    sources: tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+
+def classes(graph: Graph, model_name: str) -> Classes:
+    """`model_name` names the class of a model that is not cut into stages."""
+    root = tree(graph)
+    roots = _roots(graph, root, model_name)
+    constructors: dict[Path, str] = {}
+    taken: dict[str, None] = {model_name: None} if len(roots) == 1 else {}
+    made: list[Class] = []
+    levels = _levels([call for call, _, _ in roots])
+    for calls in levels[:-1]:
+        bodies = [body(graph, call, call.inputs, call.outputs, constructors, root=False) for call in calls]
+        made += _level(graph, bodies, taken, constructors)
+    bodies = [body(graph, call, inputs, outputs, constructors, root=True) for call, inputs, outputs in roots]
+    taken.pop(model_name, None)
+    final = _level(graph, bodies, taken, constructors)
+    stages: list[Stage] = []
+    axes = list(graph.model_axes)
+    for call, inputs, outputs in roots:
+        owner = next(item for item in final if call.path in item.constructors)
+        arguments = owner.constructors[call.path]
+        meshes = tuple(arg for arg in arguments if arg in axes)
+        stages.append(Stage(owner.name, tuple(a for a in arguments if a not in axes), meshes, inputs, outputs))
+    return Classes(tuple(item.source for item in [*made, *final]), tuple(stages))
+
+
+def _roots(graph: Graph, root: Call, model_name: str) -> list[tuple[Call, tuple[Ref, ...], tuple[Ref, ...]]]:
+    """The whole model, or the stages: with what they take and return in order."""
+    cuts = [item for item in root.items if isinstance(item, Op) and item.kind == "cut"]
+    inputs = tuple(op.ref for op in graph.ops if op.kind == "input" and op.scope[:1] != ("loss",))
+    if not cuts:
+        scope = type(root.scope)((), (), (model_name,))
+        return [(Call(scope, (), root.items, root.outputs), inputs, (graph.output,))]
+    found: list[tuple[Call, tuple[Ref, ...], tuple[Ref, ...]]] = []
+    stages = [item for item in root.items if isinstance(item, Call)]
+    for n, call in enumerate(stages):
+        taken = tuple(Ref(cuts[n - 1].id, out) for out in range(len(cuts[n - 1].outs))) if n else inputs
+        given = cuts[n].inputs if n < len(cuts) else (graph.output,)
+        found.append((call, taken, given))
+    return found
+
+
+def _levels(roots: list[Call]) -> list[list[Call]]:
+    """Calls by height, innermost first; the roots are the last level."""
+    levels: list[list[Call]] = []
+
+    def visit(call: Call) -> int:
+        heights = [0]
+        for item in call.items:
+            inner = item.blocks if isinstance(item, Loop) else (item,) if isinstance(item, Call) else ()
+            heights += [visit(child) + 1 for child in inner]
+        height = max(heights)
+        levels.extend([] for _ in range(height + 1 - len(levels)))
+        if call not in roots:
+            levels[height].append(call)
+        return height
+
+    for call in roots:
+        visit(call)
+    return [level for level in levels if level] + [roots]
+
+
+def _level(graph: Graph, bodies: list[Body], taken: dict[str, None], constructors: dict[Path, str]) -> list[Class]:
+    groups = group(bodies)
+    made: list[Class] = []
+    for name, members in zip(name_groups(groups, taken), groups, strict=True):
+        made.append(make_class(name, members, list(graph.model_axes)))
+        for path, arguments in made[-1].constructors.items():
+            constructors[path] = f"{name}({', '.join(arguments)})"
+    return made

@@ -1,0 +1,100 @@
+"""Names of values in a forward, and of axes in its comments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from specc.ir.graph import Graph
+from specc.ir.op import Ref
+from specc.passes.mesh import TOKENS
+
+
+def hint(graph: Graph, ref: Ref) -> str:
+    """What a value is called where it comes from; one that crossed cuts is called as before."""
+    op = graph.op(ref.op)
+    if op.kind == "cut":
+        return hint(graph, op.inputs[ref.out])
+    if op.kind == "repeat":
+        return hint(graph, op.inputs[0])
+    return op.hint
+
+
+def formal_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
+    """Names of what a scope takes: the stream is x, a second one with gradient the memory, the rest as they are."""
+    names: list[str] = []
+    streams = 0
+    for ref in inputs:
+        kind = graph.op(graph.origin(ref).op).kind
+        if graph.type(ref).grad:
+            name = "x" if not streams else "memory" if streams == 1 else f"memory{streams}"
+            streams += 1
+        else:
+            name = "rope" if kind == "rope_table" else hint(graph, ref)
+        names.append(
+            name if name not in names else next(f"{name}{n}" for n in range(2, 99) if f"{name}{n}" not in names)
+        )
+    return tuple(names)
+
+
+@dataclass
+class Naming:
+    """A linear scan with exact liveness. `last` says at which line each value is read last."""
+
+    graph: Graph
+    last: dict[Ref, int]
+    names: dict[Ref, str] = field(default_factory=dict[Ref, str])
+    holders: dict[str, Ref] = field(default_factory=dict[str, Ref])
+
+    def give(self, ref: Ref, name: str) -> None:
+        self.names[ref] = name
+        self.holders[name] = ref
+
+    def choose(self, ref: Ref, line: int) -> str:
+        """A name for a value made at a line: its hint, unless a value that is read later holds it."""
+        wanted = hint(self.graph, ref)
+        op = self.graph.op(ref.op)
+        if op.kind == "convert" and op.inputs[0] in self.names and not self.needed(op.inputs[0], line):
+            wanted = self.names[op.inputs[0]]
+        free = next(name for name in _variants(wanted) if not self.taken(name, line))
+        self.give(ref, free)
+        return free
+
+    def needed(self, ref: Ref, line: int) -> bool:
+        return self.last.get(ref, -1) > line
+
+    def taken(self, name: str, line: int) -> bool:
+        return name in self.holders and self.needed(self.holders[name], line)
+
+
+def _variants(name: str) -> Iterable[str]:
+    yield name
+    for number in range(2, 1000):
+        yield f"{name}{number}"
+
+
+def axis_names(graph: Graph, inputs: Iterable[Ref], root: bool) -> dict[str, str]:
+    """In a class that several stacks may share, the stream's tokens are `seq` and those of the memory `memory`."""
+    if root:
+        return {}
+    found: dict[str, str] = {}
+    for ref in inputs:
+        for axis in graph.type(ref).axes:
+            if axis.name in TOKENS and axis.name not in found and graph.type(ref).grad:
+                found[axis.name] = "memory" if found else "seq"
+    return found
+
+
+def shape(graph: Graph, ref: Ref, axes: dict[str, str]) -> str:
+    """`[batch, seq/tp, d_model]`; data axes are left out, every tensor is local to them."""
+    type = graph.type(ref)
+    spmd = graph.spmd(ref)
+    model = graph.model_axes
+    words: list[str] = []
+    for axis in type.axes:
+        by = "*".join(name for name in spmd.shards(axis) if name in model)
+        first, star, rest = axis.name.partition("*")
+        first = axes.get(first, first)
+        words.append(f"{first}{f'/{by}' if by else ''}{star}{rest}")
+    partial = [name for name in model if spmd.at(name).kind == "P"]
+    return f"[{', '.join(words)}]{f' partial over {partial[0]}' if partial else ''}"

@@ -1,0 +1,44 @@
+"""Pieces of an expression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specc.ir.op import Ref
+
+ATOM, PRODUCT, SUM = 3, 2, 1  # how tightly an expression binds
+
+
+@dataclass(frozen=True)
+class Use:
+    """An operand: how tightly it must bind, and whether it must be a name."""
+
+    ref: Ref
+    need: int = 0
+    named: bool = False
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A constant that may differ between calls of one class.
+
+    An optional keyword argument is `before + value + after`; it is left out where every call has its `default`.
+    """
+
+    key: str
+    name: str
+    value: str
+    before: str = ""
+    after: str = ""
+    default: str | None = None
+
+
+Part = str | Use | Hole
+
+
+@dataclass(frozen=True)
+class Expr:
+    """Parts in order, and how tightly the whole binds."""
+
+    parts: tuple[Part, ...]
+    level: int = ATOM

@@ -1,0 +1,180 @@
+"""Kernels as text: the source of functions and classes of specc/kernels, with what they use, and imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from specc.emit.code import Code
+
+IMPORTS = """
+import hashlib
+import math
+from functools import partial
+import torch
+import torch.distributed as dist
+import torch.distributed._functional_collectives as fc
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.utils.checkpoint import checkpoint
+"""
+"""What templates and expressions name; kernels bring their own."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function, class or constant at the top of a kernel module."""
+
+    module: str
+    name: str
+    source: str
+    line: int
+    uses: tuple[str, ...]  # names of its module, qualified
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name: `from module import name as bound`, or `import module as bound` without a name."""
+
+    module: str
+    name: str | None
+    bound: str
+
+
+def pasted(names: Iterable[str]) -> Code:
+    """Sources of the named kernels and of all kernels they use, those first; two blank lines between.
+
+    A name that several modules have is given as `module.name`. Raises KeyError for one that does not exist.
+    """
+    table, found = _kernels(), dict[str, None]()
+
+    def visit(key: str) -> None:
+        if key not in found:
+            for used in table[key].uses:
+                visit(used)
+            found[key] = None
+
+    for key in sorted((_key(name) for name in names), key=lambda key: (table[key].module, table[key].line)):
+        visit(key)
+    return Code("\n\n\n".join(_joined(table[key] for key in found)))
+
+
+def imports(text: str) -> Code:
+    """The import lines that the text needs, sorted as the linter sorts them."""
+    tree = ast.parse(text)
+    bound = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - bound
+    known = _known_imports()
+    needed = [known[name] for name in sorted(used) if name in known]
+    sections = [[i for i in needed if _root(i) != "torch"], [i for i in needed if _root(i) == "torch"]]
+    return Code("\n\n".join("\n".join(_lines(section)) for section in sections if section))
+
+
+def _root(item: Import) -> str:
+    return item.module.split(".")[0]
+
+
+def _lines(section: list[Import]) -> list[str]:
+    plain = sorted((i for i in section if i.name is None), key=lambda i: i.module)
+    lines = [f"import {i.module}{'' if i.bound == i.module else f' as {i.bound}'}" for i in plain]
+    for module in sorted({i.module for i in section if i.name is not None}):
+        names = sorted((i.name for i in section if i.module == module and i.name is not None), key=_isort_key)
+        lines.append(f"from {module} import {', '.join(names)}")
+    return lines
+
+
+def _isort_key(name: str) -> tuple[int, str]:
+    """Constants, then classes, then the rest."""
+    return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2, name)
+
+
+def _joined(kernels: Iterable[Kernel]) -> list[str]:
+    """Sources; constants that follow each other stand together."""
+    parts: list[str] = []
+    constant = False
+    for kernel in kernels:
+        is_constant = not kernel.source.startswith(("def ", "class ", "@"))
+        if is_constant and constant:
+            parts[-1] += f"\n{kernel.source}"
+        else:
+            parts.append(kernel.source)
+        constant = is_constant
+    return parts
+
+
+def _key(name: str) -> str:
+    table = _kernels()
+    keys = [name] if name in table else [key for key in table if key.endswith(f".{name}")]
+    if len(keys) != 1:
+        raise KeyError(f"kernel {name}: {'no such kernel' if not keys else ' or '.join(keys)}")
+    return keys[0]
+
+
+@cache
+def _modules() -> dict[str, ast.Module]:
+    folder = Path(__file__).parents[1] / "kernels"
+    return {
+        path.stem: ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.py"))
+        if path.stem != "__init__"
+    }
+
+
+@cache
+def _kernels() -> dict[str, Kernel]:
+    found: dict[str, Kernel] = {}
+    for module in _modules():
+        for kernel in _of_module(module):
+            found[f"{module}.{kernel.name}"] = kernel
+    return found
+
+
+def _of_module(module: str) -> list[Kernel]:
+    text = (Path(__file__).parents[1] / "kernels" / f"{module}.py").read_text(encoding="utf-8").splitlines()
+    tree = _modules()[module]
+    here = {name: f"{module}.{name}" for node in tree.body for name in _names(node)}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("specc.kernels."):
+            other = str(node.module).rpartition(".")[2]
+            here |= {alias.name: f"{other}.{alias.name}" for alias in node.names}
+    found: list[Kernel] = []
+    for node in tree.body:
+        for name in _names(node):
+            decorators = node.decorator_list if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+            source = "\n".join(text[first - 1 : node.end_lineno])
+            used = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+            uses = tuple(dict.fromkeys(here[u] for u in used if u in here and u != name))
+            found.append(Kernel(module, name, source, node.lineno, uses))
+    return found
+
+
+def _names(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    return [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []
+
+
+@cache
+def _known_imports() -> dict[str, Import]:
+    found: dict[str, Import] = {}
+    for tree in (ast.parse(IMPORTS), *_modules().values()):
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("specc."):
+                items = [Import(str(node.module), alias.name, alias.asname or alias.name) for alias in node.names]
+            elif isinstance(node, ast.Import):
+                items = [Import(alias.name, None, alias.asname or alias.name) for alias in node.names]
+            else:
+                continue
+            for item in items:
+                if found.setdefault(item.bound, item) != item:
+                    raise ValueError(f"{item.bound} is imported from {item.module} and {found[item.bound].module}")
+    return found

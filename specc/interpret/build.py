@@ -1,0 +1,181 @@
+"""Graph -> nested GraphModules: a scope is a module, a repeat is unrolled, parameters have their global names."""
+
+from __future__ import annotations
+
+import operator
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from specc.interpret.table import TABLE, Random
+from specc.interpret.unroll import unrolled
+from specc.ir.graph import Graph
+from specc.ir.op import Layer, Op, Param, Path, Ref, dotted
+from specc.ir.tree import Call, Loop, tree
+from specc.ops import definition
+
+CARRIERS = ("cut", "repeat", "end")  # ops that hand on their inputs
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A module under construction. `root` holds its parameters and children until fx takes them over."""
+
+    path: tuple[str, ...]  # where the module stands in the model
+    layer: int | None
+    root: nn.Module = field(default_factory=nn.Module)
+    code: fx.Graph = field(default_factory=fx.Graph)
+    env: dict[Ref, fx.Node] = field(default_factory=dict[Ref, fx.Node])
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is interpreted, and as what."""
+
+    graph: Graph
+    dtype: torch.dtype
+    device: torch.device
+
+
+def interpret(
+    graph: Graph, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> fx.GraphModule:
+    """The model of a typed graph, without the loss: takes the model's inputs in order, returns logits.
+
+    Parameters are NaN until init_weights or load_state_dict. Nodes carry the id of their op in meta["op"]. Raises
+    ValueError naming the op where the graph is not typed or was placed on a mesh.
+    """
+    for op in graph.ops:
+        if not op.outs:
+            raise ValueError(f"{op.id} has no type: run the shapes pass first")
+        if op.scope[:1] != ("loss",) and op.kind not in (*TABLE, *CARRIERS, "input"):
+            raise ValueError(f"{op.id}: {op.kind} cannot be interpreted, only graphs that are not placed on a mesh can")
+    target = _Target(graph, dtype, torch.device(device))
+    frame = _Frame((), None)
+    for op in graph.ops:
+        if op.kind == "input" and op.scope[:1] != ("loss",):
+            frame.env[op.ref] = _noted(frame.code.placeholder(op.hint), op.id)
+    return _module(target, frame, tree(graph), "Model")
+
+
+def _module(target: _Target, frame: _Frame, call: Call, name: str) -> fx.GraphModule:
+    _items(target, frame, call)
+    outputs = tuple(frame.env[ref] for ref in call.outputs)
+    frame.code.output(outputs[0] if len(outputs) == 1 else outputs)
+    return fx.GraphModule(frame.root, frame.code, class_name=name)
+
+
+def _items(target: _Target, frame: _Frame, call: Call) -> None:
+    for item in call.items:
+        if isinstance(item, Op):
+            _op(target, frame, item)
+        elif isinstance(item, Loop):
+            _loop(target, frame, item)
+        elif _module_path(item.path, None) == frame.path:  # a pipeline stage is a call, but not a module
+            _items(target, frame, item)
+        else:
+            frame.env.update(_call(target, frame, item, frame.layer, frame.env))
+
+
+def _module_path(scope: Path, layer: int | None) -> tuple[str, ...]:
+    """Where the module of a scope stands. Stages are no part of it, so names do not depend on the layout."""
+    inner = scope[1:] if scope and isinstance(scope[0], str) and re.fullmatch(r"stage\d+", scope[0]) else scope
+    return tuple(str(layer) if isinstance(part, Layer) and layer is not None else str(part) for part in inner)
+
+
+def _op(target: _Target, frame: _Frame, op: Op) -> None:
+    if op.kind == "input":
+        return
+    if op.kind in CARRIERS:
+        frame.env.update({Ref(op.id, out): frame.env[ref] for out, ref in enumerate(op.inputs)})
+        return
+    name = op.id.rpartition(".")[2]
+    args = tuple(frame.env[ref] for ref in op.inputs)
+    args += tuple(_parameter(target, frame, op, param) for param in op.params)
+    attrs = _attributes(target.graph, op)
+    if definition(op.kind).random(op):
+        _place(frame.root, (name,), Random(TABLE[op.kind], attrs), op.id)
+        node = frame.code.create_node("call_module", name, args, name=name)
+    else:
+        node = frame.code.create_node("call_function", TABLE[op.kind], args, attrs, name=name)
+    frame.env[op.ref] = _noted(node, op.id)
+
+
+def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
+    """Attributes as the op's function takes them: an axis is the index it has in the operand."""
+    if op.kind != "positions":
+        return dict(op.attrs)
+    axes = op.attr("axes")
+    names = [axis.name for axis in graph.type(op.inputs[0]).axes]
+    if not isinstance(axes, tuple) or len(axes) != 1 or axes[0] not in names:
+        raise ValueError(f"{op.id}: no axis {axes} in {names}")
+    return {"dim": names.index(str(axes[0]))}
+
+
+def _parameter(target: _Target, frame: _Frame, op: Op, param: Param) -> fx.Node:
+    path = tuple(dotted((part,), frame.layer) for part in param.path)
+    if path[: len(frame.path)] != frame.path:
+        raise ValueError(f"{op.id}: parameter {'.'.join(path)} stands outside of its module {'.'.join(frame.path)}")
+    *holders, name = path[len(frame.path) :]
+    shape = tuple(axis.size for axis in param.axes)
+    holder = _holder(frame.root, holders)
+    known = getattr(holder, name, None)
+    if known is None:
+        value = torch.full(shape, torch.nan, dtype=target.dtype, device=target.device)  # type: ignore[arg-type]
+        holder.register_parameter(name, nn.Parameter(value))
+    elif not isinstance(known, nn.Parameter) or tuple(known.shape) != shape:
+        raise ValueError(f"{op.id}: {'.'.join(path)} is already something else than a parameter of shape {shape}")
+    return frame.code.get_attr(".".join((*holders, name)))
+
+
+def _holder(root: nn.Module, names: list[str]) -> nn.Module:
+    for name in names:
+        if name not in root._modules:
+            root.add_module(name, nn.Module())
+        root = root.get_submodule(name)
+    return root
+
+
+def _place(root: nn.Module, path: tuple[str, ...], module: nn.Module, of: str) -> None:
+    holder = _holder(root, list(path[:-1]))
+    if hasattr(holder, path[-1]):
+        raise ValueError(f"{of}: the module has a {'.'.join(path)} already")
+    holder.add_module(path[-1], module)
+
+
+def _call(target: _Target, frame: _Frame, call: Call, layer: int | None, env: dict[Ref, fx.Node]) -> dict[Ref, fx.Node]:
+    """Make the module of a scope and call it on values of env; its outputs."""
+    path = _module_path(call.path, layer)
+    inner = _Frame(path, layer)
+    for ref in call.inputs:
+        inner.env[ref] = _noted(inner.code.placeholder(target.graph.op(ref.op).hint), ref.op)
+    name = call.scope.names[0] if call.scope.names else "Module"
+    own = path[len(frame.path) :]
+    _place(frame.root, own, _module(target, inner, call, name), ".".join(path))
+    node = frame.code.call_module(".".join(own), tuple(env[ref] for ref in call.inputs))
+    if len(call.outputs) == 1:
+        return {call.outputs[0]: _noted(node, call.outputs[0].op)}
+    parts = [frame.code.call_function(operator.getitem, (node, n)) for n in range(len(call.outputs))]
+    return {ref: _noted(part, ref.op) for ref, part in zip(call.outputs, parts, strict=True)}
+
+
+def _loop(target: _Target, frame: _Frame, loop: Loop) -> None:
+    """Layer i runs the block at i % period; a block takes the carries first, and the block after it reads them."""
+    count = len(loop.repeat.inputs)
+    carries = tuple(frame.env[ref] for ref in loop.repeat.inputs)
+    taken = [block.scope.inputs[:count] for block in loop.blocks]
+    given = [*taken[1:], loop.end.inputs]
+    for layer, index in unrolled(loop):
+        block = loop.blocks[index]
+        env = {**frame.env, **dict(zip(taken[index], carries, strict=True))}
+        env.update(_call(target, frame, block, layer, env))
+        carries = tuple(env[ref] for ref in given[index])
+    frame.env.update({Ref(loop.end.id, out): node for out, node in enumerate(carries)})
+
+
+def _noted(node: fx.Node, op: str) -> fx.Node:
+    node.meta["op"] = op
+    return node

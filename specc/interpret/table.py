@@ -1,0 +1,176 @@
+"""What each kind of op computes: a function of its inputs, then its parameters; attributes go in by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from specc.kernels.positions import sinusoid as sinusoid_table
+from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+def embedding(ids: Tensor, weight: Tensor) -> Tensor:
+    """ids [...] -> [..., d_model]"""
+    return F.embedding(ids, weight)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [..., inner] -> [..., out]"""
+    return F.linear(x, weight, bias)
+
+
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """x [..., d_model] -> the same"""
+    return x + bias
+
+
+def channel_scale(x: Tensor, weight: Tensor) -> Tensor:
+    """x [..., d_model] -> the same"""
+    return x * weight
+
+
+def rms_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float) -> Tensor:
+    """x [..., d_model] -> the same"""
+    x = F.rms_norm(x, (x.size(-1),), weight, eps)
+    return x if bias is None else x + bias
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float) -> Tensor:
+    """x [..., d_model] -> the same"""
+    return F.layer_norm(x, (x.size(-1),), weight, bias, eps)
+
+
+def split(x: Tensor, *, heads: int) -> Tensor:
+    """x [batch, seq, heads*head_dim] -> [batch, heads, seq, head_dim]"""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge(x: Tensor) -> Tensor:
+    """x [batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim]"""
+    return x.transpose(1, 2).flatten(2)
+
+
+def rope(x: Tensor, table: Tensor) -> Tensor:
+    """x [batch, heads, seq, head_dim] -> the same"""
+    return apply_rope(x, table)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    *,
+    causal: bool,
+    scale: float | None,
+    dropout: float,
+    grouped: bool,
+    training: bool = False,
+) -> Tensor:
+    """q [batch, heads, seq, head_dim], k and v [batch, kv_heads, keys, head_dim], mask [batch, 1, 1, keys] -> as q"""
+    if causal and mask is not None:  # torch takes one of the two
+        mask = mask & torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril()
+        causal = False
+    rate = dropout if training else 0.0
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal, scale=scale, enable_gqa=grouped
+    )
+
+
+def activation(x: Tensor, *, function: str) -> Tensor:
+    """x [...] -> the same"""
+    return ACTIVATIONS[function](x)
+
+
+def dropout(x: Tensor, *, rate: float, training: bool) -> Tensor:
+    """x [...] -> the same"""
+    return F.dropout(x, rate, training)
+
+
+def add(a: Tensor, b: Tensor) -> Tensor:
+    """a [...], b [...] -> the wider of both"""
+    return a + b
+
+
+def mul(a: Tensor, b: Tensor) -> Tensor:
+    """a [...], b [...] -> the wider of both"""
+    return a * b
+
+
+def scale(x: Tensor, *, factor: float) -> Tensor:
+    """x [...] -> the same"""
+    return x * factor
+
+
+def positions(x: Tensor, *, dim: int) -> Tensor:
+    """x [..., seq, ...] -> [seq]"""
+    return torch.arange(x.size(dim), device=x.device)
+
+
+def rope_tables(
+    positions: Tensor, *, head_dim: int, theta: float, scaling: tuple[str | float, ...] | None = None
+) -> Tensor:
+    """positions [seq] -> [2, seq, head_dim]"""
+    if scaling is None:
+        return rope_table(positions, head_dim, theta)
+    kind, *numbers = scaling
+    return {"llama3": llama3_rope_table, "linear": linear_rope_table}[str(kind)](positions, head_dim, theta, *numbers)
+
+
+def sinusoid(positions: Tensor, x: Tensor, *, d_model: int) -> Tensor:
+    """positions [seq], x of any shape -> [seq, d_model] in the dtype of x"""
+    return sinusoid_table(positions, d_model).to(x.dtype)
+
+
+def padding_mask(ids: Tensor, *, pad: int) -> Tensor:
+    """ids [batch, source] -> [batch, 1, 1, source], true where a key may be seen"""
+    return ids.ne(pad)[:, None, None]
+
+
+TABLE: dict[str, Callable[..., Tensor]] = {
+    "embedding": embedding,
+    "linear": linear,
+    "add_bias": add_bias,
+    "channel_scale": channel_scale,
+    "rms_norm": rms_norm,
+    "layer_norm": layer_norm,
+    "split": split,
+    "merge": merge,
+    "rope": rope,
+    "attention": attention,
+    "activation": activation,
+    "dropout": dropout,
+    "add": add,
+    "mul": mul,
+    "scale": scale,
+    "positions": positions,
+    "rope_table": rope_tables,
+    "sinusoid": sinusoid,
+    "padding_mask": padding_mask,
+}
+
+
+class Random(nn.Module):
+    """An op that draws random numbers while training."""
+
+    def __init__(self, function: Callable[..., Tensor], attrs: dict[str, object]):
+        super().__init__()
+        self.function = function
+        self.attrs = attrs
+
+    def forward(self, *args: Tensor) -> Tensor:
+        return self.function(*args, **self.attrs, training=self.training)
+
+    def extra_repr(self) -> str:
+        return ", ".join([self.function.__name__, *(f"{name}={value}" for name, value in self.attrs.items())])

@@ -1,0 +1,9 @@
+"""The loss of a language model."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def loss(logits: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
+    """Sum of the cross entropies at labels [batch, seq] other than -100, times scale; logits [batch, seq, vocab]."""
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="sum") * scale

@@ -1,0 +1,428 @@
+"""Interpreted graphs are torch modules in every respect, compute what hand-written ones do, and survive passes."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from specc.interpret import init_weights, initial_weights, interpret, parameters
+from specc.interpret.weights import initial
+from specc.ir.graph import Graph
+from specc.ir.op import Init, Op, Param
+from specc.ir.types import Axis, TensorType
+from specc.kernels.rope import apply_rope, llama3_rope_table
+from specc.lower import lower
+from specc.passes.dead import dead
+from specc.passes.legalise import legalise
+from specc.passes.shapes import shapes
+from specc.passes.stages import stages
+from specc.spec.core import Layout, Model, Pipeline, Stack
+from tests import models
+from tests.models import D_MODEL, LLAMA3, MODELS, VOCAB
+
+SIZES = {"batch": 3, "seq": 23, "source": 19, "target": 23}
+
+
+def graph_of(model: Model, *passes: Callable[[Graph, Layout], Graph], layout: Layout | None = None) -> Graph:
+    graph = lower(model)
+    for step in (shapes, dead, *passes):
+        graph = step(graph, layout or Layout())
+    return graph
+
+
+def made(graph: Graph, dtype: torch.dtype = torch.float64, seed: int = 0) -> fx.GraphModule:
+    """Interpreted, initialised, with noise on every parameter."""
+    module = interpret(graph, dtype=dtype)
+    init_weights(module, graph, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return module
+
+
+def ids(model: Model, seed: int = 0) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    axes = ("source", "target") if len(model.stacks) == 2 else ("seq",)
+    return tuple(torch.randint(VOCAB, (SIZES["batch"], SIZES[axis]), generator=generator) for axis in axes)
+
+
+def gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Logits and all gradients of a random linear function of them."""
+    module.zero_grad()
+    logits = module(*inputs)
+    probe = torch.randn(logits.shape, generator=torch.Generator().manual_seed(5)).to(logits.dtype)
+    (logits * probe).sum().backward()
+    found = {name: parameter.grad for name, parameter in module.named_parameters()}
+    return {"logits": logits.detach(), **{name: grad.clone() for name, grad in found.items() if grad is not None}}
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert list(a) == list(b)
+    for name in a:
+        assert bool(a[name].isfinite().all()) and torch.equal(a[name], b[name]), name
+
+
+# names
+
+
+def test_names_of_parameters_and_their_order() -> None:
+    block = ["attention.q", "attention.k", "attention.v", "attention.o"]
+    ffn = ["ffn.up", "ffn.down"]
+    norm = ["weight", "bias"]
+
+    def layer(path: str, *parts: str) -> list[str]:
+        names = [[f"{part}.weight"] if "norm" not in part else [f"{part}.{leaf}" for leaf in norm] for part in parts]
+        return [f"{path}.{name}" for group in names for name in group]
+
+    cross = [f"cross_{name}" for name in block]
+    expected = [
+        "embedding.weight",
+        *(n for i in range(2) for n in layer(f"encoder.{i}", *block, "attention_norm", *ffn, "ffn_norm")),
+        *(
+            name
+            for i in range(2)
+            for name in layer(
+                f"decoder.{i}", *block, "attention_norm", *cross, "cross_attention_norm", *ffn, "ffn_norm"
+            )
+        ),
+    ]
+    assert list(interpret(graph_of(MODELS["transformer"])).state_dict()) == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_state_dict_has_the_parameters_of_the_graph(name: str) -> None:
+    graph = graph_of(MODELS[name])
+    module = interpret(graph, dtype=torch.bfloat16, device="meta")
+    wanted = parameters(graph)
+    assert list(module.state_dict()) == list(wanted)
+    for key, parameter in module.named_parameters():
+        assert parameter.shape == tuple(axis.size for axis in wanted[key].axes)
+        assert parameter.dtype == torch.bfloat16 and parameter.is_meta and parameter.requires_grad
+    assert not dict(module.named_buffers())
+
+
+def test_the_head_is_the_embedding_where_tied() -> None:
+    assert "head.weight" in parameters(graph_of(models.llama()))
+    assert "head.weight" not in parameters(graph_of(models.llama(tied=True)))
+
+
+# values
+
+
+class HandAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q = nn.Linear(D_MODEL, 32, bias=False)
+        self.k = nn.Linear(D_MODEL, 16, bias=False)
+        self.v = nn.Linear(D_MODEL, 16, bias=False)
+        self.o = nn.Linear(32, D_MODEL, bias=False)
+
+    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
+        q = self.q(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        k = self.k(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        v = self.v(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        q = apply_rope(q, rope)
+        k = apply_rope(k, rope)
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return self.o(x.transpose(1, 2).flatten(2))
+
+
+class HandFeedForward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(D_MODEL, 48, bias=False)
+        self.up = nn.Linear(D_MODEL, 48, bias=False)
+        self.down = nn.Linear(48, D_MODEL, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class HandBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(D_MODEL, eps=1e-2)
+        self.attention = HandAttention()
+        self.ffn_norm = nn.RMSNorm(D_MODEL, eps=1e-2)
+        self.ffn = HandFeedForward()
+
+    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rope)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class HandLlama(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCAB, D_MODEL)
+        self.layers = nn.ModuleDict({str(i): HandBlock() for i in range(3)})
+        self.norm = nn.RMSNorm(D_MODEL, eps=1e-2)
+        self.head = nn.Linear(D_MODEL, VOCAB, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        rope = llama3_rope_table(torch.arange(tokens.size(1)), 8, 100.0, 8.0, 1.0, 4.0, 64)
+        for layer in self.layers.values():
+            x = layer(x, rope)
+        return self.head(self.norm(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_bit_equal_to_a_module_written_by_hand(dtype: torch.dtype) -> None:
+    model = models.llama()
+    assert LLAMA3.original_seq == 64
+    module, hand = made(graph_of(model), dtype), HandLlama().to(dtype)
+    assert list(module.state_dict()) == list(hand.state_dict())
+    hand.load_state_dict(module.state_dict())
+    assert_same(gradients(module, ids(model)), gradients(hand, ids(model)))
+
+
+def test_causal_attention_with_padding_sees_neither_future_nor_padding() -> None:
+    base = models.transformer(layers=1)
+    block = base.stacks[0].runs[0].blocks[0]
+    attention = block.sublayers[0].branches[0]
+    causal = replace(attention, component=attention.component.model_copy(update={"causal": True}))
+    sublayers = (replace(block.sublayers[0], branches=(causal,)), *block.sublayers[1:])
+    runs = (replace(base.stacks[0].runs[0], blocks=(replace(block, sublayers=sublayers),)),)
+    stack = Stack("encoder", "layers", runs, None, ())
+    model = replace(base, stacks=(stack,), embed=replace(base.embed, tied=()))
+    module = made(graph_of(model))
+    tokens = torch.randint(1, VOCAB, (1, 9))
+    tokens[0, 4] = 0
+    before = module(tokens)
+    future, padding = tokens.clone(), tokens.clone()
+    future[0, 6:] = 7
+    padding[0, 4] = 9  # seen from there on once it is a token
+    assert torch.equal(module(future)[0, :6], before[0, :6])
+    assert bool((module(future)[0, 6:] != before[0, 6:]).any())
+    assert torch.equal(module(padding)[0, :4], before[0, :4])
+    assert bool((module(padding)[0, 5:] != before[0, 5:]).any())
+    q, k, v = (module.layers.get_submodule("0.attention").get_submodule(n).weight for n in "qkv")
+    x = fx.Interpreter(module).run(tokens, initial_env=None) is not None
+    assert x and q.shape == k.shape == v.shape
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_is_lost_in_a_state_dict(name: str) -> None:
+    graph = graph_of(MODELS[name])
+    module, other = made(graph), interpret(graph, dtype=torch.float64)
+    assert bool(other(*ids(MODELS[name])).isnan().all()), "values before init must not look like values"
+    other.load_state_dict(module.state_dict())
+    assert_same(gradients(module, ids(MODELS[name])), gradients(other, ids(MODELS[name])))
+
+
+# dropout
+
+
+def test_dropout_follows_the_mode_of_the_module() -> None:
+    plain, dropping = models.transformer(), models.transformer(dropout=0.3)
+    module, without = made(graph_of(dropping)), made(graph_of(plain))
+    inputs = ids(plain)
+    module.eval()
+    assert torch.equal(module(*inputs), without(*inputs))
+    module.train()
+    torch.manual_seed(3)
+    first, second = module(*inputs), module(*inputs)
+    assert bool((first != second).any())
+    torch.manual_seed(3)
+    assert torch.equal(module(*inputs), first)
+    module.encoder.get_submodule("1").eval()  # a part alone
+    torch.manual_seed(3)
+    assert bool((module(*inputs) != first).any())
+
+
+@pytest.mark.parametrize("kind", ["attention", "dropout"])
+def test_every_dropout_is_alive(kind: str) -> None:
+    graph = graph_of(models.gpt2(dropout=0.5))
+    ops = [op.id for op in graph.ops if op.kind == kind]
+    module = made(graph)
+    dropouts = [m for m in module.modules() if type(m).__name__ == "Random" and m.function.__name__ == kind]
+    assert len(dropouts) == (3 if kind == "attention" else 7) and len(ops) == (1 if kind == "attention" else 3)
+    module.eval()
+    quiet = module(*ids(models.gpt2()))
+    for dropout in dropouts:
+        dropout.train()
+        assert bool((module(*ids(models.gpt2())) != quiet).any())
+        dropout.eval()
+
+
+# torch's own machinery
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_deepcopy_is_equal_and_independent(name: str) -> None:
+    module = made(graph_of(MODELS[name]))
+    inputs, before = ids(MODELS[name]), gradients(module, ids(MODELS[name]))
+    twin = copy.deepcopy(module)
+    assert_same(gradients(twin, inputs), before)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1.0)
+    assert_same(gradients(module, inputs), before)
+    assert bool((twin(*inputs) != before["logits"]).any())
+
+
+def test_pickling_keeps_dropout_switchable() -> None:
+    model = models.gpt2(dropout=0.3)
+    module = made(graph_of(model))
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    twin = torch.load(file, weights_only=False)
+    for mode in (True, False):
+        module.train(mode), twin.train(mode)
+        torch.manual_seed(0)
+        expected = gradients(module, ids(model))
+        torch.manual_seed(0)
+        assert_same(gradients(twin, ids(model)), expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_export_with_sizes_left_open(name: str) -> None:
+    model = MODELS[name]
+    module = made(graph_of(model)).eval()
+    batch = torch.export.Dim("batch", min=2, max=64)
+    lengths = [torch.export.Dim(f"length{n}", min=2, max=60) for n in range(len(model.stacks))]
+    program = torch.export.export(module, ids(model), dynamic_shapes=[{0: batch, 1: length} for length in lengths])
+    assert list(program.state_dict) == list(module.state_dict())
+    for seed, cut in ((1, 23), (2, 11)):
+        inputs = tuple(tokens[:2, :cut] for tokens in ids(model, seed))
+        assert torch.allclose(program.module()(*inputs), module(*inputs), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_value_has_the_shape_that_the_graph_says(name: str) -> None:
+    graph = graph_of(MODELS[name])
+    module = made(graph, torch.bfloat16)
+    seen: dict[str, int] = {}
+
+    def check(part: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(part, fx.GraphModule)
+        ShapeProp(part).propagate(*args)
+        for node in part.graph.nodes:
+            if "op" in node.meta:
+                seen[node.meta["op"]] = seen.get(node.meta["op"], 0) + 1
+                assert_typed(node, graph.op(node.meta["op"]).outs[0])
+
+    hooks = [
+        p.register_forward_pre_hook(check)
+        for p in module.modules()
+        if isinstance(p, fx.GraphModule) and p is not module
+    ]
+    check(module, ids(MODELS[name]))
+    for hook in hooks:
+        hook.remove()
+    computed = [op.id for op in graph.ops if op.scope[:1] != ("loss",) and op.kind not in ("repeat", "end")]
+    assert set(computed) <= seen.keys()
+
+
+def assert_typed(node: fx.Node, type: TensorType) -> None:
+    meta = node.meta["tensor_meta"]
+    sizes = tuple(axis.size if isinstance(axis.size, int) else SIZES[axis.size] for axis in type.axes)
+    dtype = torch.bfloat16 if type.dtype == "float" else getattr(torch, type.dtype)
+    assert (tuple(meta.shape), meta.dtype) == (sizes, dtype), node
+
+
+def test_the_whole_of_it_is_fx() -> None:
+    module = made(graph_of(MODELS["llama"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for part in module.modules():
+            if isinstance(part, fx.GraphModule):
+                part.graph.lint()
+    tokens = ids(MODELS["llama"])
+    assert torch.equal(fx.Interpreter(module).run(*tokens), module(*tokens))
+    assert torch.equal(fx.symbolic_trace(module)(*tokens), module(*tokens))
+
+
+# after passes
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_pipeline_stages_change_nothing(name: str, count: int) -> None:
+    layout = Layout(pp=Pipeline(stages=count))
+    whole, cut = graph_of(MODELS[name]), graph_of(MODELS[name], stages, layout=layout)
+    assert sum(op.kind == "cut" for op in cut.ops) == count - 1
+    assert parameters(whole).keys() == parameters(cut).keys()
+    assert_same(gradients(made(cut), ids(MODELS[name])), gradients(made(whole), ids(MODELS[name])))
+
+
+def test_biases_taken_off_change_nothing() -> None:
+    model = models.transformer(bias=True)
+    whole, split = graph_of(model), graph_of(model, legalise, layout=Layout(tp=2))
+    assert sum(op.kind == "add_bias" for op in split.ops) > 0
+    a, b = gradients(made(whole), ids(model)), gradients(made(split), ids(model))
+    assert list(a) == list(b)
+    for name in a:
+        assert torch.allclose(a[name], b[name], rtol=0, atol=1e-12) and bool(a[name].isfinite().all()), name
+
+
+# what is refused
+
+
+def test_an_untyped_graph_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tokens has no type: run the shapes pass"):
+        interpret(lower(MODELS["llama"]))
+
+
+def test_a_placed_graph_is_refused() -> None:
+    graph = graph_of(MODELS["llama"])
+    head = graph.op("head")
+    gathered = Op("head.gathered", "convert", head.inputs, scope=(), outs=(graph.type(head.inputs[0]),))
+    ops: list[Op] = []
+    for op in graph.ops:
+        ops.extend((gathered, replace(op, inputs=(gathered.ref,))) if op.id == "head" else (op,))
+    with pytest.raises(ValueError, match=r"head\.gathered: convert cannot be interpreted"):
+        interpret(graph.with_ops(ops))
+
+
+# init
+
+
+def test_normal_is_drawn_by_blocks_of_rows() -> None:
+    param = Param(("a", "weight"), (Axis("out", 37), Axis("in", 5)), Init("normal", 0.5), "linear")
+    value = initial("a.weight", param, 11)
+    assert value.shape == (37, 5) and value.dtype == torch.float32
+    for block in range(3):
+        digest = hashlib.blake2b(f"11 a.weight {block}".encode(), digest_size=7).digest()
+        seed = sum(byte << 8 * (6 - n) for n, byte in enumerate(digest))
+        drawn = torch.randn((16, 5), generator=torch.Generator().manual_seed(seed)) * 0.5
+        rows = value[16 * block : 16 * block + 16]
+        assert torch.equal(rows, drawn[: len(rows)])
+    longer = replace(param, axes=(Axis("out", 64), Axis("in", 5)))
+    assert torch.equal(initial("a.weight", longer, 11)[:37], value)
+    assert not torch.equal(initial("a.weight", param, 12), value)
+    assert not torch.equal(initial("b.weight", param, 11), value)
+
+
+def test_every_parameter_starts_as_its_graph_says() -> None:
+    graph = graph_of(MODELS["patterned"])
+    module = interpret(graph, dtype=torch.float64)
+    init_weights(module, graph, 4)
+    values, wanted = initial_weights(graph, 4), parameters(graph)
+    for name, parameter in module.named_parameters():
+        init = wanted[name].init
+        assert torch.equal(parameter, values[name].double()), name
+        if init.kind == "normal":
+            assert abs(parameter.std().item() / init.std - 1) < 0.2, name
+        else:
+            fill = {"ones": 1.0, "zeros": 0.0, "constant": init.std}[init.kind]
+            assert bool((parameter == fill).all()), name
+    assert {param.init.kind for param in wanted.values()} == {"normal", "ones", "zeros", "constant"}
+
+
+def test_init_refuses_another_model() -> None:
+    with pytest.raises(ValueError, match=r"head\.weight"):
+        init_weights(interpret(graph_of(models.llama())), graph_of(models.llama(tied=True)), 0)

@@ -1,0 +1,96 @@
+"""Kernels without communication: rope tables bit-equal to Hugging Face's, sinusoids by the paper's formula, the loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+from specc.kernels.loss import loss
+from specc.kernels.positions import sinusoid
+from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
+
+LLAMA3 = ((8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 64), (4.0, 2.0, 3.0, 1000))
+
+
+def reference(positions: Tensor, head_dim: int, **parameters: Any) -> Tensor:
+    """[2, seq, head_dim]"""
+    config = LlamaConfig(
+        hidden_size=head_dim,
+        num_attention_heads=1,
+        head_dim=head_dim,
+        max_position_embeddings=10000,
+        rope_parameters=parameters,
+    )
+    return torch.cat(LlamaRotaryEmbedding(config)(torch.zeros(()), positions[None]))
+
+
+@pytest.mark.parametrize("theta", [100, 1e4, 1234.5, 5e5])
+@pytest.mark.parametrize("head_dim", [2, 6, 8, 64, 128])
+def test_rope_tables_are_those_of_hugging_face(head_dim: int, theta: float) -> None:
+    positions = torch.arange(523) * 7
+    default = reference(positions, head_dim, rope_type="default", rope_theta=theta)
+    assert torch.equal(rope_table(positions, head_dim, theta), default)
+    for factor in (3.0, 8.0):
+        linear = reference(positions, head_dim, rope_type="linear", rope_theta=theta, factor=factor)
+        assert torch.equal(linear_rope_table(positions, head_dim, theta, factor), linear)
+    for factor, low, high, original in LLAMA3:
+        llama3 = reference(
+            positions,
+            head_dim,
+            rope_type="llama3",
+            rope_theta=theta,
+            factor=factor,
+            low_freq_factor=low,
+            high_freq_factor=high,
+            original_max_position_embeddings=original,
+        )
+        assert torch.equal(llama3_rope_table(positions, head_dim, theta, factor, low, high, original), llama3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_rotation_is_that_of_hugging_face(dtype: torch.dtype) -> None:
+    table = rope_table(torch.arange(23), 8, 100.0)
+    q = torch.randn(2, 3, 23, 8, dtype=dtype)
+    cos, sin = table.to(dtype)
+    expected, _ = apply_rotary_pos_emb(q, q, cos[None], sin[None])
+    assert apply_rope(q, table).dtype == dtype
+    assert torch.equal(apply_rope(q, table), expected)
+
+
+def test_tables_do_not_follow_the_default_dtype() -> None:
+    positions = torch.arange(5)
+    tables = [rope_table(positions, 8, 1e4), sinusoid(positions, 8)]
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = [rope_table(positions, 8, 1e4), sinusoid(positions, 8)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(a.dtype == torch.float32 and torch.equal(a, b) for a, b in zip(again, tables, strict=True))
+
+
+def test_sinusoids() -> None:
+    table = sinusoid(torch.arange(40), 6)
+    assert table.shape == (40, 6) and table.dtype == torch.float32
+    for position in (0, 1, 17, 39):
+        for i in range(3):
+            angle = position / 10000 ** (2 * i / 6)
+            assert table[position, 2 * i].item() == pytest.approx(math.sin(angle), abs=4e-6)
+            assert table[position, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=4e-6)
+
+
+def test_loss_sums_over_labels_that_are_there() -> None:
+    logits = torch.randn(2, 5, 7, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(7, (2, 5))
+    labels[0, 1:] = -100
+    expected = -sum(logits[b, s].log_softmax(-1)[labels[b, s]] for b in range(2) for s in range(5) if labels[b, s] >= 0)
+    for scale in (0.25, torch.tensor(0.25, dtype=torch.float64)):
+        assert torch.allclose(loss(logits, labels, scale), expected * 0.25, rtol=1e-14)
+    (gradient,) = torch.autograd.grad(loss(logits, labels, 1.0), logits)
+    assert bool((gradient[0, 1:] == 0).all()) and bool((gradient[0, 0] != 0).all())
+    assert loss(logits, torch.full_like(labels, -100), 1.0).item() == 0.0
