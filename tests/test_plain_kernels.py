@@ -1,4 +1,4 @@
-"""Kernels without communication: rope tables bit-equal to Hugging Face's, sinusoids by the paper's formula, the loss."""
+"""Kernels without communication: rope tables as Hugging Face has them, sinusoids by the paper, the loss."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from specc.emit.expr import expression
 from specc.emit.fold import Inner, Item, Line, fold, text
 from specc.emit.leaves import constructor
 from specc.emit.loops import container, loop_lines
-from specc.emit.names import Naming, axis_names, formal_names, shape
+from specc.emit.names import Naming, axis_names, formal_names, hint, shape, unique
 from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref
@@ -64,15 +64,9 @@ def body(
     """`formals` and `results` in order; `constructors` has the expression that makes each child scope's module."""
     holes = Holes()
     init = _init(graph, call, constructors, holes)
-    names = tuple(graph.op(ref.op).hint for ref in formals) if root and _inputs_only(graph, formals) else ()
-    forward, arguments = _Forward(
-        graph, call, formals, names or formal_names(graph, formals), results, holes, root
-    ).lines()
-    return Body(call.path, call.scope.names, arguments, len(results), tuple(init), tuple(forward), tuple(holes.found))
-
-
-def _inputs_only(graph: Graph, formals: tuple[Ref, ...]) -> bool:
-    return all(graph.op(ref.op).kind == "input" for ref in formals)
+    names = unique(hint(graph, ref) for ref in formals) if root else formal_names(graph, formals)
+    forward = _Forward(graph, call, formals, names, results, holes, root).lines()
+    return Body(call.path, call.scope.names, names, len(results), tuple(init), tuple(forward), tuple(holes.found))
 
 
 def _init(graph: Graph, call: Call, constructors: dict[Path, str], holes: Holes) -> list[str]:
@@ -111,8 +105,8 @@ class _Forward:
     holes: Holes
     root: bool
 
-    def lines(self) -> tuple[list[str], tuple[str, ...]]:
-        """Lines of the forward, and the names of what it takes."""
+    def lines(self) -> list[str]:
+        """Lines of the forward."""
         items = [item for item in map(self._item, self.call.items) if item is not None]
         self.loops = {item.end.ref: item for item in self.call.items if isinstance(item, Loop)}
         made = fold(items, self.results)
@@ -133,7 +127,7 @@ class _Forward:
             out += self._line(line, n, returned)
         if not returned:
             out.append(f"return {', '.join(self.naming.names[ref] for ref in self.results)}")
-        return out, self.formal_names
+        return out
 
     def _item(self, item: Op | Call | Loop) -> Item | None:
         if isinstance(item, Loop):
@@ -151,6 +145,7 @@ class _Forward:
         collective = item.kind == "convert" and bool(source.kept)
         own = bool(item.kept) or self._random(item)
         alone = item.kind in ("split", "attention", "rope_table") or collective or (own and not self._reduced(item))
+        alone = alone or (item.kind == "add" and self._normed(item))
         return Item(
             (item.ref,),
             item.kind,
@@ -165,6 +160,10 @@ class _Forward:
         """Whether the op's only use is a collective right after it."""
         users = self.graph.users(op.ref)
         return len(users) == 1 and users[0].kind == "convert" and users[0].scope == op.scope
+
+    def _normed(self, op: Op) -> bool:
+        """Whether the op is a residual update that a norm follows: it owns a line whatever its length."""
+        return all(user.kind.endswith("_norm") for user in self.graph.users(op.ref))
 
     def _random(self, op: Op) -> bool:
         """Whether ranks of a model axis hold different parts of what the op draws."""
@@ -210,6 +209,7 @@ class _Forward:
         wanted = self.graph.op(loop.end.id).hint
         if wanted not in (carry, "x") and loop.end.ref not in self.results and not self.naming.taken(wanted, n):
             lines.append(f"{wanted} = {carry}")
+            self.naming.holders.pop(carry)
             self.naming.give(loop.end.ref, wanted)
         return lines
 

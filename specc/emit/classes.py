@@ -99,6 +99,8 @@ def _fill(line: str, columns: list[tuple[Hole, ...]], arguments: dict[int, str],
 
 
 def _annotation(values: list[str]) -> str:
+    if "None" in values:
+        return f"{_annotation([value for value in values if value != 'None'])} | None"
     first = values[0]
     if first in ("True", "False"):
         return "bool"

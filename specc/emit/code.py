@@ -46,7 +46,7 @@ def ident(name: str) -> Code:
 
 def docstring(text: str) -> Code:
     """The inside of a triple-quoted string. Raises ValueError for control characters other than line ends."""
-    if any(ord(c) < 32 and c != "\n" or 0x7F <= ord(c) < 0xA0 or ord(c) in _BIDI for c in text):
+    if any((ord(c) < 32 and c != "\n") or 0x7F <= ord(c) < 0xA0 or ord(c) in _BIDI for c in text):
         raise ValueError("control characters in a docstring")
     safe = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     return Code(safe[:-1] + '\\"' if safe.endswith('"') and not safe.endswith('\\"') else safe)
@@ -71,7 +71,7 @@ def environment() -> Environment:
     """Templates of the wheel (specc/templates), else those beside the package in a checkout."""
     package = Path(__file__).parents[1]
     folder = next(place for place in (package / "templates", package.parent / "templates") if place.is_dir())
-    made = Environment(
+    return Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
@@ -80,8 +80,6 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(lit=lit, ident=ident, docstring=docstring)
-    return made
 
 
 def render(template: str, view: object) -> Code:

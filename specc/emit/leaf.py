@@ -9,18 +9,19 @@ from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Use
 
 READS = ("Embedding", "RMSNorm", "LayerNorm")  # classes that read a replicated parameter themselves
+OPTIONS = ("bias", "partial_grads")
 ROLES = {"rms_norm": "RMSNorm", "layer_norm": "LayerNorm", "channel_scale": "ChannelScale"}
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A module. `partial` says whether gradients of replicated parameters are partial sums, None where it has none."""
+    """A module. `partial_grads`: whether gradients of the replicated parameters it reads are partial sums."""
 
     cls: str
     own: bool  # a class of the file, not of torch.nn
     sizes: tuple[tuple[str, int], ...]
     bias: bool
-    partial: bool | None
+    partial_grads: bool
     eps: float | None
     uneven: bool = False  # rows that the ranks cannot share evenly
 
@@ -64,9 +65,9 @@ def classes(graph: Graph) -> dict[str, tuple[Leaf, ...]]:
 
 
 def options(leaves: Iterable[Leaf]) -> tuple[str, ...]:
-    """Which of `bias` and `partial` differ between leaves of one class, so that its constructor takes them."""
+    """Which of the options differ between leaves of one class, so that its constructor takes them."""
     leaves = tuple(leaves)
-    return tuple(name for name in ("bias", "partial") if len({getattr(leaf, name) for leaf in leaves}) > 1)
+    return tuple(name for name in OPTIONS if len({getattr(leaf, name) for leaf in leaves}) > 1)
 
 
 def _leaf(graph: Graph, path: Path, reads: list[_Read]) -> Leaf:
@@ -74,13 +75,13 @@ def _leaf(graph: Graph, path: Path, reads: list[_Read]) -> Leaf:
     first = next((read for read in reads if read.param.path[-1] == "weight"), reads[0])
     axis = model_axis(graph)
     cls = _class(first, axis)
-    partial: bool | None = None
+    partial = False
     uneven = False
     if axis is not None:
         uses = [read.use for read in reads if read.use is not None]
         whole = [use.used.at(axis[0]).kind == "R" for use in uses if use.stored.at(axis[0]).kind != "S"]
-        partial = any(whole) if whole and cls in READS else None
-        if whole and any(whole) != all(whole):
+        partial = any(whole) and cls in READS
+        if any(whole) and not all(whole):
             raise ValueError(f"{'.'.join(map(str, path))} is read with a partial and with a whole gradient")
         rows = first.param.axes[0].size
         uneven = isinstance(rows, int) and bool(rows % axis[1])
@@ -107,12 +108,12 @@ def _class(read: _Read, axis: tuple[str, int] | None) -> str:
 
 
 def _sizes(cls: str, param: Param) -> tuple[tuple[str, int], ...]:
-    """Constructor arguments in order."""
-    sizes = [axis.size for axis in param.axes]
-    assert all(isinstance(size, int) for size in sizes)
-    numbers = [size for size in sizes if isinstance(size, int)]
-    if cls.endswith("Linear"):
-        return (("n_in", numbers[1]), ("n_out", numbers[0]))
-    if cls == "VocabEmbedding":
-        return (("vocab", numbers[0]), ("dim", numbers[1]))
-    return (("rows", numbers[0]), ("dim", numbers[1])) if cls == "Embedding" else (("dim", numbers[0]),)
+    """Constructor arguments in order, each with a name that says what it measures."""
+    axes = reversed(param.axes) if cls.endswith("Linear") else param.axes
+    found: list[tuple[str, int]] = []
+    for axis in axes:
+        assert isinstance(axis.size, int)
+        first, _, rest = axis.name.partition("*")
+        name = "hidden" if first == "ffn" else f"{'kv' if first == 'kv_heads' else 'q'}_dim" if rest else first
+        found.append((name, axis.size))
+    return tuple(found)

@@ -29,7 +29,7 @@ def _options(graph: Graph, leaf: Leaf, key: str) -> list[Part]:
         has = leaf.cls in ("Linear", "LayerNorm")
         return [Hole(f"{key}.bias", "bias", repr(leaf.bias), ", bias=", "", "True")] if has else []
     chosen = options(classes(graph)[leaf.cls])
-    values = {"bias": leaf.bias, "partial": bool(leaf.partial)}
+    values = {"bias": leaf.bias, "partial_grads": leaf.partial_grads}
     return [Hole(f"{key}.{name}", name, repr(values[name]), f", {name}=", "", "False") for name in chosen]
 
 

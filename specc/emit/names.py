@@ -15,7 +15,7 @@ def hint(graph: Graph, ref: Ref) -> str:
     op = graph.op(ref.op)
     if op.kind == "cut":
         return hint(graph, op.inputs[ref.out])
-    if op.kind == "repeat":
+    if op.kind in ("repeat", "convert"):
         return hint(graph, op.inputs[0])
     return op.hint
 
@@ -31,10 +31,16 @@ def formal_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
             streams += 1
         else:
             name = "rope" if kind == "rope_table" else hint(graph, ref)
-        names.append(
-            name if name not in names else next(f"{name}{n}" for n in range(2, 99) if f"{name}{n}" not in names)
-        )
-    return tuple(names)
+        names.append(name)
+    return unique(names)
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name, with a number where it stood before."""
+    found: list[str] = []
+    for name in names:
+        found.append(next(variant for variant in _variants(name) if variant not in found))
+    return tuple(found)
 
 
 @dataclass

@@ -71,7 +71,9 @@ def imports(text: str) -> Code:
     """The import lines that the text needs, sorted as the linter sorts them."""
     tree = ast.parse(text)
     bound = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - bound
+    used = {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
+    } - bound  # locals must not have their names
     known = _known_imports()
     needed = [known[name] for name in sorted(used) if name in known]
     sections = [[i for i in needed if _root(i) != "torch"], [i for i in needed if _root(i) == "torch"]]
@@ -160,7 +162,8 @@ def _of_module(module: str) -> list[Kernel]:
 def _names(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
-    return [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 @cache

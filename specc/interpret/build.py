@@ -57,7 +57,7 @@ def interpret(
     frame = _Frame((), None)
     for op in graph.ops:
         if op.kind == "input" and op.scope[:1] != ("loss",):
-            frame.env[op.ref] = _noted(frame.code.placeholder(op.hint), op.id)
+            _formal(frame, op.ref, op.hint)
     return _module(target, frame, tree(graph), "Model")
 
 
@@ -84,6 +84,14 @@ def _module_path(scope: Path, layer: int | None) -> tuple[str, ...]:
     """Where the module of a scope stands. Stages are no part of it, so names do not depend on the layout."""
     inner = scope[1:] if scope and isinstance(scope[0], str) and re.fullmatch(r"stage\d+", scope[0]) else scope
     return tuple(str(layer) if isinstance(part, Layer) and layer is not None else str(part) for part in inner)
+
+
+def _formal(frame: _Frame, ref: Ref, hint: str) -> None:
+    taken = [str(node.target) for node in frame.env.values()]
+    name, number = hint, 1
+    while name in taken:
+        name, number = f"{hint}{number + 1}", number + 1
+    frame.env[ref] = _noted(frame.code.placeholder(name), ref.op)
 
 
 def _op(target: _Target, frame: _Frame, op: Op) -> None:
@@ -151,7 +159,7 @@ def _call(target: _Target, frame: _Frame, call: Call, layer: int | None, env: di
     path = _module_path(call.path, layer)
     inner = _Frame(path, layer)
     for ref in call.inputs:
-        inner.env[ref] = _noted(inner.code.placeholder(target.graph.op(ref.op).hint), ref.op)
+        _formal(inner, ref, target.graph.op(ref.op).hint)
     name = call.scope.names[0] if call.scope.names else "Module"
     own = path[len(frame.path) :]
     _place(frame.root, own, _module(target, inner, call, name), ".".join(path))
@@ -164,9 +172,8 @@ def _call(target: _Target, frame: _Frame, call: Call, layer: int | None, env: di
 
 def _loop(target: _Target, frame: _Frame, loop: Loop) -> None:
     """Layer i runs the block at i % period; a block takes the carries first, and the block after it reads them."""
-    count = len(loop.repeat.inputs)
     carries = tuple(frame.env[ref] for ref in loop.repeat.inputs)
-    taken = [block.scope.inputs[:count] for block in loop.blocks]
+    taken = [block.scope.inputs[: len(carries)] for block in loop.blocks]
     given = [*taken[1:], loop.end.inputs]
     for layer, index in unrolled(loop):
         block = loop.blocks[index]

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-current = threading.local()  # .tape: that of the checkpointed call which runs on this thread
+
+class Current(threading.local):
+    """The tape of the checkpointed call that runs on this thread."""
+
+    tape: "Tape | None" = None
+
+
+current = Current()
 
 
 class Tape:
@@ -21,7 +28,7 @@ class Tape:
         self.results, self.again = results, again
 
     def __enter__(self) -> None:
-        self.outer = getattr(current, "tape", None)
+        self.outer = current.tape
         self.rest = iter(self.results)
         current.tape = self
 
@@ -40,7 +47,7 @@ class kept(TorchDispatchMode):
 
     def __init__(self, name: str):
         super().__init__()
-        self.tape = getattr(current, "tape", None)
+        self.tape = current.tape
         self.first = True
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):

@@ -241,7 +241,9 @@ class _Cutter:
                 for op in reversed(ops)
                 if any(u.id not in made for u in self.graph.users(Ref(op.id)))
             )
-        closing = replace(end, id=f"{prefix}.{end.id}", inputs=(current,), scope=(prefix,)).having(repeat=new.id)
+        hint = end.hint if part.last else repeat.hint
+        closing = replace(end, id=f"{prefix}.{end.id}", inputs=(current,), scope=(prefix,), hint=hint)
+        closing = closing.having(repeat=new.id)
         self.ops.append(closing)
         self.env[end.ref] = closing.ref
 
