@@ -15,7 +15,7 @@ from specc.kernels.loss import loss
 from specc.kernels.positions import sinusoid
 from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
 
-LLAMA3 = ((8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 64), (4.0, 2.0, 3.0, 1000))
+LLAMA3 = ((8.0, 1.0, 4.0, 8192), (32.0, 1.0, 4.0, 64), (3.0, 2.0, 3.0, 1000))
 
 
 def reference(positions: Tensor, head_dim: int, **parameters: Any) -> Tensor:

@@ -33,11 +33,6 @@ class _Read:
     use: Use | None
 
 
-def model_axes(graph: Graph) -> list[str]:
-    """Names of the mesh axes that classes of the model take: those that split parameters."""
-    return [axis.name for axis in graph.mesh if not axis.data]
-
-
 def model_axis(graph: Graph) -> tuple[str, int] | None:
     """Name and size of the mesh axis that splits parameters. Raises ValueError for several."""
     axes = [(axis.name, axis.size) for axis in graph.mesh if not axis.data]

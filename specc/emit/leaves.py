@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specc.emit.leaf import Leaf, classes, leaves, model_axes, options
+from specc.emit.leaf import Leaf, classes, leaves, options
 from specc.emit.parts import Hole, Part
 from specc.ir.graph import Graph
 from specc.ir.op import Op, dotted
@@ -19,7 +19,7 @@ def constructor(graph: Graph, op: Op, n: int, depth: int) -> tuple[Part, ...]:
     parts: list[Part] = [f"{'' if leaf.own else 'nn.'}{leaf.cls}("]
     for number, (name, value) in enumerate(values):
         parts += [", "] * bool(number) + [Hole(f"{key}.{name}", name, repr(value))]
-    parts += [f", {axis}" for axis in model_axes(graph)]
+    parts += [f", {axis}" for axis in graph.model_axes]
     return (*parts, *_options(graph, leaf, key), ")")
 
 
@@ -31,6 +31,3 @@ def _options(graph: Graph, leaf: Leaf, key: str) -> list[Part]:
     chosen = options(classes(graph)[leaf.cls])
     values = {"bias": leaf.bias, "partial_grads": leaf.partial_grads}
     return [Hole(f"{key}.{name}", name, repr(values[name]), f", {name}=", "", "False") for name in chosen]
-
-
-__all__ = ["constructor", "model_axes"]

@@ -1,7 +1,7 @@
 """Results that checkpointing keeps by name: `checkpoint(block, x, use_reentrant=False, context_fn=keep)`.
 
 A scope `with kept(name):` holds one op and the collective after it. Their last result is kept, and in the recomputation
-nothing of the scope runs. Results inside it must not be needed by backward: they come back as NaN.
+nothing of the scope runs. What the collective reduces must not be needed by backward: it comes back as NaN.
 """
 
 import math
@@ -42,13 +42,18 @@ def keep() -> tuple[Tape, Tape]:
     return Tape(results, False), Tape(results, True)
 
 
+def hollow(x: Tensor) -> Tensor:
+    """NaN of that shape in the memory of one number."""
+    return x.new_full((), math.nan).expand_as(x)
+
+
 class kept(TorchDispatchMode):
     """Around one op and its collective: the last result is kept, so that neither runs again."""
 
     def __init__(self, name: str):
         super().__init__()
         self.tape = current.tape
-        self.first = True
+        self.start = len(self.tape.results) if self.tape else 0
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         if self.tape is None or op.is_view:
@@ -56,9 +61,7 @@ class kept(TorchDispatchMode):
         if self.tape.again:
             return tree_map_only(Tensor, Tensor.detach, next(self.tape.rest))
         result = op(*args, **(kwargs or {}))
-        if not self.first:  # of the result before, the recomputation needs the shape only
-            before = self.tape.results.pop()
-            self.tape.results.append(before.new_full((), math.nan).expand_as(before))
-        self.first = False
+        if op.namespace == "_c10d_functional":  # of what it takes, the recomputation needs the shape only
+            self.tape.results[self.start :] = tree_map_only(Tensor, hollow, self.tape.results[self.start :])
         self.tape.results.append(tree_map_only(Tensor, Tensor.detach, result))
         return result

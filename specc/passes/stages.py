@@ -213,15 +213,15 @@ class _Cutter:
 
     def _part(self, part: _Part, prefix: str) -> None:
         repeat, end = part.of.repeat, part.of.end
+        used = {layer % repeat.number("period") for layer in part.layers}
         for op in part.of.body:  # invariants that are made again stand in front of the repeat
-            for ref in op.inputs:
+            for ref in op.inputs if _offset(op.scope) in used else ():
                 self._recompute(ref, prefix)
         start = repeat.inputs if part.first else (end.ref,)
         inputs = tuple(self.env[ref] for ref in start)
         new = replace(repeat, id=f"{prefix}.{repeat.id}", inputs=inputs, scope=(prefix,))
         self.ops.append(new.having(start=part.layers.start, n=len(part.layers)))
         current = new.ref
-        used = {layer % repeat.number("period") for layer in part.layers}
         for layer in dict.fromkeys(_layer(op.scope) for op in part.of.body):
             assert layer is not None
             scope = self.graph.scope_at[layer]

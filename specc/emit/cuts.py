@@ -1,0 +1,80 @@
+"""What travels between pipeline stages, as meta tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from specc.emit.code import Code, ident
+from specc.emit.names import hint
+from specc.ir.graph import Graph
+from specc.ir.op import Ref
+from specc.ir.types import Axis, Spmd, TensorType
+
+
+class Borders(Protocol):
+    """Values that enter and leave a stage."""
+
+    @property
+    def inputs(self) -> tuple[Ref, ...]: ...
+    @property
+    def outputs(self) -> tuple[Ref, ...]: ...
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Distinct meta tensors as (name, source), and the tuple of names before each stage and after the last."""
+
+    values: tuple[tuple[Code, Code], ...]
+    rows: tuple[str, ...]
+
+
+def cuts(graph: Graph, stages: Sequence[Borders]) -> Cuts:
+    """Each value by its local shape on a rank, its dtype, and whether it carries gradient."""
+    borders = [*(stage.inputs for stage in stages), stages[-1].outputs]
+    names: dict[str, str] = {}
+    rows: list[str] = []
+    for refs in borders:
+        row = [_named(graph, ref, names) for ref in refs]
+        rows.append(f"({', '.join(row)}{',' if len(row) == 1 else ''})")
+    return Cuts(tuple((Code(name), Code(source)) for source, name in names.items()), tuple(rows))
+
+
+def _named(graph: Graph, ref: Ref, names: dict[str, str]) -> str:
+    type = graph.type(ref)
+    source = _source(graph, type, graph.spmd(ref) if graph.mesh else Spmd())
+    if source not in names:
+        word = hint(graph, ref)
+        word = "hidden" if type.grad and word == "x" else word
+        axis = next((axis.name for axis in type.axes[1:] if isinstance(axis.size, str)), "")
+        choices = (word, f"{word}_{axis}", *(f"{word}{n}" for n in range(2, 100)))
+        names[source] = str(ident(next(choice for choice in choices if choice not in names.values())))
+    return names[source]
+
+
+def _source(graph: Graph, type: TensorType, spmd: Spmd) -> str:
+    sizes = {axis.name: axis.size for axis in graph.mesh if not axis.data}
+    parts: list[str] = []
+    words: list[str] = []
+    uneven = ""
+    for n, axis in enumerate(type.axes):
+        over = [name for name in spmd.shards(axis) if name in sizes]
+        ranks = 1
+        for name in over:
+            ranks *= sizes[name]
+        words.append("/".join([axis.name.split("*")[0], *over]))
+        if isinstance(axis.size, int) and axis.size % ranks:
+            uneven = f'.chunk({ranks}, {n})[mesh.get_local_rank("{over[0]}")]'
+            ranks = 1
+        parts.append(_size(axis, ranks))
+    options = "" if type.dtype == "float" else f", dtype=torch.{type.dtype}"
+    options += ", requires_grad=True" if type.grad else ""
+    comment = f"  # [{', '.join(words)}]" if type.grad else ""
+    return f"torch.empty({', '.join(parts)}{options}){uneven}{comment}"
+
+
+def _size(axis: Axis, ranks: int) -> str:
+    if isinstance(axis.size, int):
+        return str(axis.size // ranks)
+    return axis.size if ranks == 1 else f"{axis.size} // {ranks}"

@@ -1,0 +1,83 @@
+"""A whole generated file: docstring, imports, kernels, leaf classes, classes of the model, and the training shell."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from specc.emit.code import Code, docstring, ident, render
+from specc.emit.describe import describe
+from specc.emit.guard import guard
+from specc.emit.model import classes
+from specc.emit.params import table, total
+from specc.emit.pasted import imports, pasted
+from specc.emit.shell import shell
+from specc.ir.fingerprint import fingerprints
+from specc.ir.graph import Graph
+from specc.spec.core import Layout, Model
+
+KERNELS = (
+    "all_gather",
+    "reduce_scatter",
+    "all_reduce",
+    "copy_to_shards",
+    "shard",
+    "partial_grad",
+    "rope_table",
+    "llama3_rope_table",
+    "linear_rope_table",
+    "apply_rope",
+    "sinusoid",
+    "causal",
+    "own_random",
+    "kept",
+    "keep",
+)
+"""What expressions and loops may call."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a spec and a layout become. `name` is the stem of the files."""
+
+    name: str
+    source: str
+    params: str
+
+
+@dataclass(frozen=True)
+class _View:
+    docstring: Code
+    imports: Code
+    parts: tuple[Code, ...]
+
+
+def module_name(model: Model) -> str:
+    """`llama-3.1-8b` as a module: llama_3_1_8b."""
+    return re.sub(r"[-.]", "_", model.name)
+
+
+def class_name(model: Model) -> str:
+    """`llama-3.1-8b` as a class: Llama3_1_8b."""
+    joined = ""
+    for part in re.split(r"[-._]", model.name):
+        between = "_" if joined[-1:].isdigit() and part[:1].isdigit() else ""
+        joined += f"{between}{part[:1].upper()}{part[1:]}"
+    return joined
+
+
+def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Files:
+    """`unplaced` is the graph as lowered and typed, `graph` the same after all passes. Raises Unsafe for a bug."""
+    made = classes(graph, str(ident(class_name(model))))
+    rest = shell(graph, layout, model, made.stages)
+    own = "\n\n\n".join(made.sources)
+    used = [name for name in KERNELS if re.search(rf"\b{name}\b", own)]
+    kernels = pasted(dict.fromkeys([*rest.kernels, *used]))
+    sources = (Code(source) for source in made.sources)
+    parts = [part for part in (kernels, rest.leaf_classes, *sources, rest.after) if part]
+    text = describe(model, layout, total(graph), fingerprints(unplaced, graph, layout))
+    view = _View(docstring(text), imports("\n\n\n".join(parts)), tuple(parts))
+    source = str(render("file.j2", view))
+    name = module_name(model)
+    guard(source, name)
+    return Files(name, source, table(graph))

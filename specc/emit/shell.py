@@ -1,0 +1,273 @@
+"""Everything of a generated file but the classes of the model: leaf classes, stages, weights, loss and training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from specc.emit.code import Code, ident, render
+from specc.emit.cuts import Cuts, cuts
+from specc.emit.layout import wrapped
+from specc.emit.leaf import Leaf, classes, options
+from specc.emit.stored import stored
+from specc.emit.weights import init_weights
+from specc.ir.graph import Graph
+from specc.ir.op import Ref
+from specc.ops import definition
+from specc.spec.core import Layout, Model
+
+SCHEDULES = {"1f1b": "Schedule1F1B", "gpipe": "ScheduleGPipe"}
+
+
+class StageClass(Protocol):
+    """A pipeline stage, or the whole model: its class, the class's arguments but the mesh, what enters and leaves."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def arguments(self) -> tuple[str, ...]: ...
+    @property
+    def meshes(self) -> tuple[str, ...]: ...
+    @property
+    def inputs(self) -> tuple[Ref, ...]: ...
+    @property
+    def outputs(self) -> tuple[Ref, ...]: ...
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Names of kernels to paste (those of the model's own lines apart), leaf classes, and what follows the model."""
+
+    kernels: tuple[str, ...]
+    leaf_classes: Code
+    after: Code
+
+
+@dataclass(frozen=True)
+class _LeafView:
+    bias: bool
+    bias_option: bool
+    partial: bool
+    uneven: bool
+    options: Code
+    tp: Code
+    make: Code
+    weight: Code
+    bias_value: Code
+
+
+@dataclass(frozen=True)
+class _MeshView:
+    words: Code
+    sizes: Code
+    names: Code
+
+
+@dataclass(frozen=True)
+class _ModelView:
+    name: Code
+    make: Code
+    mesh: bool
+    dp: bool
+
+
+@dataclass(frozen=True)
+class _StagesView:
+    table: tuple[Code, ...]
+    microbatches: int
+    tied: tuple[Code, ...]
+    signature: tuple[Code, ...]
+    lengths: Code
+    arguments: bool
+    make: Code
+    values: tuple[tuple[Code, Code], ...]
+    cuts: tuple[Code, ...]
+    dp: bool
+
+
+@dataclass(frozen=True)
+class _ParallelView:
+    pp: bool
+    stack: Code  # the only container of layers, or nothing
+    options: Code
+
+
+@dataclass(frozen=True)
+class _TrainerView:
+    inputs: Code
+    names: Code
+    single: bool
+    lengths: Code
+    signature: tuple[Code, ...]
+    schedule: Code
+    loss: Code
+    loss_options: Code
+    tied: bool
+    dp: bool
+    local: Code
+    full: Code
+    random: Code
+
+
+def shell(graph: Graph, layout: Layout, model: Model, stages: tuple[StageClass, ...]) -> Shell:
+    """`stages` in order; one, the whole model, for a layout without pipeline."""
+    leaf_classes = [_leaf(name, leaves, bool(graph.model_axes)) for name, leaves in classes(graph).items()]
+    made = _Maker(graph, layout, model, stages)
+    parts = [made.mesh(), *(made.stages() if made.pp else made.model()), *made.parallelize(), made.weights()]
+    after = [*parts, *made.trainer()]
+    return Shell(made.kernels(), Code("\n\n\n").join(leaf_classes), Code("\n\n\n").join(part for part in after if part))
+
+
+def _leaf(name: str, leaves: tuple[Leaf, ...], tp: bool) -> Code:
+    chosen = options(leaves)
+    placement = "Shard(0)" if name == "Bias" else "Replicate()"
+    partial = "partial_grads" in chosen
+    read = "self.{}"
+    if tp:
+        read = "partial_grad(self.{})" if leaves[0].partial_grads else "self.{}.to_local()"
+        read = "self.{}.to_local(grad_placements=self.grads)" if partial else read
+    view = _LeafView(
+        bias=any(leaf.bias for leaf in leaves),
+        bias_option="bias" in chosen,
+        partial=partial,
+        uneven=any(leaf.uneven for leaf in leaves),
+        options=Code("".join(f", {option}: bool = False" for option in chosen)),
+        tp=Code(", tp: DeviceMesh" if tp else ""),
+        make=Code(f"parameter((dim,), {placement}, tp)" if tp else "nn.Parameter(torch.empty(dim))"),
+        weight=Code(read.format("weight")),
+        bias_value=Code(read.format("bias")),
+    )
+    return _text(f"leaves/{name}.j2", view)
+
+
+def _text(template: str, view: object) -> Code:
+    return Code(str(render(template, view)).rstrip("\n"))
+
+
+def _lines(line: str) -> tuple[Code, ...]:
+    return tuple(Code(row) for row in wrapped(line))
+
+
+class _Maker:
+    """The parts of one file, each as text; () or an empty text where the layout needs none."""
+
+    def __init__(self, graph: Graph, layout: Layout, model: Model, stages: tuple[StageClass, ...]):
+        self.graph, self.layout, self.spec, self.all = graph, layout, model, stages
+        self.pp, self.dp, self.tp = len(stages) > 1, layout.dp > 1, layout.tp > 1
+        self.axes = [name for name, on in (("pp", self.pp), ("dp", self.dp), ("tp", self.tp)) if on]
+        self.params = stored(graph)
+        self.tied = [param for param in self.params if len(param.stages) > 1]
+        ops = [op for op in graph.ops if op.kind == "input" and op.scope[:1] != ("loss",)]
+        self.inputs = [str(ident(op.hint)) for op in ops]
+        self.lengths = ", ".join(axis.name for op in ops for axis in op.outs[0].axes[1:])
+        if len({stage.meshes for stage in stages}) > 1:
+            raise ValueError("the stages take different meshes")
+
+    def kernels(self) -> tuple[str, ...]:
+        used = ["parallel_loss.loss" if self._split_vocab() else "loss.loss"]
+        leaves = [leaf for group in classes(self.graph).values() for leaf in group]
+        if self.tp:
+            used.append("parameter")
+        if any(leaf.partial_grads for leaf in leaves):
+            used.append("partial_grad")
+        return tuple(used)
+
+    def mesh(self) -> Code:
+        if not self.axes:
+            return Code("")
+        others = (len(self.all) if self.pp else 1) * (self.layout.tp if self.tp else 1)
+        world = "dist.get_world_size()" if others == 1 else f"dist.get_world_size() // {others}"
+        text = {"pp": str(len(self.all)), "dp": world, "tp": str(self.layout.tp)}
+        sizes = [text[axis] for axis in self.axes]
+        names = [f'"{axis}"' for axis in self.axes]
+        comma = "," if len(names) == 1 else ""
+        return _text(
+            "mesh.j2",
+            _MeshView(
+                Code(", ".join(self.axes)), Code(f"({', '.join(sizes)}{comma})"), Code(f"({', '.join(names)}{comma})")
+            ),
+        )
+
+    def model(self) -> list[Code]:
+        only = self.all[0]
+        make = f"{only.name}({', '.join((*only.arguments, *map(_of_mesh, only.meshes)))})"
+        return [_text("model.j2", _ModelView(ident(only.name), Code(make), bool(self.axes), self.dp))]
+
+    def stages(self) -> list[Code]:
+        arguments = any(stage.arguments for stage in self.all)
+        rows = [f"({', '.join((s.name, *s.arguments))}{'' if s.arguments else ','})" for s in self.all]
+        table = f"STAGES = ({', '.join(rows if arguments else [s.name for s in self.all])})"
+        meshes = ", ".join(map(_of_mesh, self.all[0].meshes))
+        made = f"stage({', '.join(['*arguments', meshes] if meshes else ['*arguments'])})"
+        signature = "def build_stage(index: int, mesh: DeviceMesh, device: torch.device, batch: int, "
+        signature += f"{self._ints()}, seed: int) -> PipelineStage:"
+        travel: Cuts = cuts(self.graph, self.all)
+        tied = [f'"{param.name}": {param.stages!r}' for param in self.tied]
+        view = _StagesView(
+            table=_lines(table),
+            microbatches=self.layout.pp.microbatches,
+            tied=_lines(f"TIED = {{{', '.join(tied)}}}  # weights that several stages hold") if tied else (),
+            signature=_lines(signature),
+            lengths=Code(self.lengths),
+            arguments=arguments,
+            make=Code(made if arguments else f"STAGES[index]({meshes})"),
+            values=travel.values,
+            cuts=tuple(Code(line[8:]) for line in wrapped(f"        cuts = ({', '.join(travel.rows)})")),
+            dp=self.dp,
+        )
+        return [_text("stages.j2", view)]
+
+    def parallelize(self) -> list[Code]:
+        if not self.dp:
+            return []
+        stacks: dict[tuple[str, ...], None] = {}
+        for n in range(len(self.all)):
+            prefix = (f"stage{n}",) if self.pp else ()
+            loops = [op.text("path") for op in self.graph.ops if op.kind == "repeat" and op.scope == prefix]
+            stacks[tuple(dict.fromkeys(loops))] = None
+        same = next(iter(stacks)) if len(stacks) == 1 else ()
+        stack = same[0] if len(same) == 1 else ""
+        options = ", reshard_after_forward=False" if self.pp else ""
+        return [_text("parallelize.j2", _ParallelView(self.pp, Code(stack), Code(options)))]
+
+    def weights(self) -> Code:
+        return Code(str(init_weights(self.params, self.spec.init, self.tp or self.dp)).rstrip("\n"))
+
+    def trainer(self) -> list[Code]:
+        if not self.axes:
+            return []
+        vocab = f', vocab={self.spec.vocab}, tp=mesh["tp"]' if self._split_vocab() else ""
+        signature = "def __init__(self, mesh: DeviceMesh, device: torch.device, batch: int, "
+        signature += f"{self._ints()}, seed: int, lr: float):"
+        view = _TrainerView(
+            inputs=Code(": Tensor, ".join(self.inputs)),
+            names=Code(", ".join(self.inputs)),
+            single=len(self.inputs) == 1,
+            lengths=Code(self.lengths),
+            signature=tuple(Code(line[4:]) for line in wrapped(f"    {signature}")),
+            schedule=Code(SCHEDULES[self.layout.pp.schedule]),
+            loss=Code(f"partial(loss{vocab})" if vocab else "loss"),
+            loss_options=Code(vocab.replace("mesh[", "self.mesh[")),
+            tied=bool(self.tied),
+            dp=self.dp,
+            local=Code(".to_local()" if self.tp or self.dp else ""),
+            full=Code(".full_tensor()" if self.tp or self.dp else ""),
+            random=Code(self._seed()),
+        )
+        return [_text("trainer_pp.j2" if self.pp else "trainer.j2", view)]
+
+    def _ints(self) -> str:
+        return ", ".join(f"{length}: int" for length in self.lengths.split(", "))
+
+    def _seed(self) -> str:
+        """Random numbers are in step on the ranks of tp, which are neighbours, and differ elsewhere."""
+        if not any(definition(op.kind).random(op) for op in self.graph.ops):
+            return ""
+        return f"seed + dist.get_rank() // {self.layout.tp}" if self.tp else "seed + dist.get_rank()"
+
+    def _split_vocab(self) -> bool:
+        return any(lowering == "vocab_parallel" for _, lowering in self.graph.op(self.graph.loss.op).lowering)
+
+
+def _of_mesh(axis: str) -> str:
+    return f'mesh["{axis}"]'
