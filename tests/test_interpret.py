@@ -1,79 +1,29 @@
-"""Interpreted graphs are torch modules in every respect, compute what hand-written ones do, and survive passes."""
+"""Interpreted graphs are torch modules in every respect and survive passes."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from specc.interpret import init_weights, initial_weights, interpret, parameters
-from specc.interpret.weights import initial
-from specc.ir.graph import Graph
-from specc.ir.op import Init, Op, Param
-from specc.ir.types import Axis, TensorType
-from specc.kernels.rope import apply_rope, llama3_rope_table
+from specc.interpret import interpret, parameters
+from specc.ir.op import Op
+from specc.ir.types import TensorType
 from specc.lower import lower
 from specc.passes.checkpoint import checkpoint
-from specc.passes.dead import dead
 from specc.passes.legalise import legalise
 from specc.passes.place import place
-from specc.passes.shapes import shapes
 from specc.passes.stages import stages
-from specc.spec.core import Checkpoint, Layout, Model, Pipeline, Stack
+from specc.spec.core import Checkpoint, Layout, Model, Pipeline
 from tests import models
-from tests.models import D_MODEL, LLAMA3, MODELS, VOCAB
-
-SIZES = {"batch": 3, "seq": 23, "source": 19, "target": 23}
-
-
-def graph_of(model: Model, *passes: Callable[[Graph, Layout], Graph], layout: Layout | None = None) -> Graph:
-    graph = lower(model)
-    for step in (shapes, dead, *passes):
-        graph = step(graph, layout or Layout())
-    return graph
-
-
-def made(graph: Graph, dtype: torch.dtype = torch.float64, seed: int = 0) -> fx.GraphModule:
-    """Interpreted, initialised, with noise on every parameter."""
-    module = interpret(graph, dtype=dtype)
-    init_weights(module, graph, seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return module
-
-
-def ids(model: Model, seed: int = 0) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(seed)
-    axes = ("source", "target") if len(model.stacks) == 2 else ("seq",)
-    return tuple(torch.randint(VOCAB, (SIZES["batch"], SIZES[axis]), generator=generator) for axis in axes)
-
-
-def gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Logits and all gradients of a random linear function of them."""
-    module.zero_grad()
-    logits = module(*inputs)
-    probe = torch.randn(logits.shape, generator=torch.Generator().manual_seed(5)).to(logits.dtype)
-    (logits * probe).sum().backward()
-    found = {name: parameter.grad for name, parameter in module.named_parameters()}
-    return {"logits": logits.detach(), **{name: grad.clone() for name, grad in found.items() if grad is not None}}
-
-
-def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert list(a) == list(b)
-    for name in a:
-        assert bool(a[name].isfinite().all()) and torch.equal(a[name], b[name]), name
-
+from tests.graphs import SIZES, assert_same, gradients, graph_of, ids, made
+from tests.models import MODELS
 
 # names
 
@@ -117,100 +67,6 @@ def test_state_dict_has_the_parameters_of_the_graph(name: str) -> None:
 def test_the_head_is_the_embedding_where_tied() -> None:
     assert "head.weight" in parameters(graph_of(models.llama()))
     assert "head.weight" not in parameters(graph_of(models.llama(tied=True)))
-
-
-# values
-
-
-class HandAttention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.q = nn.Linear(D_MODEL, 32, bias=False)
-        self.k = nn.Linear(D_MODEL, 16, bias=False)
-        self.v = nn.Linear(D_MODEL, 16, bias=False)
-        self.o = nn.Linear(32, D_MODEL, bias=False)
-
-    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
-        q = self.q(x).unflatten(-1, (4, 8)).transpose(1, 2)
-        k = self.k(x).unflatten(-1, (2, 8)).transpose(1, 2)
-        v = self.v(x).unflatten(-1, (2, 8)).transpose(1, 2)
-        q = apply_rope(q, rope)
-        k = apply_rope(k, rope)
-        x = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        return self.o(x.transpose(1, 2).flatten(2))
-
-
-class HandFeedForward(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Linear(D_MODEL, 48, bias=False)
-        self.up = nn.Linear(D_MODEL, 48, bias=False)
-        self.down = nn.Linear(48, D_MODEL, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
-
-
-class HandBlock(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention_norm = nn.RMSNorm(D_MODEL, eps=1e-2)
-        self.attention = HandAttention()
-        self.ffn_norm = nn.RMSNorm(D_MODEL, eps=1e-2)
-        self.ffn = HandFeedForward()
-
-    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rope)
-        return x + self.ffn(self.ffn_norm(x))
-
-
-class HandLlama(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(VOCAB, D_MODEL)
-        self.layers = nn.ModuleDict({str(i): HandBlock() for i in range(3)})
-        self.norm = nn.RMSNorm(D_MODEL, eps=1e-2)
-        self.head = nn.Linear(D_MODEL, VOCAB, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embedding(tokens)
-        rope = llama3_rope_table(torch.arange(tokens.size(1)), 8, 100.0, 8.0, 1.0, 4.0, 64)
-        for layer in self.layers.values():
-            x = layer(x, rope)
-        return self.head(self.norm(x))
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_bit_equal_to_a_module_written_by_hand(dtype: torch.dtype) -> None:
-    model = models.llama()
-    assert LLAMA3.original_seq == 64
-    module, hand = made(graph_of(model), dtype), HandLlama().to(dtype)
-    assert list(module.state_dict()) == list(hand.state_dict())
-    hand.load_state_dict(module.state_dict())
-    assert_same(gradients(module, ids(model)), gradients(hand, ids(model)))
-
-
-def test_causal_attention_with_padding_sees_neither_future_nor_padding() -> None:
-    base = models.transformer(layers=1)
-    block = base.stacks[0].runs[0].blocks[0]
-    attention = block.sublayers[0].branches[0]
-    causal = replace(attention, component=attention.component.model_copy(update={"causal": True}))
-    sublayers = (replace(block.sublayers[0], branches=(causal,)), *block.sublayers[1:])
-    runs = (replace(base.stacks[0].runs[0], blocks=(replace(block, sublayers=sublayers),)),)
-    stack = Stack("encoder", "layers", runs, None, ())
-    model = replace(base, stacks=(stack,), embed=replace(base.embed, tied=()))
-    module = made(graph_of(model))
-    tokens = torch.randint(1, VOCAB, (1, 9))
-    tokens[0, 4] = 0
-    before = module(tokens)
-    future = tokens.clone()
-    future[0, 6:] = 7
-    assert torch.equal(module(future)[0, :6], before[0, :6])
-    assert bool((module(future)[0, 6:] != before[0, 6:]).any())
-    with torch.no_grad():
-        module.embedding.weight[0] += 1.0
-    assert torch.equal(module(tokens)[tokens != 0], before[tokens != 0])
-    assert bool((module(tokens)[tokens == 0] != before[tokens == 0]).any())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -403,43 +259,3 @@ def test_a_placed_graph_is_refused() -> None:
         ops.extend((gathered, replace(op, inputs=(gathered.ref,))) if op.id == "head" else (op,))
     with pytest.raises(ValueError, match=r"head\.gathered: convert cannot be interpreted"):
         interpret(graph.with_ops(ops))
-
-
-# init
-
-
-def test_normal_is_drawn_by_blocks_of_rows() -> None:
-    param = Param(("a", "weight"), (Axis("out", 37), Axis("in", 5)), Init("normal", 0.5), "linear")
-    value = initial("a.weight", param, 11)
-    assert value.shape == (37, 5) and value.dtype == torch.float32
-    for block in range(3):
-        digest = hashlib.blake2b(f"11 a.weight {block}".encode(), digest_size=7).digest()
-        seed = sum(byte << 8 * (6 - n) for n, byte in enumerate(digest))
-        drawn = torch.randn((16, 5), generator=torch.Generator().manual_seed(seed)) * 0.5
-        rows = value[16 * block : 16 * block + 16]
-        assert torch.equal(rows, drawn[: len(rows)])
-    longer = replace(param, axes=(Axis("out", 64), Axis("in", 5)))
-    assert torch.equal(initial("a.weight", longer, 11)[:37], value)
-    assert not torch.equal(initial("a.weight", param, 12), value)
-    assert not torch.equal(initial("b.weight", param, 11), value)
-
-
-def test_every_parameter_starts_as_its_graph_says() -> None:
-    graph = graph_of(MODELS["patterned"])
-    module = interpret(graph, dtype=torch.float64)
-    init_weights(module, graph, 4)
-    values, wanted = initial_weights(graph, 4), parameters(graph)
-    for name, parameter in module.named_parameters():
-        init = wanted[name].init
-        assert torch.equal(parameter, values[name].double()), name
-        if init.kind == "normal":
-            assert abs(parameter.std().item() / init.std - 1) < 0.2, name
-        else:
-            fill = {"ones": 1.0, "zeros": 0.0, "constant": init.std}[init.kind]
-            assert bool((parameter == fill).all()), name
-    assert {param.init.kind for param in wanted.values()} == {"normal", "ones", "zeros", "constant"}
-
-
-def test_init_refuses_another_model() -> None:
-    with pytest.raises(ValueError, match=r"head\.weight"):
-        init_weights(interpret(graph_of(models.llama())), graph_of(models.llama(tied=True)), 0)

@@ -12,18 +12,16 @@ from torch import Tensor, nn
 
 from specc.interpret import interpret
 from specc.interpret.table import TABLE
-from specc.lower import lower
-from specc.passes.dead import dead
-from specc.passes.shapes import shapes
-from specc.spec.core import Layout, Model
+from specc.spec.core import Model
 from tests import parity
+from tests.graphs import graph_of
 from tests.parity import CASES, Case, check_against
 
 TABLE_BEFORE = dict(TABLE)
 
 
 def interpreted(model: Model, dtype: torch.dtype = torch.float64) -> nn.Module:
-    return interpret(dead(shapes(lower(model), Layout()), Layout()), dtype=dtype)
+    return interpret(graph_of(model), dtype=dtype)
 
 
 def compare(case: Case) -> float:

@@ -47,6 +47,7 @@ def _named(graph: Graph, ref: Ref, names: dict[str, str]) -> str:
     if source not in names:
         word = hint(graph, ref)
         word = "hidden" if type.grad and word == "x" else word
+        word = f"{word}_ids" if any(axis.name == word for axis in type.axes) else word  # the length has that name
         axis = next((axis.name for axis in type.axes[1:] if isinstance(axis.size, str)), "")
         choices = (word, f"{word}_{axis}", *(f"{word}{n}" for n in range(2, 100)))
         names[source] = str(ident(next(choice for choice in choices if choice not in names.values())))

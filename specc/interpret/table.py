@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from specc.kernels import masks
 from specc.kernels.positions import sinusoid as sinusoid_table
 from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
 
@@ -80,8 +81,7 @@ def attention(
 ) -> Tensor:
     """q [batch, heads, seq, head_dim], k and v [batch, kv_heads, keys, head_dim], mask [batch, 1, 1, keys] -> as q"""
     if causal and mask is not None:  # torch takes one of the two
-        mask = mask & torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril()
-        causal = False
+        mask, causal = masks.causal(mask), False
     rate = dropout if training else 0.0
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal, scale=scale, enable_gqa=grouped

@@ -1,0 +1,146 @@
+"""The relations that must hold, each with the largest difference that was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from specc.emit import emit
+from specc.interpret import init_weights, initial_weights, interpret
+from specc.lower import lower
+from specc.passes.dead import dead
+from specc.passes.shapes import shapes
+from specc.spec.core import Layout, Model, Spec
+from specc.verify.launch import run_ranks
+from specc.verify.run import SEED, Batch, Step, load_file, on_this_rank, one_device, world_size
+
+TOLERANCE = 1e-10  # of sums in another order, relative to values of size 1
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One row: what is compared, the largest difference, what it may be, and where it is."""
+
+    name: str
+    difference: float
+    bound: float
+    where: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """False for NaN too."""
+        return self.difference <= self.bound
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model with noisy weights, a batch, and the step that the interpreter takes."""
+
+    model: Model
+    initial: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    batch: Batch
+    reference: Step
+
+
+def largest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, str]:
+    """Largest absolute difference and the name it is at; NaN counts as infinite."""
+    worst, where = 0.0, ""
+    for name, value in ours.items():
+        difference = (torch.as_tensor(value) - theirs[name]).abs().max().nan_to_num(nan=float("inf")).item()
+        if difference > worst:
+            worst, where = difference, name
+    return worst, where
+
+
+def setting(model: Model, layout: Layout, seed: int = 0) -> Setting:
+    """Weights: the initial ones and noise, so that zeros and ones hide nothing. A third of the labels is -100."""
+    torch.set_default_dtype(torch.float64)
+    empty = Layout()
+    graph = dead(shapes(lower(model), empty), empty)
+    initial = initial_weights(graph, SEED)
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        name: value.double() + 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        for name, value in initial.items()
+    }
+    batch = _batch(model, layout, generator)
+    module = interpret(graph, dtype=torch.float64)
+    init_weights(module, graph, SEED)
+    module.load_state_dict(weights)
+    return Setting(model, initial, weights, batch, one_device(module.eval(), batch))
+
+
+def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
+    size = layout.dp * layout.pp.microbatches
+    lengths = [2 * max(layout.tp, 4) + 2 * layout.tp * n for n in range(len(model.stacks))]
+    inputs = [torch.randint(0, model.vocab, (size, length), generator=generator) for length in lengths]
+    if model.pad is not None:
+        inputs[0] = inputs[0].where(inputs[0] != model.pad, model.pad + 1)
+        ends = torch.randint(lengths[0] // 2, lengths[0] + 1, (size, 1), generator=generator)
+        inputs[0] = inputs[0].masked_fill(torch.arange(lengths[0]) >= ends, model.pad)
+    labels = torch.randint(0, model.vocab, (size, lengths[-1]), generator=generator)
+    hidden = torch.rand(labels.shape, generator=generator) < 0.3
+    return Batch(tuple(inputs), labels.masked_fill(hidden, -100))
+
+
+def plain_relations(found: Setting, layout: Layout) -> list[Relation]:
+    """The generated file on one device, with the layout's checkpointing, against the interpreter: bit for bit."""
+    alone = Layout(checkpoint=layout.checkpoint)
+    files = emit(Spec(found.model, (alone,)), alone)
+    file = load_file(files.source, files.name)
+    module = file.build_model(torch.device("cpu"), SEED)
+    keys = [*module.state_dict()]
+    rows = [Relation("same parameters in the same order", float(keys != [*found.weights]), 0.0)]
+    rows.append(Relation("initial weights", *_bound(largest(dict(module.state_dict()), found.initial), 0.0)))
+    module.load_state_dict(found.weights)
+    step = one_device(module.eval(), found.batch)
+    assert step.logits is not None and found.reference.logits is not None
+    logits = largest({"logits": step.logits}, {"logits": found.reference.logits})
+    rows.append(Relation("logits", *_bound(logits, 0.0)))
+    rows.append(Relation("gradients", *_bound(largest(step.gradients, found.reference.gradients), 0.0)))
+    return [replace(row, name=f"file on one device = interpreter: {row.name}") for row in rows]
+
+
+def _bound(worst: tuple[float, str], bound: float) -> tuple[float, float, str]:
+    return worst[0], bound, worst[1]
+
+
+def layout_relations(found: Setting, layout: Layout, timeout: float = 300.0) -> list[Relation]:
+    """The generated file on every rank of the layout, over gloo, against the interpreter on one device."""
+    files = emit(Spec(found.model, (layout,)), layout)
+    arguments = (files.source, files.name, layout, found.weights, found.initial, found.batch)
+    results = [r for r in run_ranks(world_size(layout), on_this_rank, *arguments, timeout=timeout) if r is not None]
+    want = found.reference
+    losses = {f"stage {n}": torch.tensor(r["loss"]) for n, r in enumerate(results)}
+    norms = {f"stage {n}": torch.tensor(r["norm"]) for n, r in enumerate(results)}
+    unequal = [name for r in results for name in r["init"]]
+    seen = {name for r in results for name in r["gradients"]}
+    missing = sorted(set(found.weights) - seen)
+    rows = [
+        Relation("every parameter on some stage", float(bool(missing)), 0.0, ", ".join(missing[:3])),
+        Relation("initial weights", float(bool(unequal)), 0.0, ", ".join(unequal[:3])),
+        Relation("loss", *_bound(largest(losses, dict.fromkeys(losses, torch.tensor(want.loss))), TOLERANCE)),
+        Relation("gradients", *_bound(_over(results, "gradients", want.gradients), TOLERANCE)),
+        Relation("gradient norm", *_bound(largest(norms, dict.fromkeys(norms, torch.tensor(want.norm))), TOLERANCE)),
+        Relation("weights after an AdamW step", *_bound(_over(results, "weights", want.weights), TOLERANCE)),
+    ]
+    return [replace(row, name=f"{describe(layout)}: {row.name}") for row in rows]
+
+
+def _over(results: list[dict[str, dict[str, Tensor]]], what: str, want: dict[str, Tensor]) -> tuple[float, str]:
+    return max((largest(r[what], want) for r in results), key=lambda pair: pair[0])
+
+
+def describe(layout: Layout) -> str:
+    """`tp 2 sp, pp 4 1f1b, dp 2, checkpoint every 2`."""
+    words = [f"tp {layout.tp}{' sp' * layout.sequence_parallel}"] if layout.tp > 1 else []
+    words += [f"pp {layout.pp.stages} {layout.pp.schedule}"] if layout.pp.stages > 1 else []
+    words += [f"dp {layout.dp}"] if layout.dp > 1 else []
+    if layout.checkpoint.save:
+        words.append(f"save {' '.join(layout.checkpoint.save)}")
+    elif layout.checkpoint.every is not None:
+        words.append(f"checkpoint every {layout.checkpoint.every}")
+    return ", ".join(words) or "one device"

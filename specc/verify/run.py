@@ -1,0 +1,118 @@
+"""One training step of a model: interpreted, by a generated file on one device, and by one on many ranks."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.nn import functional as F
+
+from specc.spec.core import Layout
+
+LR, MAX_NORM, SEED = 1e-2, 1.0, 5
+
+
+@dataclass
+class Step:
+    """What a step gave, by global parameter name. `norm` is that of all gradients before clipping."""
+
+    loss: float
+    norm: float
+    logits: Tensor | None
+    gradients: dict[str, Tensor]
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of the model in order, and labels, -100 where there is none; all ranks' together."""
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor
+
+
+def load_file(source: str, name: str) -> ModuleType:
+    """A generated file as a module."""
+    module = ModuleType(name)
+    exec(compile(source, f"{name}.py", "exec"), module.__dict__)
+    return module
+
+
+def one_device(module: nn.Module, batch: Batch) -> Step:
+    """A step of a plain module with the loss, clipping and AdamW written out by torch alone."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=LR)
+    logits = module(*batch.inputs)
+    loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100)
+    loss.backward()
+    gradients = {name: _grad(name, p).clone() for name, p in module.named_parameters()}
+    norm = nn.utils.clip_grad_norm_(module.parameters(), MAX_NORM)
+    optimizer.step()
+    weights = {name: p.detach() for name, p in module.named_parameters()}
+    return Step(loss.item(), norm.item(), logits.detach(), gradients, weights)
+
+
+def _grad(name: str, p: Tensor) -> Tensor:
+    if p.grad is None:
+        raise ValueError(f"{name} got no gradient")
+    return p.grad
+
+
+def on_this_rank(
+    source: str, name: str, layout: Layout, weights: dict[str, Tensor], initial: dict[str, Tensor], batch: Batch
+) -> dict[str, Any] | None:
+    """A step of the file's own trainer on one rank of many; the first data and tensor rank of each stage reports."""
+    torch.set_default_dtype(torch.float64)
+    logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # on every full_tensor over two axes
+    file = load_file(source, name)
+    mesh = file.device_mesh("cpu")
+    data = mesh.get_local_rank("dp") if layout.dp > 1 else 0
+    size = len(batch.labels) // layout.dp
+    own = slice(data * size, (data + 1) * size)
+    inputs, labels = tuple(x[own] for x in batch.inputs), batch.labels[own]
+    device = torch.device("cpu")
+    if layout.pp.stages > 1:
+        lengths = [x.size(1) for x in inputs]
+        trainer = file.Trainer(mesh, device, size, *lengths, seed=SEED, lr=LR)
+    else:
+        trainer = file.Trainer(mesh, device, seed=SEED, lr=LR)
+    module: nn.Module = trainer.module.eval()
+    init = {key: _whole(p) for key, p in module.named_parameters()}
+    unequal = [key for key, value in init.items() if not torch.equal(value, initial[key].double())]
+    for key, p in module.named_parameters():
+        _fill(p, weights[key])
+    loss = trainer.forward_backward(*inputs, labels).item()
+    gradients = {key: _whole(_grad(key, p)).clone() for key, p in module.named_parameters()}
+    norm = trainer.clip_gradients(MAX_NORM).item()
+    trainer.optimizer.step()
+    after = {key: _whole(p) for key, p in module.named_parameters()}
+    tensor = mesh.get_local_rank("tp") if layout.tp > 1 else 0
+    if data or tensor:
+        return None
+    return {"loss": loss, "norm": norm, "init": unequal, "gradients": gradients, "weights": after}
+
+
+@torch.no_grad()
+def _whole(p: Tensor) -> Tensor:
+    return p.full_tensor() if isinstance(p, DTensor) else p.detach()
+
+
+@torch.no_grad()
+def _fill(p: Tensor, value: Tensor) -> None:
+    if not isinstance(p, DTensor):
+        p.copy_(value)
+        return
+    shape, offset = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
+    part = value[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))]
+    p.to_local().copy_(part)
+
+
+def world_size(layout: Layout) -> int:
+    """Ranks of a layout."""
+    return math.prod((layout.tp, layout.dp, layout.pp.stages))
