@@ -1,4 +1,4 @@
-"""specc, a compiler for model specs. Importing it imports neither torch nor a parser; what is used is loaded then."""
+"""specc, a compiler for model specs. Importing it is cheap: what a function needs, it imports."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import fx
 
     from specc.ir.graph import Graph
+    from specc.source import Diagnostic
     from specc.spec.core import Spec
+
+
+class SpecError(ValueError):
+    """A spec has errors; all that were found are in `diagnostics`."""
+
+    def __init__(self, diagnostics: list[Diagnostic]):
+        super().__init__("\n".join(str(diagnostic) for diagnostic in diagnostics))
+        self.diagnostics = diagnostics
 
 
 @dataclass(frozen=True)
@@ -39,3 +50,22 @@ class Loaded:
         made = interpret(self.graph, dtype=dtype or torch.float32)
         init_weights(made, self.graph, seed)
         return made
+
+
+def load(path: str | Path) -> Loaded:
+    """The spec in a file. Raises SpecError."""
+    from specc import spec
+
+    found = spec.load(path)
+    if isinstance(found, list):
+        raise SpecError(found)
+    return Loaded(found)
+
+
+def check(path: str | Path) -> list[Diagnostic]:
+    """What is wrong with the spec in a file."""
+    try:
+        load(path)
+    except SpecError as error:
+        return error.diagnostics
+    return []

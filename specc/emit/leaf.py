@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Use
@@ -41,6 +42,7 @@ def model_axis(graph: Graph) -> tuple[str, int] | None:
     return axes[0] if axes else None
 
 
+@lru_cache(maxsize=4)
 def leaves(graph: Graph) -> dict[Path, Leaf]:
     """Every leaf module by its path, in the order of first use."""
     reads: dict[Path, list[_Read]] = {}
@@ -50,6 +52,7 @@ def leaves(graph: Graph) -> dict[Path, Leaf]:
     return {path: _leaf(graph, path, found) for path, found in reads.items()}
 
 
+@lru_cache(maxsize=4)
 def classes(graph: Graph) -> dict[str, tuple[Leaf, ...]]:
     """The file's own leaf classes by name, with the leaves that are of each."""
     found: dict[str, tuple[Leaf, ...]] = {}

@@ -26,9 +26,9 @@ class Scope:
     names: tuple[str, ...] = ()  # candidate class names, shortest first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
-    """An immutable graph of ops.
+    """An immutable graph of ops, compared by identity.
 
     `output` is what the model returns, `loss` the op that ends training; ops of scope ("loss",) stand outside the model.
     `mesh` is set by placing.
