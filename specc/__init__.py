@@ -43,11 +43,9 @@ class Loaded:
 
     def module(self, *, dtype: torch.dtype | None = None, seed: int = 0) -> fx.GraphModule:
         """The model as nested fx modules, initialised; float32 unless told otherwise."""
-        import torch
-
         from specc.interpret import init_weights, interpret
 
-        made = interpret(self.graph, dtype=dtype or torch.float32)
+        made = interpret(self.graph) if dtype is None else interpret(self.graph, dtype=dtype)
         init_weights(made, self.graph, seed)
         return made
 
@@ -60,12 +58,3 @@ def load(path: str | Path) -> Loaded:
     if isinstance(found, list):
         raise SpecError(found)
     return Loaded(found)
-
-
-def check(path: str | Path) -> list[Diagnostic]:
-    """What is wrong with the spec in a file."""
-    try:
-        load(path)
-    except SpecError as error:
-        return error.diagnostics
-    return []

@@ -57,26 +57,31 @@ def resolved(config: Heads, d_model: int) -> Heads:
     )
 
 
-def rules(config: _Heads, d_model: int) -> Problems:
-    """What must hold of a config as the spec states it (not yet resolved)."""
-    if config.head_dim is None and d_model % config.heads:
+def rules(config: _Heads, d_model: int, stated: bool) -> Problems:
+    """What must hold of a resolved config; `stated`: the spec gives head_dim itself."""
+    kv_heads, head_dim = config.kv_heads or config.heads, config.head_dim or 1
+    if not stated and d_model % config.heads:
         yield Problem(
             "E210",
             ("heads",),
             f"d_model = {d_model} cannot be split into {config.heads} heads",
             "give head_dim, or a number of heads that divides d_model",
         )
-    if config.kv_heads and config.heads % config.kv_heads:
+    if config.heads % kv_heads:
         yield Problem(
             "E211",
             ("kv_heads",),
-            f"{config.heads} heads cannot share {config.kv_heads} kv_heads evenly",
+            f"{config.heads} heads cannot share {kv_heads} kv_heads evenly",
             f"with {config.heads} heads, kv_heads can be {choices(divisors(config.heads))}",
         )
     rope = getattr(config, "rope", None)
-    head_dim = config.head_dim or d_model // config.heads
     if rope is not None and head_dim % 2:
         yield Problem("E212", ("rope",), f"rope rotates pairs, but head_dim = {head_dim} is odd", "make head_dim even")
+    if rope is not None and rope.scaling is not None and rope.scaling.kind == "llama3":
+        low, high = rope.scaling.low_freq, rope.scaling.high_freq
+        if high <= low:
+            message = f"high_freq = {high} is not above low_freq = {low}"
+            yield Problem("E219", ("rope", "scaling", "high_freq"), message, "make high_freq the larger one")
 
 
 def tp_rules(config: _Heads, tp: int) -> Problems:

@@ -111,7 +111,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Pipeline stages; `starts` names the first layer of each stage but the first ("decoder.2"), () lets specc balance."""
+    """Pipeline stages. `starts` names the first layer of each but the first ("decoder.2"); () lets specc balance."""
 
     stages: int = 1
     schedule: Literal["gpipe", "1f1b"] = "1f1b"

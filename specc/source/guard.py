@@ -1,0 +1,63 @@
+"""Refuse hostile YAML on its events, before anything is constructed.
+
+Deep nesting kills the C composer, an alias bomb hangs everything after it: both are stopped in milliseconds here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import yaml
+
+from specc.source.diagnostic import Diagnostic
+from specc.source.span import Source, Span
+
+DEPTH, NODES, SIZE = 64, 200_000, 2**20  # nesting, nodes, characters
+
+_parse: Any = cast(Any, yaml).parse  # the library has no types for its events
+_STARTS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
+_ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+
+
+def guard(source: Source, loader: Any) -> Diagnostic | None:
+    """The first thing that a spec may not contain, or None: behind a document's first error nothing is sure."""
+    if len(source.text) > SIZE:
+        return Diagnostic("E103", f"a spec has at most {SIZE:,} characters, this one has {len(source.text):,}", None)
+    try:
+        return _events(source, loader)
+    except yaml.MarkedYAMLError as error:
+        return _syntax(source, error)
+    except (yaml.YAMLError, RecursionError) as error:
+        return Diagnostic("E101", f"this is not YAML: {error}", Span(source, 0, 0))
+
+
+def _events(source: Source, loader: Any) -> Diagnostic | None:
+    depth = nodes = documents = 0
+    event: Any
+    for event in _parse(source.text, Loader=loader):
+        span = Span(source, event.start_mark.index, max(event.end_mark.index, event.start_mark.index))
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                return Diagnostic("E104", "a spec is one YAML document, this is the second", span, "use one file each")
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            return Diagnostic(
+                "E105", "anchors and aliases are not part of specs", span, "name a block and use `like` to share it"
+            )
+        tag: Any = getattr(event, "tag", None)
+        if tag is not None:
+            return Diagnostic("E106", f"tags such as {tag} are not part of specs", span, "write the plain value")
+        depth += isinstance(event, _STARTS) - isinstance(event, _ENDS)
+        nodes += isinstance(event, (*_STARTS, yaml.ScalarEvent))
+        if depth > DEPTH:
+            return Diagnostic("E107", f"nested more than {DEPTH} deep", span)
+        if nodes > NODES:
+            return Diagnostic("E108", f"more than {NODES:,} values", span)
+    return None
+
+
+def _syntax(source: Source, error: yaml.MarkedYAMLError) -> Diagnostic:
+    mark: Any = error.problem_mark or error.context_mark
+    offset = min(mark.index, len(source.text)) if mark is not None else 0
+    words = [str(word) for word in (error.problem, error.context) if word]
+    return Diagnostic("E101", f"this is not YAML: {' '.join(words)}", Span(source, offset, offset))

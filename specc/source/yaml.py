@@ -1,0 +1,108 @@
+"""YAML text -> nodes with spans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import yaml
+
+from specc.source.diagnostic import Diagnostic
+from specc.source.guard import guard
+from specc.source.scalars import Scalar, scalar
+from specc.source.span import Source, Span
+
+_compose: Any = cast(Any, yaml).compose  # the library has no types for its nodes
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where libyaml is there
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value and where it stands; `keys` has the span of each key of a mapping."""
+
+    value: Scalar | dict[str, Node] | list[Node]
+    span: Span
+    keys: dict[str, Span]
+
+
+def parse(source: Source, loader: Any = None) -> Node | list[Diagnostic]:
+    """The document, or everything that keeps it from being one."""
+    loader = loader or LOADER
+    problem = guard(source, loader)
+    if problem is not None:
+        return [problem]
+    root = _compose(source.text, Loader=loader)
+    if root is None:
+        return [Diagnostic("E102", "the file is empty", Span(source, 0, 0), "a spec begins with `specc: 1`")]
+    found: list[Diagnostic] = []
+    node = _node(root, source, found)
+    return found or node
+
+
+def _node(node: Any, source: Source, found: list[Diagnostic]) -> Node:
+    span = _span(node, source)
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, source, span, found)
+    if isinstance(node, yaml.SequenceNode):
+        items: list[Any] = node.value
+        return Node([_node(item, source, found) for item in items], span, {})
+    text: str = node.value
+    return Node(text if node.style in ("'", '"', "|", ">") else scalar(text), span, {})
+
+
+def _mapping(node: Any, source: Source, span: Span, found: list[Diagnostic]) -> Node:
+    values: dict[str, Node] = {}
+    keys: dict[str, Span] = {}
+    for key, value in node.value:
+        at = _span(key, source)
+        made = _node(key, source, found)
+        name = made.value if isinstance(key, yaml.ScalarNode) else None
+        if not isinstance(name, str):
+            text = source.text[at.start : at.end].split("\n")[0][:40]
+            found.append(Diagnostic("E110", f"a key must be a text, not {text}", at))
+        elif name == "<<" and key.style is None:
+            found.append(Diagnostic("E111", "merge keys are not part of specs", at, "use `like` and `with`"))
+        elif name in values:
+            note = ((keys[name], "first given here"),)
+            found.append(Diagnostic("E109", f"the key {name} is given twice", at, "keep one of them", note))
+        else:
+            values[name], keys[name] = _node(value, source, found), at
+    return Node(values, span, keys)
+
+
+def _span(node: Any, source: Source) -> Span:
+    """Where the node stands; a block ends at its last line that has text."""
+    start, end = node.start_mark.index, node.end_mark.index
+    text = source.text[start:end]
+    return Span(source, start, max(start, start + len(text.rstrip())))
+
+
+def plain(node: Node) -> Any:
+    """Dicts, lists and scalars."""
+    if isinstance(node.value, dict):
+        return {key: plain(value) for key, value in node.value.items()}
+    if isinstance(node.value, list):
+        return [plain(value) for value in node.value]
+    return node.value
+
+
+def span_of(node: Node, path: Path, key: bool = False) -> Span:
+    """Where the value at a path stands, or its key; what does not exist is at the first line of its nearest parent."""
+    for n, part in enumerate(path):
+        last = n == len(path) - 1
+        if isinstance(node.value, dict) and isinstance(part, str) and part in node.value:
+            if key and last:
+                return node.keys[part]
+            node = node.value[part]
+        elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+        else:
+            return first_line(node.span)
+    return node.span if not isinstance(node.value, (dict, list)) else first_line(node.span)
+
+
+def first_line(span: Span) -> Span:
+    """The part of the span on the line it begins in."""
+    text = span.source.text[span.start : span.end]
+    return Span(span.source, span.start, span.start + len(text.split("\n")[0].rstrip()))

@@ -1,0 +1,235 @@
+"""The shape of a spec file. What its values mean together is checked on the core form, not here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from specc.components.attention import Attention, CrossAttention
+from specc.components.base import Config, Dim, Factor, Rate
+from specc.components.ffn import Ffn
+from specc.components.norm import Norm
+
+Layers = Annotated[int, Field(ge=1, le=100_000)]
+Count = Annotated[int, Field(ge=1, le=2**16)]
+
+
+def _kind(value: Any) -> str:
+    kinds = ((bool, "bool"), (dict, "mapping"), (list, "list"), (str, "text"), (int, "number"), (float, "number"))
+    return next((name for type, name in kinds if isinstance(value, type)), "mapping")
+
+
+by_kind = Discriminator(_kind)
+"""Unions are told apart by the kind of YAML value, so that an error speaks of one alternative."""
+
+
+class ModelNorm(Norm):
+    """The norm of every sublayer that does not say otherwise."""
+
+    placement: Literal["pre", "post"] = "pre"
+    """`pre`: x + f(norm(x)); `post`: norm(x + f(x))."""
+
+
+OwnNorm = Annotated[Annotated[bool, Tag("bool")] | Annotated[Norm, Tag("mapping")], by_kind]
+"""true: the model's norm."""
+
+
+class BranchDoc(Config):
+    """One component of a sublayer in the general form."""
+
+    attention: Attention | None = None
+    cross_attention: CrossAttention | None = None
+    ffn: Ffn | None = None
+    pre: OwnNorm = False
+    """A norm on this branch's input."""
+    post: OwnNorm = False
+    """A norm on this branch's output."""
+    in_scale: Factor = 1.0
+    """Factor on the input."""
+    out_scale: Factor = 1.0
+    """Factor on the output."""
+    layerscale: Factor | None = None
+    """Initial value of a learned factor for each channel."""
+    dropout: Rate | None = None
+    """Rate on the output. Default: the model's."""
+
+
+class ParallelDoc(Config):
+    """A component of `parallel`."""
+
+    attention: Attention | None = None
+    cross_attention: CrossAttention | None = None
+    ffn: Ffn | None = None
+
+
+class GeneralDoc(Config):
+    """A residual update: x = after(alpha * base + beta * sum of branches)."""
+
+    norm: OwnNorm = False
+    """A norm shared by all branches."""
+    branches: Annotated[list[BranchDoc], Field(min_length=1)]
+    base: Literal["stream", "normed"] = "stream"
+    """What the branches are added to: the stream, or what the shared norm makes of it."""
+    alpha: Factor = 1.0
+    """Factor on the base."""
+    beta: Factor = 1.0
+    """Factor on the sum of the branches."""
+    after: OwnNorm = False
+    """A norm on the result."""
+
+
+class SublayerDoc(Config):
+    """One of these."""
+
+    attention: Attention | None = None
+    cross_attention: CrossAttention | None = None
+    ffn: Ffn | None = None
+    parallel: Annotated[list[ParallelDoc], Field(min_length=2)] | None = None
+    """Components that read the same input."""
+    sublayer: GeneralDoc | None = None
+    """The general form."""
+
+
+class LikeDoc(Config):
+    """Another block with changes."""
+
+    like: str
+    """Name of the block."""
+    with_: Annotated[dict[str, dict[str, Any]], Field(alias="with", default_factory=dict)]
+    """New values by component; null restores a default."""
+
+
+Sublayers = Annotated[list[SublayerDoc], Field(min_length=1)]
+BlockDoc = Annotated[Annotated[Sublayers, Tag("list")] | Annotated[LikeDoc, Tag("mapping")], by_kind]
+
+
+class PatternDoc(Config):
+    """Named blocks in order: head once, cycle repeated and cut to the number of layers, tail once."""
+
+    head: Annotated[list[str], Field(default_factory=list)]
+    cycle: Annotated[list[str], Field(default_factory=list)]
+    tail: Annotated[list[str], Field(default_factory=list)]
+
+
+Names = Annotated[list[str], Field(min_length=1)]
+
+
+class StackDoc(Config):
+    """The layers of an encoder or a decoder."""
+
+    layers: Layers
+    """Number of layers."""
+    block: Sublayers | None = None
+    """The block of every layer."""
+    pattern: Annotated[Annotated[Names, Tag("list")] | Annotated[PatternDoc, Tag("mapping")], by_kind] | None = None
+    """Named blocks; `local*5` stands for five."""
+    final_norm: bool | None = None
+    """The model's norm after the last layer. Default: where norms are placed `pre`."""
+
+
+Part = Literal["encoder", "decoder", "head"]
+
+
+class EmbeddingDoc(Config):
+    """Tokens and positions to vectors."""
+
+    scale: Annotated[Annotated[Factor, Tag("number")] | Annotated[Literal["sqrt_d_model"], Tag("text")], by_kind] = 1.0
+    """Factor on the embedded tokens."""
+    positions: Literal["none", "learned", "sinusoidal"] = "none"
+    """Positions added to them."""
+    tied: Annotated[Annotated[bool, Tag("bool")] | Annotated[list[Part], Tag("list")], by_kind] = False
+    """Which use one matrix: true for all, or some of encoder, decoder, head."""
+    dropout: Rate | None = None
+    """Rate on the sum. Default: the model's."""
+
+
+class HeadDoc(Config):
+    """Vectors to logits."""
+
+    bias: bool = False
+    """A bias for each token."""
+
+
+class InitDoc(Config):
+    """How weights start; norms are one, biases zero."""
+
+    kind: Literal["normal", "xavier"] = "normal"
+    """`normal` has one std, `xavier` one for each shape."""
+    std: Annotated[float, Field(gt=0, le=10)] = 0.02
+    """Of `normal`."""
+    embedding_std: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Of embeddings. Default: std."""
+    depth_scaled: bool = False
+    """Divide the last linear of every branch by the root of the number of branches in the stack."""
+
+
+class PipelineDoc(Config):
+    """Pipeline stages."""
+
+    stages: Count
+    """Number of stages, one a rank."""
+    schedule: Literal["gpipe", "1f1b"] = "1f1b"
+    """Order of forward and backward passes."""
+    microbatches: Count | None = None
+    """Parts of a batch. Default: stages."""
+    starts: Annotated[list[str], Field(default_factory=list)]
+    """First layer of each stage but the first, as in decoder.2. Default: balanced by flops."""
+
+
+class EveryDoc(Config):
+    """Recompute some layers, or all but some results."""
+
+    every: Count | None = None
+    """Layers whose number is a multiple of this."""
+    save: Annotated[list[str], Field(min_length=1)] | None = None
+    """Results that are kept, by name, as in attention.core."""
+
+
+class LayoutDoc(Config):
+    """How the model is spread over ranks."""
+
+    tp: Count = 1
+    """Ranks that share every weight (tensor parallel)."""
+    sequence_parallel: bool = False
+    """Split activations between blocks over tp, too."""
+    dp: Count = 1
+    """Ranks that hold different samples (FSDP2)."""
+    pp: Annotated[Annotated[Count, Tag("number")] | Annotated[PipelineDoc, Tag("mapping")], by_kind] = 1
+    """Pipeline stages."""
+    checkpoint: Annotated[
+        Annotated[Literal["none", "full"], Tag("text")] | Annotated[EveryDoc, Tag("mapping")], by_kind
+    ] = "none"
+    """Activations recomputed in backward."""
+
+
+class Document(Config):
+    """A spec file."""
+
+    specc: Literal[1]
+    """Version of the language."""
+    name: str
+    """Lower case letters, digits, dots and dashes; names the generated file."""
+    description: Annotated[str, Field(max_length=2000)] | None = None
+    """For the file's docstring."""
+    d_model: Dim
+    """Width of the residual stream."""
+    vocab: Dim
+    """Number of tokens."""
+    max_seq: Dim = 2048
+    """Longest sequence; the size of learned positions."""
+    pad: Annotated[int, Field(ge=0)] | None = None
+    """Token that fills up the encoder's input; nothing attends to it."""
+    norm: ModelNorm = ModelNorm()
+    dropout: Rate = 0.0
+    """Rate on what joins the residual stream, embeddings included."""
+    embedding: EmbeddingDoc = EmbeddingDoc()
+    head: HeadDoc = HeadDoc()
+    init: InitDoc = InitDoc()
+    blocks: Annotated[dict[str, BlockDoc], Field(default_factory=dict)]
+    """Blocks by name, for patterns."""
+    encoder: StackDoc | None = None
+    decoder: StackDoc | None = None
+    layout: LayoutDoc | None = None
+    layouts: Annotated[dict[str, LayoutDoc], Field(min_length=1)] | None = None
+    """Several layouts by name, the default first."""
