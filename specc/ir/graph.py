@@ -30,7 +30,7 @@ class Scope:
 class Graph:
     """An immutable graph of ops, compared by identity.
 
-    `output` is what the model returns, `loss` the op that ends training; ops of scope ("loss",) stand outside the model.
+    `output` is what the model returns, `loss` the op that ends training; scope ("loss",) stands outside the model.
     `mesh` is set by placing.
     """
 

@@ -17,7 +17,7 @@ from specc.spec.core import Layout
 
 Pass = Callable[[Graph, Layout], Graph]
 
-PASSES: tuple[Pass, ...] = (shapes, dead, stages, dead, legalise, place, check, checkpoint, legality)
+PASSES: tuple[Pass, ...] = (shapes, dead, stages, legalise, place, check, checkpoint, legality)
 
 
 def run(graph: Graph, layout: Layout) -> Iterator[tuple[str, Graph]]:

@@ -13,6 +13,7 @@ from specc.ir.graph import Graph, Scope, inside
 from specc.ir.op import Layer, Op, Path, Ref
 from specc.ops import definition
 from specc.passes.balance import balanced
+from specc.passes.dead import dead
 from specc.spec.core import Layout
 
 TOKENS = 4096  # length at which flops are counted, for every axis of tokens
@@ -59,7 +60,8 @@ def stages(graph: Graph, layout: Layout) -> Graph:
         _named(repeats, layout.pp.starts) if layout.pp.starts else balanced(_costs(repeats, graph), layout.pp.stages)
     )
     plan = _plan(repeats, [0, *starts])
-    return _Cutter(graph).cut(plan)
+    # a stage may run a part of a pattern only, and then needs not all tables of it
+    return dead(_Cutter(graph).cut(plan), layout)
 
 
 def _repeats(graph: Graph) -> list[_Repeat]:
