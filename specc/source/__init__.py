@@ -7,7 +7,7 @@ import os
 from specc.source.diagnostic import Diagnostic, concise, render
 from specc.source.guard import SIZE
 from specc.source.span import Source, Span
-from specc.source.yaml import Node, Path, parse, plain, span_of
+from specc.source.yaml import Node, Path, find, parse, plain, span_of
 
 
 def read(path: str | os.PathLike[str]) -> Source | list[Diagnostic]:
@@ -44,6 +44,7 @@ __all__ = [
     "Span",
     "concise",
     "decode",
+    "find",
     "parse",
     "plain",
     "read",

@@ -87,6 +87,20 @@ def plain(node: Node) -> Any:
     return node.value
 
 
+def find(node: Node, path: Path) -> Node | None:
+    """The value at a path, None where the document does not state it."""
+    for part in path:
+        inner: dict[Any, Node] = {}
+        if isinstance(node.value, dict):
+            inner = cast(dict[Any, Node], node.value)
+        elif isinstance(node.value, list):
+            inner = dict(enumerate(node.value))
+        if part not in inner:
+            return None
+        node = inner[part]
+    return node
+
+
 def span_of(node: Node, path: Path, key: bool = False) -> Span:
     """Where the value at a path stands, or its key; what does not exist is at the first line of its nearest parent."""
     for n, part in enumerate(path):

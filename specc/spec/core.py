@@ -15,9 +15,7 @@ from typing import Literal
 from specc.components.attention import Attention, CrossAttention
 from specc.components.ffn import Ffn
 from specc.components.norm import Norm
-
-Path = tuple[str | int, ...]
-"""Where a thing stands in the document: ("decoder", "block", 0, "attention")."""
+from specc.source import Node, Path
 
 ComponentConfig = Attention | CrossAttention | Ffn
 
@@ -155,6 +153,7 @@ class Spec:
     model: Model
     layouts: tuple[Layout, ...]
     file: str = field(default="<spec>", compare=False)
+    root: Node | None = field(default=None, compare=False, repr=False)  # where everything stands
 
     def layout(self, name: str | None = None) -> Layout:
         """The layout of that name, the default one for None. Raises KeyError."""

@@ -35,7 +35,7 @@ def to_spec(document: Document, root: Node, file: str) -> Spec | list[Diagnostic
         init=_init(document),
         stacks=tuple(stacks),
     )
-    return Spec(model, layouts, file)
+    return Spec(model, layouts, file, root)
 
 
 def _embed(document: Document, roles: tuple[str, ...]) -> Embed:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from specc.components import attention, ffn
 from specc.components.attention import Attention, CrossAttention
-from specc.source import Diagnostic, Node, Path, span_of
+from specc.source import Diagnostic, Node, Path, find, span_of
 from specc.spec.core import Branch, Layout, Model, Spec, Stack
 from specc.spec.names import name_problem, text_problem
 from specc.spec.shape import suggestion
@@ -79,7 +79,7 @@ def choices_of(words: list[str]) -> str:
 def _branch(model: Model, stack: Stack, branch: Branch, root: Node) -> Iterator[Diagnostic]:
     config = branch.component
     if isinstance(config, (Attention, CrossAttention)):
-        for problem in attention.rules(config, model.d_model, stated=_stated(root, branch.at)):
+        for problem in attention.rules(config, model.d_model, stated=find(root, (*branch.at, "head_dim")) is not None):
             yield _at(root, problem.code, (*branch.at, *problem.path), problem.message, problem.help)
         assert config.head_dim is not None
         if config.heads * config.head_dim * model.d_model > MAX_PARAMETER:
@@ -91,19 +91,6 @@ def _branch(model: Model, stack: Stack, branch: Branch, root: Node) -> Iterator[
     if isinstance(config, CrossAttention) and (stack.role != "decoder" or len(model.stacks) < 2):
         message = "cross_attention reads an encoder's output: it stands in a decoder beside an encoder"
         yield _at(root, "E218", branch.at, message, "add an encoder, or use attention")
-
-
-def _stated(root: Node, at: Path) -> bool:
-    """Whether the component states head_dim."""
-    node = root
-    for part in (*at, "head_dim"):
-        if isinstance(node.value, dict) and part in node.value:
-            node = node.value[str(part)]
-        elif isinstance(node.value, list) and isinstance(part, int):
-            node = node.value[part]
-        else:
-            return False
-    return True
 
 
 def _layout(model: Model, layout: Layout, root: Node) -> Iterator[Diagnostic]:

@@ -1,0 +1,42 @@
+"""Prove that interpreter, generated file and layout compute the same. Imports torch."""
+
+from __future__ import annotations
+
+import sys
+
+from specc.spec.core import Layout, Spec
+from specc.verify.relations import Relation, describe, layout_relations, plain_relations, setting
+from specc.verify.run import world_size
+from specc.verify.shrink import shrink_layout, shrink_model, shrink_starts
+
+
+def verify_layout(spec: Spec, layout: Layout, ranks: int) -> int:
+    """Print one row a relation; 0 if all hold, 1 otherwise. Sizes and, where needed, the mesh are shrunk first."""
+    small = shrink_layout(layout, ranks)
+    model = shrink_model(spec.model, small)
+    if (model.stacks, small) != (spec.model.stacks, layout):
+        small = shrink_starts(small)
+    which = f", layout {layout.name}" if layout.name else ""
+    note = "" if describe(small) == describe(layout) else f", of {describe(layout)}"
+    layers = " + ".join(str(stack.layers) for stack in model.stacks)
+    print(f"{spec.model.name}{which}: {layers} layers of width {model.d_model}, fp64, dropout off")
+    print(f"{describe(small)}{note}")
+    found = setting(model, small)
+    rows = plain_relations(found, small)
+    if world_size(small) > 1:
+        rows += layout_relations(found, small)
+    return _print(rows)
+
+
+def _print(rows: list[Relation]) -> int:
+    width = max(len(row.name) for row in rows)
+    print(f"{'relation':<{width}}  difference     bound")
+    for row in rows:
+        verdict = "ok" if row.holds else f"DIFFERS at {row.where}" if row.where else "DIFFERS"
+        print(f"{row.name:<{width}}  {row.difference:10.2e}  {row.bound:8.0e}  {verdict}")
+    bad = sum(not row.holds for row in rows)
+    sys.stdout.flush()
+    return 1 if bad else 0
+
+
+__all__ = ["verify_layout"]

@@ -1,0 +1,28 @@
+"""specc verify"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from specc.cli.specs import layout_of, load_all
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--layout", "name", help="Which of several layouts; all by default.")
+@click.option("--ranks", type=click.IntRange(2, 64), default=16, show_default=True, help="Processes at most.")
+def verify(spec: Path, name: str | None, ranks: int) -> int:
+    """Prove that interpreter, generated file and layout compute the same, in small sizes on this machine."""
+    loaded = load_all((spec,))
+    if loaded.code:
+        return loaded.code
+    try:
+        from specc.verify import verify_layout
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"verify needs torch: pip install 'specc[torch]' ({error})") from error
+    only = loaded.specs[0]
+    layouts = only.layouts if name is None else (layout_of(only, name),)
+    codes = [verify_layout(only, layout, ranks) for layout in layouts]
+    return max(codes)
