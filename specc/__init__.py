@@ -21,7 +21,9 @@ class SpecError(ValueError):
     """A spec has errors; all that were found are in `diagnostics`."""
 
     def __init__(self, diagnostics: list[Diagnostic]):
-        super().__init__("\n".join(str(diagnostic) for diagnostic in diagnostics))
+        from specc.source import render
+
+        super().__init__("\n\n".join(render(diagnostic) for diagnostic in diagnostics))
         self.diagnostics = diagnostics
 
 
@@ -52,9 +54,11 @@ class Loaded:
 
 def load(path: str | Path) -> Loaded:
     """The spec in a file. Raises SpecError."""
-    from specc import spec
+    from specc.source import read
+    from specc.spec import load as load_source
 
-    found = spec.load(path)
+    source = read(path)
+    found = source if isinstance(source, list) else load_source(source)
     if isinstance(found, list):
         raise SpecError(found)
     return Loaded(found)

@@ -190,7 +190,7 @@ class _Forward:
         op = self.graph.op(ref.op)
         if op.kind == "convert" and self.graph.op(op.inputs[0].op).kept:
             op = self.graph.op(op.inputs[0].op)
-        model = self.graph.model_axes if op.types else []
+        model = self.graph.model_axes if op.types else ()
         random = [name for name in model if self._random(op) and op.types[0].at(name).kind == "S"]
         return op.kept, random
 

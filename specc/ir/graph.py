@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import networkx as nx
 
@@ -75,7 +76,7 @@ class Graph:
 
     def users(self, ref: Ref) -> tuple[Op, ...]:
         """Ops that use the value, in op order of first use."""
-        edges = self.nx.out_edges(ref.op, data="out")
+        edges = cast(Iterable[tuple[str, str, int]], self.nx.out_edges(ref.op, data="out"))
         names = dict.fromkeys(consumer for _, consumer, out in edges if out == ref.out)
         return tuple(self.op(name) for name in names)
 

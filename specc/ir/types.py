@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -35,7 +36,7 @@ class TensorType:
         names = [axis.shard_name for axis in self.axes]
         return names.index(shard_name) if shard_name in names else None
 
-    def numel(self, symbols: dict[str, int]) -> int:
+    def numel(self, symbols: Mapping[str, int]) -> int:
         """Number of elements for given sizes of the symbols."""
         return prod(axis.size if isinstance(axis.size, int) else symbols[axis.size] for axis in self.axes)
 

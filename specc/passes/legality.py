@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
-import networkx as nx
+import networkx
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, dotted
 from specc.ir.tree import tree
 from specc.ops import definition
 from specc.spec.core import Layout
+
+nx: Any = cast(Any, networkx)  # its algorithms have no types
 
 
 class IllegalGraph(Exception):

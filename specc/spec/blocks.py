@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -87,15 +87,15 @@ def written_blocks(document: Document, root: Node, found: list[Diagnostic]) -> d
 def _merged(data: Any, kind: str, values: Mapping[str, Any]) -> tuple[Any, bool]:
     """The block with values put into every component of that kind; and whether there is one."""
     if isinstance(data, list):
-        parts = [_merged(item, kind, values) for item in data]
+        parts = [_merged(item, kind, values) for item in cast(list[Any], data)]
         return [item for item, _ in parts], any(hit for _, hit in parts)
     if not isinstance(data, dict):
         return data, False
     result: dict[str, Any] = {}
     any_hit = False
-    for key, value in data.items():
+    for key, value in cast(dict[str, Any], data).items():
         if key == kind and isinstance(value, dict):
-            result[key], hit = _deep(value, values), True
+            result[key], hit = _deep(cast(dict[str, Any], value), values), True
         elif key in ("parallel", "sublayer", "branches"):
             result[key], hit = _merged(value, kind, values)
         else:
@@ -111,7 +111,7 @@ def _deep(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict) and isinstance(before, dict):
-            merged[key] = _deep(before, value)
+            merged[key] = _deep(cast(dict[str, Any], before), cast(dict[str, Any], value))
         else:
             merged[key] = value
     return merged

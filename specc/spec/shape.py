@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from specc.source import Diagnostic, Node, Path, plain, span_of
+from specc.source import Diagnostic, Node, Path, find, span_of
 
 TAGS = ("bool", "mapping", "list", "text", "number", "llama3", "linear")  # of unions; no key of the language
 
@@ -65,20 +65,14 @@ def suggestion(word: str, known: Iterable[str], what: str) -> str:
 
 def _in_document(loc: tuple[str | int, ...], root: Node, at: Path) -> Path:
     """The error's place without the union tags that pydantic puts in."""
-    value: Any = plain(root)
-    for part in at:
-        value = value[part]
-    path: list[str | int] = []
+    path: Path = ()
     for n, part in enumerate(loc):
-        listed = isinstance(value, list) and isinstance(part, int) and part < len(value)
-        if listed or (isinstance(value, dict) and part in value):
-            value = value[part]
-        elif part in TAGS and n < len(loc) - 1:
+        if find(root, (*at, *path, part)) is None and part in TAGS:
+            if n == len(loc) - 1:
+                break
             continue
-        elif part in TAGS:
-            break
-        path.append(part)
-    return tuple(path)
+        path = (*path, part)
+    return path
 
 
 def _keys(model: Any, loc: tuple[str | int, ...]) -> list[str]:
@@ -97,4 +91,5 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     """Models that an annotation speaks of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for inner in getattr(annotation, "__args__", ()) for model in _models(inner)]
+    inner: tuple[Any, ...] = getattr(cast(Any, annotation), "__args__", ())
+    return [model for part in inner for model in _models(part)]
