@@ -224,25 +224,30 @@ def test_kept_results_run_once(named):
         assert counts["_c10d_functional.all_gather"] == 3 * (2 + 1)
 
 
-def test_kept_keeps_the_last_result_only():
+def tapes(world: int) -> tuple[list[tuple[tuple[int, ...], int, bool]], float]:
+    """Kept results as (shape, bytes, is NaN), and the gradient of a block that needs what a collective reduced."""
+    tp = mesh(world)
     first, a, b = keep()[0], noise(100, 100), noise(100, 3)
     with first, kept("name"):
-        x = (a @ b).relu()
-    hollow, last = first.results
-    assert hollow.shape == (100, 3) and hollow.untyped_storage().nbytes() == 8 and hollow.isnan().all()
-    assert last.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
-
-
-def test_an_inner_result_that_backward_needs_is_loud():
+        reduce_scatter(a @ b, 0, tp)
+    facts = [(tuple(t.shape), t.untyped_storage().nbytes(), bool(t.isnan().all())) for t in first.results]
     weight = noise(4, 4).requires_grad_()
 
     def block(x: Tensor) -> Tensor:
         with kept("name"):
-            x = (x @ weight).exp().neg()  # exp needs its result
+            x = all_reduce((x @ weight).exp(), tp)  # exp needs its result
         return x @ weight
 
     checkpoint(block, noise(2, 4, seed=1), use_reentrant=False, context_fn=keep).sum().backward()
-    assert weight.grad.isnan().any()
+    return facts, weight.grad.sum().item()
+
+
+def test_kept_keeps_what_the_collective_gives_and_is_loud_otherwise():
+    for facts, gradient in run_ranks(2, tapes, 2):
+        *inner, last = facts
+        assert inner[0] == ((100, 3), 8, True) and all(nan and size == 8 for _, size, nan in inner)
+        assert last == ((50, 3), 50 * 3 * 8, False)
+        assert math.isnan(gradient)
 
 
 def test_kept_outside_a_checkpoint_only_runs():

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
+from importlib import import_module
 
 import click
 
-from specc.cli.build import build
-from specc.cli.check import check
-from specc.cli.plan import plan
-from specc.cli.verify import verify
+COMMANDS = {
+    "check": "Validate specs and every layout of them.",
+    "build": "Write the PyTorch file of each spec, and the table of its parameters.",
+    "plan": "Show every decided value and where it comes from.",
+    "verify": "Prove that interpreter, generated file and layout compute the same.",
+}
+"""Each in a module of its name, imported when it is called."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Commands by name; the short help does not import them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(import_module(f"specc.cli.{cmd_name}"), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="specc")
 @click.option("--debug", is_flag=True, help="Show the traceback of a bug.")
 @click.pass_context
@@ -22,13 +43,11 @@ def cli(context: click.Context, debug: bool) -> None:
     context.obj = debug
 
 
-for command in (check, build, plan, verify):
-    cli.add_command(command)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if "verify" not in arguments:
+        gc.disable()  # a build is over before there is anything worth collecting
     try:
         code = cli.main(arguments, prog_name="specc", standalone_mode=False)
     except click.ClickException as error:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from specc.emit.file import Files, emit_file
 from specc.lower import lower
-from specc.passes import compile_graph
-from specc.passes.dead import dead
-from specc.passes.shapes import shapes
+from specc.passes import run
 from specc.spec.core import Layout, Spec
 
 
 def emit(spec: Spec, layout: Layout) -> Files:
     """Compile the spec for that layout and write it out as text."""
-    lowered = lower(spec.model)
-    return emit_file(spec.model, layout, dead(shapes(lowered, layout), layout), compile_graph(lowered, layout))
+    graphs = dict(run(lower(spec.model), layout))
+    return emit_file(spec.model, layout, graphs["dead"], graphs["legality"])
 
 
 __all__ = ["Files", "emit"]

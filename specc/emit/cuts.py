@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from specc.emit.code import Code, ident
+from specc.emit.code import ident
 from specc.emit.names import hint
 from specc.ir.graph import Graph
 from specc.ir.op import Ref
@@ -26,7 +26,7 @@ class Borders(Protocol):
 class Cuts:
     """Distinct meta tensors as (name, source), and the tuple of names before each stage and after the last."""
 
-    values: tuple[tuple[Code, Code], ...]
+    values: tuple[tuple[str, str], ...]
     rows: tuple[str, ...]
 
 
@@ -38,7 +38,7 @@ def cuts(graph: Graph, stages: Sequence[Borders]) -> Cuts:
     for refs in borders:
         row = [_named(graph, ref, names) for ref in refs]
         rows.append(f"({', '.join(row)}{',' if len(row) == 1 else ''})")
-    return Cuts(tuple((Code(name), Code(source)) for source, name in names.items()), tuple(rows))
+    return Cuts(tuple((name, source) for source, name in names.items()), tuple(rows))
 
 
 def _named(graph: Graph, ref: Ref, names: dict[str, str]) -> str:

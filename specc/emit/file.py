@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from specc.emit.code import Code, docstring, ident, render
 from specc.emit.describe import describe
-from specc.emit.guard import guard
+from specc.emit.guard import guard, parse
 from specc.emit.model import classes
 from specc.emit.params import table, total
 from specc.emit.pasted import imports, pasted
@@ -76,8 +76,9 @@ def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Fi
     sources = (Code(source) for source in made.sources)
     parts = [part for part in (kernels, rest.leaf_classes, *sources, rest.after) if part]
     text = describe(model, layout, total(graph), fingerprints(unplaced, graph, layout))
-    view = _View(docstring(text), imports("\n\n\n".join(parts)), tuple(parts))
-    source = str(render("file.j2", view))
     name = module_name(model)
-    guard(source, name)
+    body = parse("\n\n\n".join(parts), name)
+    view = _View(docstring(text), imports(body), tuple(parts))
+    source = str(render("file.j2", view))
+    guard(parse(f'"""{view.docstring}"""\n{view.imports}', name), body, source, name)
     return Files(name, source, table(graph))

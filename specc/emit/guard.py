@@ -3,46 +3,66 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 
 MODULES = ("torch", "math", "hashlib", "threading", "functools", "contextlib", "collections")
-FORBIDDEN = ("exec", "eval", "compile", "open", "__import__", "globals", "vars", "breakpoint", "input")
-TOP = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.ClassDef, ast.FunctionDef)
+FORBIDDEN = ("exec", "eval", "compile", "open", "__import__", "globals", "vars", "breakpoint", "input", "getattr")
+TOP = (ast.Assign, ast.AnnAssign, ast.ClassDef, ast.FunctionDef)
 
 
 class Unsafe(Exception):
     """Generated text that is not what a generated file may be: a bug."""
 
 
-def guard(source: str, name: str) -> None:
-    """Raises Unsafe, naming the line, unless the text is a module of imports, constants, classes and functions."""
+def parse(source: str, name: str) -> ast.Module:
+    """The syntax tree. Raises Unsafe, with the text, where it is not Python."""
     try:
-        tree = ast.parse(source)
-        compile(tree, name, "exec", dont_inherit=True)
+        return ast.parse(source)
     except SyntaxError as error:
         raise Unsafe(f"{name}:{error.lineno}: {error.msg}\n{source}") from error
+
+
+def guard(head: ast.Module, body: ast.Module, source: str, name: str) -> None:
+    """`head` is docstring and imports, `body` all else, `source` both. Raises Unsafe, naming the line of its part."""
     if not source.isascii():
         raise Unsafe(f"{name}: not ASCII")
-    names: dict[str, int] = {}
-    for node in tree.body[1:]:
+    try:
+        compile(source, name, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        raise Unsafe(f"{name}: {error}\n{source}") from error
+    for problem in (*_head(head), *_top(body), *_names(body)):
+        raise Unsafe(f"{name}: {problem}")
+
+
+def _head(tree: ast.Module) -> Iterable[str]:
+    docstring, *lines = tree.body
+    if not (isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)):
+        yield "no docstring"
+    for node in lines:
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules = [str(node.module)]
+        else:
+            modules = [ast.unparse(node)]
+        yield from (f"import of {module}" for module in modules if module.split(".")[0] not in MODULES)
+
+
+def _top(tree: ast.Module) -> Iterable[str]:
+    """Constants, classes and functions, each name once."""
+    lines: dict[str, int] = {}
+    for node in tree.body:
         if not isinstance(node, TOP):
-            raise Unsafe(f"{name}:{node.lineno}: {type(node).__name__} at top level")
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            if node.name in names:
-                raise Unsafe(f"{name}:{node.lineno}: {node.name} is defined in line {names[node.name]} already")
-            names[node.name] = node.lineno
+            yield f"line {node.lineno}: {type(node).__name__} at top level"
+        elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            if node.name in lines:
+                yield f"line {node.lineno}: {node.name} is defined in line {lines[node.name]} already"
+            lines[node.name] = node.lineno
+
+
+def _names(tree: ast.Module) -> Iterable[str]:
     for node in ast.walk(tree):
-        _node(node, name)
-
-
-def _node(node: ast.AST, name: str) -> None:
-    if isinstance(node, ast.Import):
-        modules = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-        modules = [node.module or ""]
-    else:
-        modules = []
-    for module in modules:
-        if module.split(".")[0] not in MODULES:
-            raise Unsafe(f"{name}: import of {module}")
-    if isinstance(node, ast.Name) and node.id in FORBIDDEN:
-        raise Unsafe(f"{name}:{node.lineno}: {node.id}")
+        if isinstance(node, ast.Name) and node.id in FORBIDDEN:
+            yield f"line {node.lineno}: {node.id}"
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield f"line {node.lineno}: an import inside"

@@ -67,15 +67,17 @@ def pasted(names: Iterable[str]) -> Code:
     return Code("\n\n\n".join(_joined(table[key] for key in found)))
 
 
-def imports(text: str) -> Code:
-    """The import lines that the text needs, sorted as the linter sorts them."""
-    tree = ast.parse(text)
-    bound = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    used = {
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
-    } - bound  # locals must not have their names
+def imports(tree: ast.Module) -> Code:
+    """The import lines that a module without them needs, sorted as the linter sorts them."""
+    bound: set[str] = set()
+    used: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            used.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            bound.add(node.name)  # locals must not have the names of imports
     known = _known_imports()
-    needed = [known[name] for name in sorted(used) if name in known]
+    needed = [known[name] for name in sorted(used - bound) if name in known]
     sections = [[i for i in needed if _root(i) != "torch"], [i for i in needed if _root(i) == "torch"]]
     return Code("\n\n".join("\n".join(_lines(section)) for section in sections if section))
 

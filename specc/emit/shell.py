@@ -80,7 +80,7 @@ class _StagesView:
     lengths: Code
     arguments: bool
     make: Code
-    values: tuple[tuple[Code, Code], ...]
+    values: tuple[Code, ...]
     cuts: tuple[Code, ...]
     dp: bool
 
@@ -144,8 +144,9 @@ def _text(template: str, view: object) -> Code:
     return Code(str(render(template, view)).rstrip("\n"))
 
 
-def _lines(line: str) -> tuple[Code, ...]:
-    return tuple(Code(row) for row in wrapped(line))
+def _lines(line: str, indent: int = 0) -> tuple[Code, ...]:
+    """The line broken where it is too long at that indentation."""
+    return tuple(Code(row[indent:]) for row in wrapped(f"{' ' * indent}{line}"))
 
 
 class _Maker:
@@ -211,8 +212,8 @@ class _Maker:
             lengths=Code(self.lengths),
             arguments=arguments,
             make=Code(made if arguments else f"STAGES[index]({meshes})"),
-            values=travel.values,
-            cuts=tuple(Code(line[8:]) for line in wrapped(f"        cuts = ({', '.join(travel.rows)})")),
+            values=tuple(row for name, source in travel.values for row in _lines(f"{name} = {source}", 8)),
+            cuts=_lines(f"cuts = ({', '.join(travel.rows)})", 8),
             dp=self.dp,
         )
         return [_text("stages.j2", view)]
@@ -244,7 +245,7 @@ class _Maker:
             names=Code(", ".join(self.inputs)),
             single=len(self.inputs) == 1,
             lengths=Code(self.lengths),
-            signature=tuple(Code(line[4:]) for line in wrapped(f"    {signature}")),
+            signature=_lines(signature, 4),
             schedule=Code(SCHEDULES[self.layout.pp.schedule]),
             loss=Code(f"partial(loss{vocab})" if vocab else "loss"),
             loss_options=Code(vocab.replace("mesh[", "self.mesh[")),

@@ -10,7 +10,7 @@ from specc.emit.layout import wrapped
 from specc.emit.stored import Stored
 from specc.spec.core import Init
 
-WORDS = {"1.0": "Norms are 1", "0.0": "biases are 0"}
+WORDS = {"1.0": "Norms are 1", "0.0": "biases 0"}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
 
 import networkx as nx
 
@@ -64,7 +63,11 @@ class Graph:
 
     def op(self, id: str) -> Op:
         """Raises KeyError."""
-        return self.nx.nodes[id]["op"]
+        return self._by_id[id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Op]:
+        return {op.id: op for op in self.ops}
 
     def type(self, ref: Ref) -> TensorType:
         """Tensor type of a value, after the shapes pass."""
@@ -76,9 +79,15 @@ class Graph:
 
     def users(self, ref: Ref) -> tuple[Op, ...]:
         """Ops that use the value, in op order of first use."""
-        edges = cast(Iterable[tuple[str, str, int]], self.nx.out_edges(ref.op, data="out"))
-        names = dict.fromkeys(consumer for _, consumer, out in edges if out == ref.out)
-        return tuple(self.op(name) for name in names)
+        return self._users.get(ref, ())
+
+    @cached_property
+    def _users(self) -> dict[Ref, tuple[Op, ...]]:
+        found: dict[Ref, dict[str, Op]] = {}
+        for op in self.ops:
+            for ref in op.inputs:
+                found.setdefault(ref, {})[op.id] = op
+        return {ref: tuple(users.values()) for ref, users in found.items()}
 
     def origin(self, ref: Ref) -> Ref:
         """The value before any conversions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from specc.ir.graph import Graph, Scope, inside
 from specc.ir.op import Layer, Op, Path, Ref
@@ -43,6 +44,7 @@ class Loop:
         return self.blocks[0].path[:-1]
 
 
+@lru_cache(maxsize=2)
 def tree(graph: Graph) -> Call:
     """The root call. Its inputs are none (inputs are ops) and its output is the model's.
 

@@ -84,7 +84,10 @@ class Spmd:
 
     def at(self, mesh_axis: str) -> Place:
         """The type on one mesh axis. Raises KeyError."""
-        return dict(self.places)[mesh_axis]
+        for name, place in self.places:
+            if name == mesh_axis:
+                return place
+        raise KeyError(mesh_axis)
 
     def put(self, mesh_axis: str, place: Place) -> Spmd:
         """This type with another place on one mesh axis; a shard is added or removed as the innermost one."""

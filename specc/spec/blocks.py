@@ -17,7 +17,6 @@ from specc.spec.document import BranchDoc, Document, GeneralDoc, LikeDoc, Parall
 from specc.spec.shape import diagnostics, suggestion
 
 KINDS = ("attention", "cross_attention", "ffn")
-_LIST: TypeAdapter[list[SublayerDoc]] = TypeAdapter(list[SublayerDoc])
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,14 @@ def written_blocks(document: Document, root: Node, found: list[Diagnostic]) -> d
             overrides = {**overrides, kind: place}
         return data, origin, overrides
 
+    sublayer_list = TypeAdapter(list[SublayerDoc]) if document.blocks else None
     for name in document.blocks:
         result = resolve(name, (name,))
-        if result is None:
+        if result is None or sublayer_list is None:
             continue
         data, origin, overrides = result
         try:
-            sublayers = _LIST.validate_python(data)
+            sublayers = sublayer_list.validate_python(data)
         except ValidationError as error:
             place = next(iter(overrides.values()), origin)
             where = span_of(root, place)
