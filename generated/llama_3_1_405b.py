@@ -10,7 +10,7 @@ every layer is recomputed in backward
 
 params   b2135628a0c9
 compute  b585b4fdf9df
-layout   1cf671966784
+layout   9cf3087f3364
 """
 
 import hashlib
@@ -321,7 +321,7 @@ def draw(name: str, block: int, shape: torch.Size, seed: int) -> Tensor:
 
 @torch.no_grad()
 def init_weights(module: nn.Module, seed: int) -> None:
-    """Norms are 1, the rest is normal; every value depends only on the seed and its place in the full weight."""
+    """Norms are 1, the rest is normal; values depend on the seed and their place in the full weight alone."""
     for name, p in module.named_parameters():
         if name.endswith("norm.weight"):
             p.fill_(1.0)
@@ -360,8 +360,8 @@ class Trainer:
         scale = {"scale": self.mesh["dp"].size() / valid}
         self.schedule.step(*inputs, target=labels, losses=losses, loss_kwargs=scale, return_outputs=False)
         value = sum(losses, torch.zeros((), device=labels.device)).detach()
-        value = fc.all_reduce(value, "sum", self.mesh["pp"])
-        return fc.all_reduce(value, "avg", self.mesh["dp"])
+        value = fc.all_reduce(value, "avg", self.mesh["dp"])
+        return fc.all_reduce(value, "sum", self.mesh["pp"])
 
     def clip_gradients(self, max_norm: float) -> Tensor:
         """Scale the gradients down to that norm if theirs is larger; their norm."""

@@ -9,7 +9,7 @@ every layer is recomputed in backward but for attention.core, attention.o
 
 params   22799f4dc2a1
 compute  49cf8e1ae772
-layout   c555cc81b372
+layout   82151c85b8bb
 """
 
 import hashlib
@@ -336,7 +336,7 @@ def draw(name: str, block: int, shape: torch.Size, seed: int) -> Tensor:
 
 @torch.no_grad()
 def init_weights(module: nn.Module, seed: int) -> None:
-    """Norms are 1, the rest is normal; every value depends only on the seed and its place in the full weight."""
+    """Norms are 1, the rest is normal; values depend on the seed and their place in the full weight alone."""
     for name, p in module.named_parameters():
         if name.endswith("norm.weight"):
             p.fill_(1.0)
@@ -374,8 +374,7 @@ class Trainer:
         scale = {"scale": 1 / labels.ne(-100).sum()}
         self.schedule.step(*inputs, target=labels, losses=losses, loss_kwargs=scale, return_outputs=False)
         value = sum(losses, torch.zeros((), device=labels.device)).detach()
-        value = fc.all_reduce(value, "sum", self.mesh["pp"])
-        return value
+        return fc.all_reduce(value, "sum", self.mesh["pp"])
 
     def clip_gradients(self, max_norm: float) -> Tensor:
         """Scale the gradients down to that norm if theirs is larger; their norm."""

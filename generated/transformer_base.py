@@ -9,7 +9,7 @@ every layer is recomputed in backward
 
 params   4814e3402c4f
 compute  8099a2dc1923
-layout   a01f77e4be47
+layout   c73e52b438ab
 """
 
 import hashlib
@@ -311,7 +311,7 @@ def draw(name: str, block: int, shape: torch.Size, seed: int) -> Tensor:
 
 @torch.no_grad()
 def init_weights(module: nn.Module, seed: int) -> None:
-    """Norms are 1, biases are 0, the rest is normal; every value depends only on the seed and its place in the full weight."""
+    """Norms are 1, biases 0, the rest is normal; values depend on the seed and their place in the full weight alone."""
     for name, p in module.named_parameters():
         if name.endswith("norm.weight"):
             p.fill_(1.0)
@@ -333,7 +333,7 @@ class Trainer:
     ):
         """`batch` sequences a step on each data rank, in microbatches."""
         self.mesh, self.index = mesh, mesh.get_local_rank("pp")
-        torch.manual_seed(seed + dist.get_rank() // 2)
+        torch.manual_seed(seed + dist.get_rank() // 2)  # the ranks of tp draw the same numbers
         stage = build_stage(self.index, mesh, device, batch // MICROBATCHES, source, target, seed)
         self.module = stage.submod
         self.schedule = Schedule1F1B(stage, MICROBATCHES, partial(loss, vocab=37000, tp=mesh["tp"]), scale_grads=False)
@@ -362,8 +362,7 @@ class Trainer:
         for name, group in self.tied.items():
             dist.all_reduce(self.module.get_parameter(name).grad.to_local(), group=group)
         value = sum(losses, torch.zeros((), device=labels.device)).detach()
-        value = fc.all_reduce(value, "sum", self.mesh["pp"])
-        return value
+        return fc.all_reduce(value, "sum", self.mesh["pp"])
 
     def clip_gradients(self, max_norm: float) -> Tensor:
         """Scale the gradients down to that norm if theirs is larger; their norm."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
+from specc.emit.params import stages_of
 from specc.ir.graph import Graph, inside
-from specc.ir.op import Layer, Op
+from specc.ir.op import Layer, Op, Path
 from specc.ir.types import Place
 from specc.ops import definition
 
@@ -25,51 +26,50 @@ class StageCost:
     flops: int
 
 
-def stage_number(op: Op) -> int:
-    """The pipeline stage an op stands in."""
-    first = str(op.scope[0]) if op.scope else ""
-    return int(first.removeprefix("stage")) if first.startswith("stage") else 0
-
-
-def layers_of(graph: Graph, op: Op) -> int:
-    """How often an op runs in a forward pass."""
+def runs_of(graph: Graph, op: Op, stage: int) -> int:
+    """How often a stage runs an op in a forward pass."""
     for n, part in enumerate(op.scope):
         if isinstance(part, Layer):
             outer = op.scope[:n]
-            repeat = next(
-                r
-                for r in graph.ops
-                if r.kind == "repeat" and (*r.scope, r.text("path")) == outer and r.number("run") == part.run
-            )
-            start, n_layers, period = repeat.number("start"), repeat.number("n"), repeat.number("period")
-            return len(range(start + (part.offset - start) % period, start + n_layers, period))
+            repeats = (r for r in graph.ops if r.kind == "repeat" and (*r.scope, r.text("path")) == outer)
+            repeat = next(r for r in repeats if r.number("run") == part.run)
+            start, layers = span(repeat, stage)
+            period = repeat.number("period")
+            return len(range(start + (part.offset - start) % period, start + layers, period))
     return 1
 
 
-def flops(graph: Graph, ops: Iterable[Op], tokens: int) -> int:
-    """Of a forward pass over one sequence of that many tokens."""
-    symbols = {axis.size: tokens for op in graph.ops for t in op.outs for axis in t.axes if isinstance(axis.size, str)}
-    symbols["batch"] = 1
-    total = 0
-    for op in ops:
-        ins = tuple(graph.type(ref) for ref in op.inputs)
-        total += definition(op.kind).flops(op, ins, symbols) * layers_of(graph, op)
-    return total
+def span(repeat: Op, stage: int) -> tuple[int, int]:
+    """First layer and number of layers that a stage runs of a repeat."""
+    spans = dict(repeat.attrs).get("spans")
+    for entry in spans if isinstance(spans, tuple) else ():
+        if isinstance(entry, tuple) and entry[0] == stage and isinstance(entry[1], int) and isinstance(entry[2], int):
+            return entry[1], entry[2]
+    return repeat.number("start"), repeat.number("n")
 
 
 def stage_costs(graph: Graph, stages: int, tokens: int) -> list[StageCost]:
-    """One entry a stage."""
+    """One entry a stage; flops are those of a forward pass over one sequence of that many tokens."""
+    symbols = {axis.size: tokens for op in graph.ops for t in op.outs for axis in t.axes if isinstance(axis.size, str)}
+    symbols["batch"] = 1
+    model = [op for op in graph.ops if op.scope[:1] != ("loss",) and op.kind != "cut"]
     found: list[StageCost] = []
     for stage in range(stages):
-        ops = [op for op in graph.ops if op.scope[:1] != ("loss",) and op.kind != "cut" and stage_number(op) == stage]
-        repeats = [op for op in ops if op.kind == "repeat"]
-        layers = tuple((op.text("path"), op.number("start"), op.number("start") + op.number("n") - 1) for op in repeats)
-        held: dict[tuple[object, ...], int] = {}
+        ops = [op for op in model if stage in stages_of(op, graph)]
+        layers: list[tuple[str, int, int]] = []
         for op in ops:
+            if op.kind == "repeat":
+                start, n = span(op, stage)
+                layers.append((op.text("path"), start, start + n - 1))
+        held: dict[Path, int] = {}
+        flops = 0
+        for op in ops:
+            runs = runs_of(graph, op, stage)
             for param in op.params:
-                size = prod(axis.size for axis in param.axes if isinstance(axis.size, int))
-                held[param.path] = size * layers_of(graph, op)
-        found.append(StageCost(layers, sum(held.values()), flops(graph, ops, tokens)))
+                held[param.path] = prod(axis.size for axis in param.axes if isinstance(axis.size, int)) * runs
+            ins = tuple(graph.type(ref) for ref in op.inputs)
+            flops += definition(op.kind).flops(op, ins, symbols) * runs
+        found.append(StageCost(tuple(layers), sum(held.values()), flops))
     return found
 
 

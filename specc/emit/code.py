@@ -85,3 +85,8 @@ def environment() -> Environment:
 def render(template: str, view: object) -> Code:
     """The template with `view` as its only variable."""
     return Code(environment().get_template(template).render(view=view))
+
+
+def part(template: str, view: object) -> Code:
+    """The same without the line end after it."""
+    return Code(render(template, view).rstrip("\n"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specc.emit.body import Body, body
 from specc.emit.classes import Class, group, make_class, name_groups
@@ -66,7 +66,24 @@ def _roots(graph: Graph, root: Call, model_name: str) -> list[tuple[Call, tuple[
     for n, call in enumerate(stages):
         taken = tuple(Ref(cuts[n - 1].id, out) for out in range(len(cuts[n - 1].outs))) if n else inputs
         given = cuts[n].inputs if n < len(cuts) else (graph.output,)
-        found.append((call, taken, given))
+        found += [(stage, taken, given) for stage in _unmerged(call)]
+    return found
+
+
+def _unmerged(call: Call) -> list[Call]:
+    """The stages that a scope stands for: one, or several equal up to their layers."""
+    loops = [item for item in call.items if isinstance(item, Loop)]
+    spans = dict(loops[0].repeat.attrs).get("spans")
+    if not isinstance(spans, tuple):
+        return [call]
+    found: list[Call] = []
+    for span in spans:
+        assert isinstance(span, tuple)
+        stage, start, n = span
+        loop = replace(loops[0], repeat=loops[0].repeat.having(start=start, n=n))
+        items = tuple(loop if isinstance(item, Loop) else item for item in call.items)
+        names = (call.scope.names[0], f"Stage{stage}")
+        found.append(replace(call, scope=replace(call.scope, path=(f"stage{stage}",), names=names), items=items))
     return found
 
 

@@ -41,19 +41,28 @@ def rows(graph: Graph) -> tuple[Row, ...]:
     found: dict[Path, _Found] = {}
     repeats = [op for op in graph.ops if op.kind == "repeat"]
     for op in graph.ops:
-        stage = _stage(op)
+        if not op.params:
+            continue
+        stages = stages_of(op, graph)
         for n, param in enumerate(op.params):
             stored = op.uses[n].stored if op.uses else Spmd()
             entry = found.setdefault(param.path, _Found(param, stored, [], []))
-            if stage not in entry.stages:
-                entry.stages.append(stage)
+            if stages[0] not in entry.stages:
+                entry.stages += stages
                 entry.layers += _layers(op, param, repeats)
     return tuple(_row(entry) for entry in found.values())
 
 
-def _stage(op: Op) -> int:
+def stages_of(op: Op, graph: Graph) -> tuple[int, ...]:
+    """Numbers of the pipeline stages that run an op."""
     first = str(op.scope[0]) if op.scope else ""
-    return int(first.removeprefix("stage")) if first.startswith("stage") else 0
+    if not first.startswith("stage"):
+        return (0,)
+    repeats = (other for other in graph.ops if other.kind == "repeat" and other.scope == op.scope[:1])
+    spans = next((attrs["spans"] for repeat in repeats if "spans" in (attrs := dict(repeat.attrs))), None)
+    if not isinstance(spans, tuple):
+        return (int(first.removeprefix("stage")),)
+    return tuple(span[0] for span in spans if isinstance(span, tuple) and isinstance(span[0], int))
 
 
 def _layers(op: Op, param: Param, repeats: list[Op]) -> list[range]:

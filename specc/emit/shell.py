@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from specc.emit.code import Code, ident, render
+from specc.emit.code import Code, ident, part
 from specc.emit.cuts import Cuts, cuts
 from specc.emit.layout import wrapped
-from specc.emit.leaf import Leaf, classes, options
+from specc.emit.leaf import classes
+from specc.emit.leaf_class import leaf_class
 from specc.emit.stored import stored
 from specc.emit.weights import init_weights
 from specc.ir.graph import Graph
@@ -41,19 +42,6 @@ class Shell:
     kernels: tuple[str, ...]
     leaf_classes: Code
     after: Code
-
-
-@dataclass(frozen=True)
-class _LeafView:
-    bias: bool
-    bias_option: bool
-    partial: bool
-    uneven: bool
-    options: Code
-    tp: Code
-    make: Code
-    weight: Code
-    bias_value: Code
 
 
 @dataclass(frozen=True)
@@ -111,37 +99,11 @@ class _TrainerView:
 
 def shell(graph: Graph, layout: Layout, model: Model, stages: tuple[StageClass, ...]) -> Shell:
     """`stages` in order; one, the whole model, for a layout without pipeline."""
-    leaf_classes = [_leaf(name, leaves, bool(graph.model_axes)) for name, leaves in classes(graph).items()]
+    leaf_classes = [leaf_class(name, leaves, bool(graph.model_axes)) for name, leaves in classes(graph).items()]
     made = _Maker(graph, layout, model, stages)
     parts = [made.mesh(), *(made.stages() if made.pp else made.model()), *made.parallelize(), made.weights()]
     after = [*parts, *made.trainer()]
     return Shell(made.kernels(), Code("\n\n\n").join(leaf_classes), Code("\n\n\n").join(part for part in after if part))
-
-
-def _leaf(name: str, leaves: tuple[Leaf, ...], tp: bool) -> Code:
-    chosen = options(leaves)
-    placement = "Shard(0)" if name == "Bias" else "Replicate()"
-    partial = "partial_grads" in chosen
-    read = "self.{}"
-    if tp:
-        read = "partial_grad(self.{})" if leaves[0].partial_grads else "self.{}.to_local()"
-        read = "self.{}.to_local(grad_placements=self.grads)" if partial else read
-    view = _LeafView(
-        bias=any(leaf.bias for leaf in leaves),
-        bias_option="bias" in chosen,
-        partial=partial,
-        uneven=any(leaf.uneven for leaf in leaves),
-        options=Code("".join(f", {option}: bool = False" for option in chosen)),
-        tp=Code(", tp: DeviceMesh" if tp else ""),
-        make=Code(f"parameter((dim,), {placement}, tp)" if tp else "nn.Parameter(torch.empty(dim))"),
-        weight=Code(read.format("weight")),
-        bias_value=Code(read.format("bias")),
-    )
-    return _text(f"leaves/{name}.j2", view)
-
-
-def _text(template: str, view: object) -> Code:
-    return Code(str(render(template, view)).rstrip("\n"))
 
 
 def _lines(line: str, indent: int = 0) -> tuple[Code, ...]:
@@ -182,7 +144,7 @@ class _Maker:
         sizes = [text[axis] for axis in self.axes]
         names = [f'"{axis}"' for axis in self.axes]
         comma = "," if len(names) == 1 else ""
-        return _text(
+        return part(
             "mesh.j2",
             _MeshView(
                 Code(", ".join(self.axes)), Code(f"({', '.join(sizes)}{comma})"), Code(f"({', '.join(names)}{comma})")
@@ -192,7 +154,7 @@ class _Maker:
     def model(self) -> list[Code]:
         only = self.all[0]
         make = f"{only.name}({', '.join((*only.arguments, *map(_of_mesh, only.meshes)))})"
-        return [_text("model.j2", _ModelView(ident(only.name), Code(make), bool(self.axes), self.dp))]
+        return [part("model.j2", _ModelView(ident(only.name), Code(make), bool(self.axes), self.dp))]
 
     def stages(self) -> list[Code]:
         arguments = any(stage.arguments for stage in self.all)
@@ -216,23 +178,22 @@ class _Maker:
             cuts=_lines(f"cuts = ({', '.join(travel.rows)})", 8),
             dp=self.dp,
         )
-        return [_text("stages.j2", view)]
+        return [part("stages.j2", view)]
 
     def parallelize(self) -> list[Code]:
         if not self.dp:
             return []
         stacks: dict[tuple[str, ...], None] = {}
-        for n in range(len(self.all)):
-            prefix = (f"stage{n}",) if self.pp else ()
+        for prefix in dict.fromkeys(op.scope for op in self.graph.ops if op.kind == "repeat"):
             loops = [op.text("path") for op in self.graph.ops if op.kind == "repeat" and op.scope == prefix]
             stacks[tuple(dict.fromkeys(loops))] = None
         same = next(iter(stacks)) if len(stacks) == 1 else ()
         stack = same[0] if len(same) == 1 else ""
         options = ", reshard_after_forward=False" if self.pp else ""
-        return [_text("parallelize.j2", _ParallelView(self.pp, Code(stack), Code(options)))]
+        return [part("parallelize.j2", _ParallelView(self.pp, Code(stack), Code(options)))]
 
     def weights(self) -> Code:
-        return Code(str(init_weights(self.params, self.spec.init, self.tp or self.dp)).rstrip("\n"))
+        return init_weights(self.params, self.spec.init, self.tp or self.dp)
 
     def trainer(self) -> list[Code]:
         if not self.axes:
@@ -255,7 +216,7 @@ class _Maker:
             full=Code(".full_tensor()" if self.tp or self.dp else ""),
             random=Code(self._seed()),
         )
-        return [_text("trainer_pp.j2" if self.pp else "trainer.j2", view)]
+        return [part("trainer_pp.j2" if self.pp else "trainer.j2", view)]
 
     def _ints(self) -> str:
         return ", ".join(f"{length}: int" for length in self.lengths.split(", "))
@@ -264,7 +225,9 @@ class _Maker:
         """Random numbers are in step on the ranks of tp, which are neighbours, and differ elsewhere."""
         if not any(definition(op.kind).random(op) for op in self.graph.ops):
             return ""
-        return f"seed + dist.get_rank() // {self.layout.tp}" if self.tp else "seed + dist.get_rank()"
+        if not self.tp:
+            return "torch.manual_seed(seed + dist.get_rank())"
+        return f"torch.manual_seed(seed + dist.get_rank() // {self.layout.tp})  # the ranks of tp draw the same numbers"
 
     def _split_vocab(self) -> bool:
         return any(lowering == "vocab_parallel" for _, lowering in self.graph.op(self.graph.loss.op).lowering)

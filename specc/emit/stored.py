@@ -2,75 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from specc.ir.graph import Graph
-from specc.ir.op import Layer, Op, Param, Path, Use, dotted
+from specc.ir.op import Layer, Op, Param, Path, dotted
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A parameter: its global name, and the stages that hold it (0 for a model that is not cut)."""
+    """A parameter by its global name; of a repeat its first layer stands for all, and `layers` has their numbers.
+
+    `stages` are those that hold it (0 for a model that is not cut); layers are on one each.
+    """
 
     name: str
     param: Param
-    use: Use | None
     stages: tuple[int, ...]
+    layers: range | None
+
+    def names(self) -> Iterator[str]:
+        """The global names of all layers."""
+        if self.layers is None:
+            yield self.name
+        else:
+            yield from (dotted(self.param.path, layer) for layer in self.layers)
 
 
 def stored(graph: Graph) -> tuple[Stored, ...]:
-    """Every parameter once, in the order of first use, those of a layer together."""
-    found: dict[str, Stored] = {}
+    """Every parameter once, in the order of first use."""
+    found: dict[tuple[Path, int], Stored] = {}
     runs = {(op.scope, op.text("path"), op.number("run")): op for op in graph.ops if op.kind == "repeat"}
-    for layer, op in _in_layers(graph, runs):
-        for n, param in enumerate(op.params):
-            name = dotted(param.path, layer)
-            use = op.uses[n] if op.uses else None
-            known = found.setdefault(name, Stored(name, param, use, ()))
-            stages = tuple(dict.fromkeys((*known.stages, stage_of(op.scope))))
-            found[name] = Stored(name, known.param, known.use, stages)
+    for op in graph.ops:
+        for param in op.params:
+            layers = _layers(op, runs) if any(isinstance(part, Layer) for part in param.path) else None
+            stage = stage_of(op.scope)
+            key = (param.path, -1 if layers is None else stage)
+            name = dotted(param.path, None if layers is None else layers.start)
+            known = found.setdefault(key, Stored(name, param, (), layers))
+            stages = tuple(dict.fromkeys((*known.stages, stage)))
+            found[key] = Stored(known.name, param, stages, layers)
     return tuple(found.values())
 
 
 def stage_of(scope: Path) -> int:
-    """Number of the stage that a scope stands in."""
+    """Number of the stage, the first of several equal ones, that a scope stands in."""
     first = scope[0] if scope else ""
     return int(first[5:]) if isinstance(first, str) and first[:5] == "stage" and first[5:].isdigit() else 0
 
 
-def _in_layers(graph: Graph, runs: dict[tuple[Path, str, int], Op]) -> list[tuple[int | None, Op]]:
-    """Every op with the number of each layer it runs in, layer by layer."""
-    found: list[tuple[int | None, Op]] = []
-    body: list[Op] = []
-    for op in graph.ops:
-        if op.kind == "end":
-            found += [(layer, inner) for layer in _layers(body, runs) for inner in body if _runs(inner, layer, runs)]
-            body = []
-        elif _layer(op) is None:
-            found.append((None, op))
-        else:
-            body.append(op)
-    return found
-
-
-def _layer(op: Op) -> tuple[int, Layer] | None:
-    return next(((n, part) for n, part in enumerate(op.scope) if isinstance(part, Layer)), None)
-
-
-def _repeat(op: Op, runs: dict[tuple[Path, str, int], Op]) -> tuple[Layer, Op]:
-    place = _layer(op)
-    assert place is not None
-    n, layer = place
-    return layer, runs[op.scope[: n - 1], str(op.scope[n - 1]), layer.run]
-
-
-def _layers(body: list[Op], runs: dict[tuple[Path, str, int], Op]) -> range:
-    if not body:
-        return range(0)
-    _, repeat = _repeat(body[0], runs)
-    return range(repeat.number("start"), repeat.number("start") + repeat.number("n"))
-
-
-def _runs(op: Op, layer: int, runs: dict[tuple[Path, str, int], Op]) -> bool:
-    place, repeat = _repeat(op, runs)
-    return layer % repeat.number("period") == place.offset
+def _layers(op: Op, runs: dict[tuple[Path, str, int], Op]) -> range:
+    at, layer = next((n, part) for n, part in enumerate(op.scope) if isinstance(part, Layer))
+    repeat = runs[op.scope[: at - 1], str(op.scope[at - 1]), layer.run]
+    start, n, period = repeat.number("start"), repeat.number("n"), repeat.number("period")
+    return range(start + (layer.offset - start) % period, start + n, period)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from specc.emit.code import Code, lit, render
+from specc.emit.code import Code, lit, part
 from specc.emit.layout import wrapped
 from specc.emit.stored import Stored
 from specc.spec.core import Init
@@ -26,7 +26,13 @@ class _View:
 
 def init_weights(params: tuple[Stored, ...], init: Init, placed: bool) -> Code:
     """`draw` and `init_weights`. `placed`: parameters are DTensors, of which a rank draws its own part."""
-    values = {param.name: _value(param, init) for param in params}
+    code = _init_weights({param.name: _value(param, init) for param in params}, placed)
+    if "name in" in code or "name ==" in code:  # ends of names do not tell: every layer counts
+        code = _init_weights({name: _value(param, init) for param in params for name in param.names()}, placed)
+    return code
+
+
+def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
     filled = {name: value for name, (kind, value) in values.items() if kind == "fill"}
     drawn = {name: value for name, (kind, value) in values.items() if kind == "normal"}
     lines: list[Code] = []
@@ -40,7 +46,7 @@ def init_weights(params: tuple[Stored, ...], init: Init, placed: bool) -> Code:
     words = [WORDS[value] for value in WORDS if value in filled.values()]
     doc = f"{', '.join(words)}, the rest is normal" if words else "Weights are normal"
     doc = doc[0].upper() + doc[1:]
-    return render("weights.j2", _View(tuple(_std(drawn)), tuple(lines), Code(doc), 12 if lines else 8, placed))
+    return part("weights.j2", _View(tuple(_std(drawn)), tuple(lines), Code(doc), 12 if lines else 8, placed))
 
 
 def _std(drawn: dict[str, str]) -> list[Code]:

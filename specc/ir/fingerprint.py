@@ -25,9 +25,7 @@ def fingerprints(unplaced: Graph, graph: Graph, layout: Layout) -> tuple[tuple[s
     compute = [_op(op) for op in unplaced.ops]
     plan = asdict(layout)
     del plan["at"], plan["name"]
-    placed = [
-        [op.id, [str(t) for t in op.types], [f"{u.stored}/{u.used}" for u in op.uses], op.kept] for op in graph.ops
-    ]
+    placed = [_placed(op) for op in graph.ops]
     return (
         ("params", _digest([sorted(params.items()), repeats])),
         ("compute", _digest(compute)),
@@ -47,6 +45,11 @@ def _shape(param: Param) -> list[Json]:
 def _op(op: Op) -> list[Json]:
     params = [[dotted(p.path), _shape(p), str(p.init)] for p in op.params]
     return [op.id, op.kind, [str(ref) for ref in op.inputs], params, _attrs(op), dotted(op.scope)]
+
+
+def _placed(op: Op) -> list[Json]:
+    uses = [f"{use.stored}/{use.used}" for use in op.uses]
+    return [op.id, [str(type) for type in op.types], uses, op.kept, _attrs(op) if op.kind == "repeat" else []]
 
 
 def _attrs(op: Op) -> list[Json]:

@@ -2,7 +2,9 @@
 
 A stage is one more scope; between two stages stands the op `cut`, which carries every value alive there. Values that
 depend on shapes only are computed again in each stage. Layers are the units: what stands before a repeat goes with its
-first layer, what follows the last repeat with the last layer.
+first layer, what follows the last repeat with the last layer. Consecutive stages that run the same blocks and nothing
+else are held once, as layers are: the repeat of that scope covers the layers of all, and its `spans` lists for each
+stage its number, first layer and number of layers.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ class _Repeat:
 
 @dataclass(frozen=True)
 class _Part:
-    """What a stage runs of a repeat."""
+    """What a stage, or several equal ones, run of a repeat; `spans` then has (stage, first layer, layers) of each."""
 
     of: _Repeat
     layers: range
+    spans: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def first(self) -> bool:
@@ -59,7 +62,7 @@ def stages(graph: Graph, layout: Layout) -> Graph:
     starts = (
         _named(repeats, layout.pp.starts) if layout.pp.starts else balanced(_costs(repeats, graph), layout.pp.stages)
     )
-    plan = _plan(repeats, [0, *starts])
+    plan = _merged(_plan(repeats, [0, *starts]))
     # a stage may run a part of a pattern only, and then needs not all tables of it
     return dead(_Cutter(graph).cut(plan), layout)
 
@@ -130,6 +133,31 @@ def _plan(repeats: list[_Repeat], starts: list[int]) -> list[list[_Part]]:
     return plan
 
 
+def _merged(plan: list[list[_Part]]) -> dict[int, list[_Part]]:
+    """Parts by the number of the first stage that runs them; equal neighbours are one."""
+    merged: dict[int, list[_Part]] = {}
+    previous = 0
+    for stage, parts in enumerate(plan):
+        if stage and _alike(merged[previous], parts):
+            before, part = merged[previous][0], parts[0]
+            own = (stage, part.layers.start, len(part.layers))
+            spans = (before.spans or ((previous, before.layers.start, len(before.layers)),)) + (own,)
+            merged[previous] = [replace(before, layers=range(before.layers.start, part.layers.stop), spans=spans)]
+        else:
+            merged[stage] = parts
+            previous = stage
+    return merged
+
+
+def _alike(before: list[_Part], parts: list[_Part]) -> bool:
+    """Whether both run nothing but the same blocks of one repeat."""
+    if len(before) != 1 or len(parts) != 1 or before[0].of is not parts[0].of:
+        return False
+    period = parts[0].of.repeat.number("period")
+    inner = not (before[0].first or parts[0].last)
+    return inner and all(len(part.layers) >= period for part in (before[0], parts[0]))
+
+
 @dataclass
 class _Cutter:
     graph: Graph
@@ -137,12 +165,12 @@ class _Cutter:
     scopes: list[Scope] = field(default_factory=list[Scope])
     env: dict[Ref, Ref] = field(default_factory=dict[Ref, Ref])  # values of the whole graph as this stage knows them
 
-    def cut(self, plan: list[list[_Part]]) -> Graph:
-        needs = [self._needs(parts) for parts in plan]
-        for stage, parts in enumerate(plan):
+    def cut(self, plan: dict[int, list[_Part]]) -> Graph:
+        needs = {stage: self._needs(parts) for stage, parts in plan.items()}
+        for stage, parts in plan.items():
             if stage:
-                self._cut_op(stage, [ref for later in needs[stage:] for ref in later])
-            self._stage(stage, len(plan), parts)
+                self._cut_op(stage, [ref for later in plan if later >= stage for ref in needs[later]])
+            self._stage(stage, max(plan), parts)
         for op in self.graph.ops:
             if op.scope[:1] == ("loss",):
                 self.ops.append(replace(op, inputs=tuple(self.env.get(ref, ref) for ref in op.inputs)))
@@ -200,9 +228,9 @@ class _Cutter:
         self.ops.append(Op(id, "cut", inputs, scope=(), hint="cut", outs=outs))
         self.env = {ref: Ref(id, n) for n, ref in enumerate(alive)}
 
-    def _stage(self, stage: int, count: int, parts: list[_Part]) -> None:
+    def _stage(self, stage: int, last: int, parts: list[_Part]) -> None:
         prefix = f"stage{stage}"
-        names = ("First",) if stage == 0 else ("Last",) if stage == count - 1 else ("Middle",)
+        names = ("First",) if stage == 0 else ("Last",) if stage == last else ("Middle",)
         self.scopes.append(Scope((prefix,), tuple(self.env.values()), (*names, f"Stage{stage}")))
         for part in parts:
             if part.first:
@@ -222,7 +250,8 @@ class _Cutter:
         start = repeat.inputs if part.first else (end.ref,)
         inputs = tuple(self.env[ref] for ref in start)
         new = replace(repeat, id=f"{prefix}.{repeat.id}", inputs=inputs, scope=(prefix,))
-        self.ops.append(new.having(start=part.layers.start, n=len(part.layers)))
+        new = new.having(start=part.layers.start, n=len(part.layers))
+        self.ops.append(new.having(spans=part.spans) if part.spans else new)
         current = new.ref
         for layer in dict.fromkeys(_layer(op.scope) for op in part.of.body):
             assert layer is not None

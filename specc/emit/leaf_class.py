@@ -1,0 +1,44 @@
+"""The source of a leaf class, with the options that the file uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specc.emit.code import Code, part
+from specc.emit.leaf import Leaf, options
+
+
+@dataclass(frozen=True)
+class _View:
+    bias: bool
+    bias_option: bool
+    partial: bool
+    uneven: bool
+    options: Code
+    tp: Code
+    make: Code
+    weight: Code
+    bias_value: Code
+
+
+def leaf_class(name: str, leaves: tuple[Leaf, ...], tp: bool) -> Code:
+    """The class of that name, which serves all of `leaves`; `tp`: its parameters are placed on a mesh."""
+    chosen = options(leaves)
+    placement = "Shard(0)" if name == "Bias" else "Replicate()"
+    partial = "partial_grads" in chosen
+    read = "self.{}"
+    if tp:
+        read = "partial_grad(self.{})" if leaves[0].partial_grads else "self.{}.to_local()"
+        read = "self.{}.to_local(grad_placements=self.grads)" if partial else read
+    view = _View(
+        bias=any(leaf.bias for leaf in leaves),
+        bias_option="bias" in chosen,
+        partial=partial,
+        uneven=any(leaf.uneven for leaf in leaves),
+        options=Code("".join(f", {option}: bool = False" for option in chosen)),
+        tp=Code(", tp: DeviceMesh" if tp else ""),
+        make=Code(f"parameter((dim,), {placement}, tp)" if tp else "nn.Parameter(torch.empty(dim))"),
+        weight=Code(read.format("weight")),
+        bias_value=Code(read.format("bias")),
+    )
+    return part(f"leaves/{name}.j2", view)
