@@ -276,7 +276,6 @@ class Middle(nn.Module):
     def __init__(self, layers: range, tp: DeviceMesh):
         super().__init__()
         self.tp = tp
-        self.layers = layers
         self.layers = nn.ModuleDict({str(i): Block(tp) for i in layers})
 
     def forward(self, x: Tensor) -> Tensor:

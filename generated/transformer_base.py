@@ -250,13 +250,14 @@ class First(nn.Module):
         x = F.dropout(x + positions, 0.1, self.training)
         for layer in self.encoder.values():
             x = checkpoint(layer, x, mask, use_reentrant=False)
-        x2 = all_reduce(self.embedding(target) * 512**0.5, self.tp)  # [batch, target, d_model]
-        positions = sinusoid(torch.arange(target.size(1), device=target.device), 512).to(x2.dtype)  # [target, d_model]
-        x2 = F.dropout(x2 + positions, 0.1, self.training)
-        memory = copy_to_shards(x, self.tp)
+        memory = x
+        x = all_reduce(self.embedding(target) * 512**0.5, self.tp)  # [batch, target, d_model]
+        positions = sinusoid(torch.arange(target.size(1), device=target.device), 512).to(x.dtype)  # [target, d_model]
+        x = F.dropout(x + positions, 0.1, self.training)
+        memory2 = copy_to_shards(memory, self.tp)
         for layer in self.decoder.values():
-            x2 = checkpoint(layer, x2, memory, mask, use_reentrant=False)
-        return x2, x, mask
+            x = checkpoint(layer, x, memory2, mask, use_reentrant=False)
+        return x, memory, mask
 
 
 class Last(nn.Module):

@@ -207,7 +207,7 @@ class _Forward:
         lines = [*before, *loop_lines(loop, len(runs) > 1, carry, arguments, self.holes.mark)]
         self.naming.give(loop.end.ref, carry)
         wanted = self.graph.op(loop.end.id).hint
-        if wanted not in (carry, "x") and loop.end.ref not in self.results and not self.naming.taken(wanted, n):
+        if wanted not in (carry, "x") and not self.naming.taken(wanted, n):
             lines.append(f"{wanted} = {carry}")
             self.naming.holders.pop(carry)
             self.naming.give(loop.end.ref, wanted)

@@ -52,7 +52,8 @@ def make_class(name: str, bodies: list[Body], axes: list[str], doc: str = "") ->
     text = "\n".join(init + forward)
     meshes = [axis for axis in axes if re.search(rf"\b{axis}\b", text)]
     stored = [axis for axis in meshes if re.search(rf"\bself\.{axis}\b", "\n".join(forward))]
-    stored += [arg for arg in dict.fromkeys(arguments.values()) if re.search(rf"\bself\.{arg}\b", "\n".join(forward))]
+    read = {int(n) for line in first.forward for n in re.findall(f"{OPEN}(\\d+){CLOSE}", line)}
+    stored += dict.fromkeys(arg for n, arg in arguments.items() if n in read)
     typed = {arg: _annotation([hole.value for hole in columns[n]]) for n, arg in arguments.items()}
     parameters = [f"{arg}: {kind}" for arg, kind in typed.items()] + [f"{axis}: DeviceMesh" for axis in meshes]
     body = ["super().__init__()", *(f"self.{item} = {item}" for item in stored), *init]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 from specc.emit.code import Code, ident, part
@@ -231,6 +232,15 @@ class _Maker:
 
     def _split_vocab(self) -> bool:
         return any(lowering == "vocab_parallel" for _, lowering in self.graph.op(self.graph.loss.op).lowering)
+
+
+def _repeated(rows: tuple[str, ...]) -> list[str]:
+    """Three or more equal neighbours as a product: `*[(hidden,)] * 15`."""
+    found: list[str] = []
+    for row, group in groupby(rows):
+        count = len(list(group))
+        found += [f"*[{row}] * {count}"] if count > 2 else [row] * count
+    return found
 
 
 def _of_mesh(axis: str) -> str:
