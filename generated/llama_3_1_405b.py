@@ -278,25 +278,7 @@ def build_stage(index: int, mesh: DeviceMesh, device: torch.device, batch: int, 
         tokens = torch.empty(batch, seq, dtype=torch.int64)
         hidden = torch.empty(batch, seq // 8, 16384, requires_grad=True)  # [batch, seq/tp, d_model]
         logits = torch.empty(batch, seq, 16032, requires_grad=True)  # [batch, seq, vocab/tp]
-        cuts = (
-            (tokens,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (hidden,),
-            (logits,),
-        )
+        cuts = ((tokens,), *[(hidden,)] * 15, (logits,))
     parallelize(module, mesh["dp"])
     module.to_empty(device=device)
     init_weights(module, seed)

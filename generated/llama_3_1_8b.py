@@ -319,7 +319,7 @@ def build_stage(index: int, mesh: DeviceMesh, device: torch.device, batch: int, 
         tokens = torch.empty(batch, seq, dtype=torch.int64)
         hidden = torch.empty(batch, seq // 8, 4096, requires_grad=True)  # [batch, seq/tp, d_model]
         logits = torch.empty(batch, seq, 16032, requires_grad=True)  # [batch, seq, vocab/tp]
-        cuts = ((tokens,), (hidden,), (hidden,), (hidden,), (logits,))
+        cuts = ((tokens,), *[(hidden,)] * 3, (logits,))
     module.to_empty(device=device)
     init_weights(module, seed)
     return PipelineStage(module, index, len(STAGES), device, cuts[index], cuts[index + 1], group=mesh.get_group("pp"))

@@ -176,7 +176,7 @@ class _Maker:
             arguments=arguments,
             make=Code(made if arguments else f"STAGES[index]({meshes})"),
             values=tuple(row for name, source in travel.values for row in _lines(f"{name} = {source}", 8)),
-            cuts=_lines(f"cuts = ({', '.join(travel.rows)})", 8),
+            cuts=_lines(f"cuts = ({', '.join(_repeated(travel.rows))})", 8),
             dp=self.dp,
         )
         return [part("stages.j2", view)]
