@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from specc.emit import Files, emit
 from specc.emit.code import Code, docstring, environment, finalize, ident, lit
 from specc.emit.pasted import imports, pasted
-from specc.emit.stored import Stored, stored
+from specc.emit.stored import stored
 from specc.emit.weights import init_weights
 from specc.lower import lower
 from specc.passes import compile_graph
@@ -195,7 +195,7 @@ def test_every_weight_meets_its_own_rule():
     """The text is run for odd names and values; where no end of a name decides, names are listed."""
     graph = compile_graph(lower(MODELS["patterned"]), Layout())
     odd = [
-        Stored(p.name, replace(p.param, init=replace(p.param.init, kind="normal", std=0.1 + n % 3)), None, (0,))
+        replace(p, param=replace(p.param, init=replace(p.param.init, kind="normal", std=0.1 + n % 3)))
         for n, p in enumerate(stored(graph))
     ]
     text = str(init_weights(tuple(odd), Init("normal", 0.02, 0.02, False), False))
@@ -207,7 +207,8 @@ def test_every_weight_meets_its_own_rule():
     )
     draw = scope["draw"]
     assert callable(draw)
-    assert [draw(p.name, 0, torch.Size([4, 4]), 0) for p in odd] == [p.param.init.std for p in odd]
+    wanted = {name: p.param.init.std for p in odd for name in p.names()}
+    assert {name: draw(name, 0, torch.Size([4, 4]), 0) for name in wanted} == wanted
 
 
 # --- on ranks -------------------------------------------------------------------------------------
