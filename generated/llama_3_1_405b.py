@@ -8,9 +8,9 @@ tensor parallel over tp = 8, sequence parallel
 data parallel with FSDP2 over dp = 8 (any size that the ranks allow)
 every layer is recomputed in backward
 
-params   b2135628a0c9
-compute  b585b4fdf9df
-layout   9cf3087f3364
+params   6df0418517c6
+compute  2bdc1cd8a8bb
+layout   12f3a6a04195
 """
 
 import hashlib

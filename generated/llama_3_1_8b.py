@@ -7,9 +7,9 @@ tensor parallel over tp = 8, sequence parallel
 4 pipeline stages, 1f1b, 8 microbatches
 every layer is recomputed in backward but for attention.core, attention.o
 
-params   22799f4dc2a1
-compute  49cf8e1ae772
-layout   82151c85b8bb
+params   4d6b9bf1f547
+compute  bf642f4ba6b8
+layout   9afff8c7cdc6
 """
 
 import hashlib

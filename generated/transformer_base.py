@@ -7,9 +7,9 @@ tensor parallel over tp = 2
 2 pipeline stages, 1f1b, 4 microbatches
 every layer is recomputed in backward
 
-params   4814e3402c4f
-compute  8099a2dc1923
-layout   c73e52b438ab
+params   86c54125e49b
+compute  73d02b95b1a0
+layout   da9ccbc230a6
 """
 
 import hashlib

@@ -177,7 +177,7 @@ class _Forward:
         source = _uses(line.parts)
         comment = shape(self.graph, ref, self.axes)
         known = {shape(self.graph, used, self.axes) for used in source}
-        kept, random = self._wrappers(ref)
+        kept, random = ("", []) if line.item.kind == "call" else self._wrappers(ref)
         shown = comment not in known and comment != self.said and bool(self.graph.type(ref).axes)
         if shown:
             self.said = comment

@@ -1,35 +1,38 @@
 """Three digests of a compiled model: which parameters it has, what it computes, how it is laid out.
 
-The first lines of a diff tell which of them changed. Canonical JSON under SHA-256; nothing in it depends
-on where a spec stands, in which order its keys come, or on the run of Python.
+The first lines of a diff tell which of them changed. Canonical JSON under SHA-256; nothing in it depends on where a
+spec stands, on the order of its keys, on names of values or classes, or on the run of Python.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from specc.ir.graph import Graph
-from specc.ir.op import Attr, Op, Param, dotted
-from specc.ir.types import Axis, Place
+from specc.ir.op import Attr, Layer, Op, Param, Ref, dotted
+from specc.ir.parameters import occurrences, template
+from specc.ir.types import Axis, Place, Spmd, TensorType
 from specc.spec.core import Layout
 
 Json = object
 
 
 def fingerprints(unplaced: Graph, graph: Graph, layout: Layout) -> tuple[tuple[str, str], ...]:
-    """(name, 12 hex digits) of params, compute and layout; `unplaced` is typed only, `graph` has passed all passes."""
-    repeats = [_attrs(op) for op in unplaced.ops if op.kind == "repeat"]
-    params = {dotted(p.path): _shape(p) for op in unplaced.ops for p in op.params}
-    compute = [_op(op) for op in unplaced.ops]
+    """(name, 12 hex digits) of params, compute and layout; `unplaced` is typed only, `graph` has passed all passes.
+
+    params: global names and shapes. compute: ops, attributes, wiring, initial values. layout: stages, SPMD types,
+    conversions, checkpointing; it changes with compute.
+    """
     plan = asdict(layout)
     del plan["at"], plan["name"]
-    placed = [_placed(op) for op in graph.ops]
+    mesh = [asdict(axis) for axis in graph.mesh]
     return (
-        ("params", _digest([sorted(params.items()), repeats])),
-        ("compute", _digest(compute)),
-        ("layout", _digest([plan, placed])),
+        ("params", _digest(_params(unplaced))),
+        ("compute", _digest(_compute(unplaced))),
+        ("layout", _digest([plan, mesh, _compute(graph), [_placing(op) for op in graph.ops]])),
     )
 
 
@@ -38,25 +41,59 @@ def _digest(value: Json) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _shape(param: Param) -> list[Json]:
-    return [[axis.name, axis.size] for axis in param.axes]
+def _params(graph: Graph) -> dict[str, Json]:
+    """Shapes by global name."""
+    found: dict[str, Json] = {}
+    for _, param, layers in occurrences(graph):
+        name = ".".join(template(param.path))
+        for layer in (None,) if layers is None else layers:
+            found[name if layer is None else name.replace("*", str(layer), 1)] = _axes(param.axes)
+    return found
 
 
-def _op(op: Op) -> list[Json]:
-    params = [[dotted(p.path), _shape(p), str(p.init)] for p in op.params]
-    return [op.id, op.kind, [str(ref) for ref in op.inputs], params, _attrs(op), dotted(op.scope)]
+def _compute(graph: Graph) -> Json:
+    """Ops by their numbers, not by their names."""
+    numbers = {op.id: n for n, op in enumerate(graph.ops)}
+    ends = [_ref(graph.output, numbers), _ref(graph.loss, numbers)]
+    return [[_op(op, numbers) for op in graph.ops], ends]
 
 
-def _placed(op: Op) -> list[Json]:
-    uses = [f"{use.stored}/{use.used}" for use in op.uses]
-    return [op.id, [str(type) for type in op.types], uses, op.kept, _attrs(op) if op.kind == "repeat" else []]
+def _op(op: Op, numbers: Mapping[str, int]) -> list[Json]:
+    attrs = {key: _attr(value) for key, value in op.attrs}
+    if op.kind == "end":
+        attrs["repeat"] = numbers[op.text("repeat")]
+    layers = [[part.offset, part.run] for part in op.scope if isinstance(part, Layer)]
+    inputs = [_ref(ref, numbers) for ref in op.inputs]
+    return [op.kind, inputs, [_param(p) for p in op.params], attrs, layers, [_type(out) for out in op.outs]]
 
 
-def _attrs(op: Op) -> list[Json]:
-    return [[key, _json(value)] for key, value in sorted(op.attrs)]
+def _ref(ref: Ref, numbers: Mapping[str, int]) -> Json:
+    return [numbers[ref.op], ref.out]
 
 
-def _json(value: Attr) -> Json:
+def _param(param: Param) -> Json:
+    return [dotted(param.path), _axes(param.axes), param.init.kind, param.init.std]
+
+
+def _axes(axes: tuple[Axis, ...]) -> Json:
+    return [[axis.name, axis.size, axis.ragged] for axis in axes]
+
+
+def _type(type: TensorType) -> Json:
+    return [_axes(type.axes), type.dtype, type.grad]
+
+
+def _attr(value: Attr) -> Json:
     if isinstance(value, tuple):
-        return [_json(item) for item in value]
+        return [_attr(item) for item in value]
     return str(value) if isinstance(value, (Axis, Place)) else value
+
+
+def _placing(op: Op) -> Json:
+    """Where the op stands and how it is placed."""
+    uses = [[_spmd(use.stored), _spmd(use.used)] for use in op.uses]
+    return [dotted(op.scope), [_spmd(spmd) for spmd in op.types], uses, op.lowering, op.kept]
+
+
+def _spmd(spmd: Spmd) -> Json:
+    return [[[name, str(place)] for name, place in spmd.places], spmd.nesting]

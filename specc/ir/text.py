@@ -1,90 +1,176 @@
-"""The text form of a graph: nested as it runs, one op a line, every value with its type and how it is placed."""
+"""The text form of a graph: nested as it runs, one op a line, every value with its type and how it is placed.
+
+    %x = embedding(%tokens, embedding.weight [vocab=96, d_model=32] normal(0.02) tp:S(vocab)) : float[...] tp:P
+    %x2 = reduce_scatter(%x, tp: P -> S(seq)) : float[batch, seq, d_model=32] tp:S(seq)
+    %x3 = repeat layers 0..31 period 1 (%x2) : float[batch, seq, d_model=32] tp:S(seq)
+      %x4 = +0 Block(%x = %x3, %rope = %rope):
+
+Names are local to a scope, so a change in one block does not rename values of another.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
 from specc.ir.graph import Graph
-from specc.ir.op import Attr, Op, Ref, dotted
+from specc.ir.op import Attr, Init, Layer, Op, Param, Ref, Use
 from specc.ir.tree import Call, Loop, tree
+from specc.ir.types import Axis, Spmd
+
+LINKS = {
+    "PI": "all_reduce",
+    "PR": "all_reduce",
+    "PS": "reduce_scatter",
+    "SR": "all_gather",
+    "SI": "all_gather",
+    "SS": "all_to_all",
+    "RS": "slice",
+    "IS": "slice",
+    "IR": "copy",
+}
+"""What a conversion does in the forward pass."""
 
 
 def text(graph: Graph) -> str:
-    """Deterministic; names of values are unique within the graph."""
-    lines: list[str] = []
-    if graph.mesh:
-        lines.append(f"mesh {', '.join(f'{axis.name} {axis.size}' for axis in graph.mesh)}")
-    writer = _Writer(graph)
-    if graph.ops and graph.ops[0].outs:
-        writer.call(tree(graph), lines, 0)
-    else:  # not typed: no view of calls and loops yet
-        lines += [writer.line(op) for op in graph.ops if op.scope[:1] != ("loss",)]
-    lines.append(f"return {writer.name(graph.output)}")
-    lines += [writer.line(op) for op in graph.ops if op.scope[:1] == ("loss",)]
+    """Deterministic, every line ended. Raises ValueError where the ops of a scope are not contiguous."""
+    lines = [f"mesh {', '.join(f'{axis.name}={axis.size}' for axis in graph.mesh)}"] if graph.mesh else []
+    names = _Names()
+    root = tree(graph)
+    lines += _body(graph, root, names, 0)
+    lines.append(f"output {names.of(graph.output)}")
+    lines.append("loss:")
+    lines += [f"  {_op(graph, op, names)}" for op in graph.ops if op.scope[:1] == ("loss",)]
     return "\n".join(lines) + "\n"
 
 
-class _Writer:
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.names: dict[str, str] = {}
-        self.taken: set[str] = set()
+@dataclass
+class _Names:
+    """Names of the values of one scope, in order of appearance."""
 
-    def name(self, ref: Ref) -> str:
-        if ref.op not in self.names:
-            op = self.graph.op(ref.op)
-            base = f"%{op.kind if op.kind in ('repeat', 'end', 'cut') else ref.op.split('.')[-1]}"
-            if op.kind == "convert":
-                base = self.name(op.inputs[0]).rstrip("'0123456789") + "'"
-            number, name = 2, base
-            while name in self.taken:
-                number, name = number + 1, f"{base}{number}"
-            self.taken.add(name)
-            self.names[ref.op] = name
-        return self.names[ref.op] + (f".{ref.out}" if ref.out else "")
+    known: dict[Ref, str] = field(default_factory=dict[Ref, str])
+    taken: set[str] = field(default_factory=set[str])
 
-    def call(self, call: Call, lines: list[str], depth: int) -> None:
-        indent = "  " * depth
-        for item in call.items:
-            if isinstance(item, Op):
-                lines.append(indent + self.line(item))
-            elif isinstance(item, Call):
-                lines.append(f"{indent}{item.path[-1]}({self._refs(item.inputs)}):")
-                self.call(item, lines, depth + 1)
-            else:
-                self._loop(item, lines, depth)
+    def of(self, ref: Ref) -> str:
+        return self.known.get(ref, str(ref))
 
-    def _loop(self, loop: Loop, lines: list[str], depth: int) -> None:
-        indent, start = "  " * depth, loop.start
-        lines.append(indent + self.line(loop.repeat))
-        for block in loop.blocks:
-            period = loop.repeat.number("period")
-            which = "" if period == 1 else f" where layer % {period} == {str(block.path[-1]).split('+')[-1]}"
-            span = f"{loop.path[-1]}.{start}..{start + loop.n - 1}"
-            lines.append(f"{indent}{span}{which}({self._refs(block.inputs)}):")
-            self.call(block, lines, depth + 1)
-        lines.append(indent + self.line(loop.end))
-
-    def line(self, op: Op) -> str:
-        """`%q = linear(%x, q.weight [...]) : type  placed`."""
-        operands = [self.name(ref) for ref in op.inputs]
-        for n, param in enumerate(op.params):
-            axes = ", ".join(f"{axis.name}={axis.size}" for axis in param.axes)
-            use = f" {op.uses[n].used}" if op.uses and op.uses[n].used.places else ""
-            operands.append(f"{dotted(param.path[-2:])} [{axes}]{use}")
-        attrs = [f"{key}={_shown(value)}" for key, value in op.attrs if value is not None]
-        outs = ", ".join(
-            str(out) + (f" {op.types[n]}" if op.types and op.types[n].places else "") for n, out in enumerate(op.outs)
-        )
-        kept = f"  kept as {op.kept}" if op.kept else ""
-        lowering = "".join(f" {name}={how}" for name, how in op.lowering)
-        braces = f" {{{', '.join(attrs)}}}" if attrs else ""
-        typed = f" : {outs}" if outs else ""
-        return f"{self.name(op.ref)} = {op.kind}({', '.join(operands)}){braces}{lowering}{typed}{kept}"
-
-    def _refs(self, refs: tuple[Ref, ...]) -> str:
-        return ", ".join(self.name(ref) for ref in refs)
+    def give(self, ref: Ref, hint: str) -> str:
+        number, name = 2, f"%{hint}"
+        while name in self.taken:
+            number, name = number + 1, f"%{hint}{number}"
+        self.taken.add(name)
+        self.known[ref] = name
+        return name
 
 
-def _shown(value: Attr) -> str:
+def _body(graph: Graph, call: Call, names: _Names, depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    for item in call.items:
+        if isinstance(item, Op):
+            yield indent + _op(graph, item, names)
+        elif isinstance(item, Call):
+            yield from _call(graph, item, names, depth, str(item.path[-1]))
+        else:
+            yield from _loop(graph, item, names, depth)
+
+
+def _call(graph: Graph, call: Call, outer: _Names, depth: int, label: str) -> Iterator[str]:
+    """`%x2 = attention Attention(%x = %norm, %rope = %rope):`, its ops, and what it returns."""
+    inner = _Names()
+    inputs = [f"{inner.give(ref, _hint(graph, ref))} = {outer.of(ref)}" for ref in call.inputs]
+    body = list(_body(graph, call, inner, depth + 1))
+    returned = _returned(graph, call)
+    results = ", ".join(outer.give(ref, _hint(graph, ref)) for ref in returned)
+    indent, kind = "  " * depth, " ".join((label, *call.scope.names[:1]))
+    yield f"{indent}{results}{' = ' if results else ''}{kind}({', '.join(inputs)}):"
+    yield from body
+    yield f"{indent}  return {', '.join(inner.of(ref) for ref in returned)}"
+
+
+def _loop(graph: Graph, loop: Loop, names: _Names, depth: int) -> Iterator[str]:
+    yield "  " * depth + _op(graph, loop.repeat, names)
+    for block in loop.blocks:
+        yield from _call(graph, block, names, depth + 1, str(block.path[-1]))
+    yield "  " * depth + _op(graph, loop.end, names)
+
+
+def _op(graph: Graph, op: Op, names: _Names) -> str:
+    """One line. Where the op comes from in the document is left out."""
+    operands = [names.of(ref) for ref in op.inputs]
+    uses: tuple[Use | None, ...] = op.uses or (None,) * len(op.params)
+    operands += [_param(param, use) for param, use in zip(op.params, uses, strict=True)]
+    attrs = dict(op.attrs)
+    head = op.kind
+    if op.kind == "repeat":
+        start, n = op.number("start"), op.number("n")
+        head = f"repeat {attrs.pop('path')} {start}..{start + n - 1} period {attrs.pop('period')} "
+        del attrs["start"], attrs["n"]
+    elif op.kind == "end":
+        head = f"end {attrs.pop('repeat')} "
+    elif op.kind == "convert":
+        src, dst = attrs.pop("src"), attrs.pop("dst")
+        head = LINKS.get(str(src)[0] + str(dst)[0], "convert")
+        operands.append(f"{attrs.pop('mesh')}: {src} -> {dst}")
+    results = ", ".join(names.give(Ref(op.id, n), op.hint) for n in range(max(1, len(op.outs))))
+    line = f"{results} = {head}({', '.join(operands)})"
+    shown = [f"{key}={_attr(value)}" for key, value in attrs.items() if value is not None]
+    line += f" {{{', '.join(shown)}}}" if shown else ""
+    line += "".join(f" {mesh}={lowering}" for mesh, lowering in op.lowering)
+    types: tuple[Spmd, ...] = op.types or (Spmd(),) * len(op.outs)
+    outs = [" ".join(filter(None, (str(out), _spmd(spmd)))) for out, spmd in zip(op.outs, types, strict=True)]
+    line += f" : {', '.join(outs)}" if outs else ""
+    return line + (f" kept as {op.kept}" if op.kept else "")
+
+
+def _param(param: Param, use: Use | None) -> str:
+    """Storage is shown where it is not as used."""
+    axes = ", ".join(f"{axis.name}={axis.size}" for axis in param.axes)
+    shown = f"{_name(param)} [{axes}] {_init(param.init)}"
+    if use is None or not use.used.places:
+        return shown
+    stored = "" if use.stored == use.used else f" stored {_spmd(use.stored)}"
+    return f"{shown} {_spmd(use.used)}{stored}"
+
+
+def _name(param: Param) -> str:
+    return ".".join("*" if isinstance(part, Layer) else part for part in param.path)
+
+
+def _init(init: Init) -> str:
+    return f"{init.kind}({init.std!r})" if init.kind in ("normal", "constant") else init.kind
+
+
+def _spmd(spmd: Spmd) -> str:
+    nested = [f"{axis}:({', '.join(names)})" for axis, names in spmd.nesting if len(names) > 1]
+    return " ".join((str(spmd), *nested))
+
+
+def _attr(value: Attr) -> str:
     if isinstance(value, tuple):
-        return f"({', '.join(_shown(item) for item in value)})"
-    return str(value)
+        return f"({', '.join(_attr(item) for item in value)})"
+    return value.name if isinstance(value, Axis) else str(value)
+
+
+def _hint(graph: Graph, ref: Ref) -> str:
+    return graph.op(ref.op).hint
+
+
+def _ops(call: Call) -> Iterator[Op]:
+    for item in call.items:
+        if isinstance(item, Op):
+            yield item
+        elif isinstance(item, Call):
+            yield from _ops(item)
+        else:
+            yield item.repeat
+            for block in item.blocks:
+                yield from _ops(block)
+            yield item.end
+
+
+def _returned(graph: Graph, call: Call) -> tuple[Ref, ...]:
+    """Values used outside; unlike `Call.outputs`, known before shapes are."""
+    ops = list(_ops(call))
+    made = {op.id for op in ops}
+    refs = (Ref(op.id, n) for op in ops for n in range(max(1, len(op.outs))))
+    return tuple(ref for ref in refs if ref == graph.output or any(user.id not in made for user in graph.users(ref)))

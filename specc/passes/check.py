@@ -1,248 +1,322 @@
-"""The SPMD checker: derives the type of every value again, from what ops do to their indices, and compares.
+"""The SPMD checker: derives the type of every value again, from facts about what ops do to their indices.
 
-It knows nothing of signatures or costs. One rule covers all ops: a sharded index that is summed over gives a partial;
-one along which elements meet must be whole, unless the op names how it communicates; an operand that lacks the sharded
-index must be R, since its gradient is partial; partial sums pass only where the op is linear; I and R do not meet.
+It uses no signature and shares nothing with placing. On each mesh axis, where operands are sharded by an index i:
+every operand that has i is sharded by it, every other one is R (its gradient is partial). If the op sums over i, the
+result is a partial sum; if elements along i meet, a communicating lowering must be named; else the result is sharded
+by i. Partial sums pass only through what is linear. What is whole is R throughout or I throughout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from specc.ir.graph import Graph
-from specc.ir.op import Layer, Op, Ref, dotted
+from specc.ir.op import Op, Param, Path, Ref, dotted
+from specc.ir.tree import Call, Loop, tree
 from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Facts, definition
 from specc.spec.core import Layout
 
+LINKS = frozenset({"PI", "PS", "PR", "IR", "SR", "SI", "IS", "RS", "SS"})
+"""Conversions that exist. R to I is none: partial gradients would be counted as whole ones. Nothing becomes P."""
 
-class SpmdError(Exception):
-    """A graph that would compute something else on many ranks: a bug in placing."""
+CARRIES = frozenset({"repeat", "end", "cut"})
 
 
-LINKS = ("PI", "PS", "PR", "IR", "SR", "SI", "IS", "RS", "SS")
-"""Conversions that exist, as source and target."""
+class SpmdError(TypeError):
+    """A placed graph that would compute something else than the unplaced one: a bug of placing."""
+
+    def __init__(self, op: Op, mesh: str, problem: str):
+        super().__init__(f"{op.id} ({op.kind}) on {mesh}: {problem}")
+        self.op = op
+        self.mesh = mesh
 
 
 @dataclass(frozen=True)
-class Operand:
-    """A value or a parameter as an op reads it on one mesh axis, its axes in the op's index space."""
+class _Operand:
+    """An input or parameter: its type, and which index of the op each of its axes (as they shard) is."""
 
-    place: Place
-    indices: dict[str, str]  # axis by the name it shards by -> index of the op
-    grad: bool
     number: int
+    name: str
+    spmd: Spmd
+    grad: bool
+    indices: Mapping[str, str]
+
+    def at(self, mesh: MeshAxis) -> Place:
+        """Without gradient R and I are the same type, R."""
+        place = self.spmd.at(mesh.name)
+        return R if place == I and not self.grad else place
+
+    def has(self, index: str) -> bool:
+        return index in self.indices.values()
 
 
 def check(graph: Graph, layout: Layout) -> Graph:
-    """The same graph. Raises SpmdError naming op, mesh axis and what is wrong."""
+    """The same graph. Raises SpmdError naming op and mesh axis."""
+    storage: dict[Path, Spmd] = {}
     for op in graph.ops:
-        for mesh in graph.mesh:
-            problem = _problem(graph, op, mesh)
-            if problem:
-                raise SpmdError(f"{op.id} on {mesh.name}: {problem}")
-        problem = _nesting(graph, op)
-        if problem:
-            raise SpmdError(f"{op.id}: {problem}")
-    _borders(graph)
+        _check_recorded(graph, op)
+        for number, (param, use) in enumerate(zip(op.params, op.uses, strict=True)):
+            _check_use(graph, op, number)
+            if storage.setdefault(param.path, use.stored) != use.stored:
+                raise SpmdError(op, "the mesh", f"{dotted(param.path)} is stored as {use.stored} here, elsewhere not")
+        for number, derived in enumerate(derive(graph, op)):
+            _compare(graph, op, number, derived)
+        if op.kind in CARRIES:
+            _check_carries(graph, op, op.inputs)
+    for loop in _loops(tree(graph)):
+        for block in loop.blocks:
+            _check_carries(graph, loop.repeat, block.outputs)
+    _check_ends(graph)
     return graph
 
 
-def stream_type(value: TensorType, mesh: MeshAxis) -> Place:
-    """What a layout makes of values at the borders of blocks and stages."""
-    names = [axis.shard_name for axis in value.axes]
-    if value.grad:
-        for name in mesh.shards:
-            if name in names:
-                return S(name)
-    if value.grad or mesh.data:
-        for name in mesh.tokens:
-            if name in names:
-                return S(name)
-    return R if mesh.data or not value.grad else I
+def stream_type(type: TensorType, mesh: MeshAxis) -> Place:
+    """The type on a mesh axis of what enters or leaves a block, a repeat or a stage."""
+    split = [axis.shard_name for axis in type.axes if axis.shard_name in mesh.shards] if type.grad else []
+    tokens = [axis.shard_name for axis in type.axes if axis.shard_name in mesh.tokens]
+    if not (type.grad or mesh.data):
+        tokens = []
+    if split or tokens:
+        return S([*split, *tokens][0])
+    return R if mesh.data or not type.grad else I
 
 
-def _problem(graph: Graph, op: Op, mesh: MeshAxis) -> str | None:
-    have = [type.at(mesh.name) for type in op.types]
-    for n, place in enumerate(have):
-        if place.kind == "S" and op.outs[n].dim(place.axis) is None:
-            return f"a value without {place.axis} is split by it"
-        if not op.outs[n].grad and place.kind in ("I", "P"):
-            return f"a value without gradient is {place}"
+def derive(graph: Graph, op: Op) -> tuple[Spmd, ...]:
+    """Types of an op's outputs, from those of its inputs and the uses of its parameters. Raises SpmdError."""
     if op.kind == "convert":
-        return _convert(graph, op, mesh)
-    problem = _parameters(op, mesh)
-    if problem:
-        return problem
-    if op.kind in ("repeat", "end", "cut"):
-        return _carried(graph, op, mesh)
+        return (_converted(graph, op),)
+    if op.kind in CARRIES:
+        if op.params or op.lowering:
+            raise SpmdError(op, "the mesh", "carries values, but has parameters or a lowering")
+        return tuple(graph.spmd(ref) for ref in op.inputs)
     facts = definition(op.kind).facts(op, tuple(graph.type(ref) for ref in op.inputs))
-    if op.kind == "input":
-        want = S("batch") if mesh.data else R
-        return None if have == [want] else f"an input is {have[0]}, not {want}"
-    try:
-        derived = _derive(graph, op, mesh, facts)
-    except SpmdError as error:
-        return str(error)
-    for n, place in enumerate(have):
-        if derived[n] != place:
-            return f"output {n} is {derived[n]}, but typed {place}"
-    return None
+    operands = [o for o in _operands(graph, op, facts) if o.number not in facts.shape_only]
+    known = {mesh.name for mesh in graph.mesh}
+    for name, lowering in op.lowering:
+        if name not in known:
+            raise SpmdError(op, name, f"lowering {lowering} on a mesh axis that does not exist")
+    places = {mesh.name: _places(op, facts, operands, mesh) for mesh in graph.mesh}
+    order = _order(op, operands) if operands else {}
+    return tuple(_assembled(graph, op, facts, n, places, order) for n in range(len(op.outs)))
 
 
-def _parameters(op: Op, mesh: MeshAxis) -> str | None:
-    for param, use in zip(op.params, op.uses, strict=True):
-        stored, used = use.stored.at(mesh.name), use.used.at(mesh.name)
-        name = dotted(param.path)
-        if stored.kind not in ("R", "S"):
-            return f"{name} is stored {stored}"
-        if stored.kind == "S" and stored.axis not in mesh.shards:
-            return f"{name} is split by {stored.axis}, which {mesh.name} does not split parameters by"
-        if (stored.kind == "S" or used.kind == "S") and stored != used:
-            return f"{name} is stored {stored} and used {used}"
-        if used.kind not in ("R", "I", "S"):
-            return f"{name} is used {used}"
-        if mesh.data and used == I:
-            return f"{name} is used I on a data axis: its gradient is partial there"
-    return None
+def _check_recorded(graph: Graph, op: Op) -> None:
+    """What placing wrote down is complete and well formed."""
+    if len(op.types) != len(op.outs) or len(op.uses) != len(op.params):
+        raise SpmdError(op, "the mesh", f"{len(op.types)} types of {len(op.outs)} outputs, {len(op.uses)} uses")
+    for out, spmd in zip(op.outs, op.types, strict=True):
+        _check_formed(graph, op, out.axes, spmd, "result")
+        for mesh in graph.mesh:
+            if not out.grad and spmd.at(mesh.name) == I:
+                raise SpmdError(op, mesh.name, "I of a value without gradient, which is written R")
 
 
-def _carried(graph: Graph, op: Op, mesh: MeshAxis) -> str | None:
-    for n, ref in enumerate(op.inputs):
-        want = stream_type(graph.type(ref), mesh)
-        if graph.spmd(ref).at(mesh.name) != want or op.types[n].at(mesh.name) != want:
-            return f"{ref} is carried as {graph.spmd(ref).at(mesh.name)} and {op.types[n].at(mesh.name)}, not {want}"
-    return None
-
-
-def _convert(graph: Graph, op: Op, mesh: MeshAxis) -> str | None:
-    ref = op.inputs[0]
-    before, after = graph.spmd(ref).at(mesh.name), op.types[0].at(mesh.name)
-    if op.attr("mesh") != mesh.name:
-        return None if before == after else f"{before} becomes {after} in a conversion on {op.attr('mesh')}"
-    if (op.attr("src"), op.attr("dst")) != (before, after):
-        return f"{op.attr('src')} -> {op.attr('dst')} is written, {before} -> {after} is typed"
-    if before.kind + after.kind not in LINKS or before == after:
-        return f"there is no conversion {before} -> {after}"
-    return None
-
-
-def _derive(graph: Graph, op: Op, mesh: MeshAxis, facts: Facts) -> list[Place]:
-    operands = _operands(graph, op, mesh, facts)
-    split = list(dict.fromkeys(o.indices[o.place.axis] for o in operands if o.place.kind == "S"))
-    if len(split) > 1:
-        raise SpmdError(f"operands are split by {' and '.join(split)}")
-    lowering = dict(op.lowering).get(mesh.name)
-    if not split:
-        if lowering:
-            raise SpmdError(f"{lowering} without a split index")
-        return [_whole(facts, operands, out) for out in op.outs]
-    index = split[0]
-    for o in operands:
-        if index in o.indices.values() and o.place.kind != "S":
-            raise SpmdError(f"operand {o.number} is {o.place} and has {index}, which others split")
-        if index not in o.indices.values() and o.place != R:
-            raise SpmdError(f"operand {o.number} lacks the split {index} and must be R, not {o.place}")
-    if facts.lowered.get(index) != lowering:
-        raise SpmdError(f"{index} is split, lowered as {lowering or 'nothing'} instead of {facts.lowered.get(index)}")
-    if index in facts.mix and lowering is None:
-        raise SpmdError(f"elements along {index} meet, but it is split")
-    if index in facts.contract:
-        return [P for _ in op.outs]
-    return [_result(facts, n, out, index, lowering) for n, out in enumerate(op.outs)]
-
-
-def _operands(graph: Graph, op: Op, mesh: MeshAxis, facts: Facts) -> list[Operand]:
-    found: list[Operand] = []
-    for n, ref in enumerate(op.inputs):
-        if n not in facts.shape_only:
-            type = graph.type(ref)
-            found.append(_operand(n, type.axes, graph.spmd(ref).at(mesh.name), type.grad, facts))
-    for n, (param, use) in enumerate(zip(op.params, op.uses, strict=True), len(op.inputs)):
-        found.append(_operand(n, param.axes, use.used.at(mesh.name), True, facts))
-    return found
-
-
-def _operand(n: int, axes: tuple[Axis, ...], place: Place, grad: bool, facts: Facts) -> Operand:
-    rename = facts.rename.get(n, {})
-    names = [axis.shard_name for axis in axes]
-    if place.kind == "S" and place.axis not in names:
-        raise SpmdError(f"operand {n} is split by {place.axis}, which it does not have")
-    return Operand(place, {name: rename.get(name, name) for name in names}, grad, n)
-
-
-def _whole(facts: Facts, operands: list[Operand], out: TensorType) -> Place:
-    """The type of a result where no index is split."""
-    partial = [o for o in operands if o.place == P]
-    others = [o for o in operands if o.place != P]
-    if partial:
-        if facts.additive and not others:
-            return P
-        if len(partial) == 1 and partial[0].number in facts.linear and all(o.place == R for o in others):
-            return P
-        raise SpmdError(f"operand {partial[0].number} is a partial sum, and the op is not linear in it here")
-    kinds = {o.place for o in operands if o.grad}
-    if kinds == {R, I}:
-        raise SpmdError("R and I meet: gradients would be summed for some operands and not for others")
-    return I if kinds == {I} and out.grad else R
-
-
-def _result(facts: Facts, n: int, out: TensorType, index: str, lowering: str | None) -> Place:
-    rename = facts.results.get(n, {})
-    for axis in out.axes:
-        if rename.get(axis.shard_name, axis.shard_name) == index:
-            return S(axis.shard_name)
-    if lowering is None:
-        raise SpmdError(f"{index} is split, but result {n} does not have it")
-    return I  # what a communicating lowering gives is whole, with its whole gradient
-
-
-def _nesting(graph: Graph, op: Op) -> str | None:
-    """Mesh axes that split one index do so in the same order in all operands and results."""
-    facts = definition(op.kind).facts(op, tuple(graph.type(ref) for ref in op.inputs))
-    orders: dict[str, tuple[str, ...]] = {}
-    entries: list[tuple[Spmd, dict[str, str]]] = []
-    if op.kind not in ("repeat", "end", "cut", "convert"):
-        entries += [
-            (graph.spmd(ref), dict(facts.rename.get(n, {})))
-            for n, ref in enumerate(op.inputs)
-            if n not in facts.shape_only
-        ]
-        entries += [(use.used, dict(facts.rename.get(n, {}))) for n, use in enumerate(op.uses, len(op.inputs))]
-        entries += [(type, dict(facts.results.get(n, {}))) for n, type in enumerate(op.types)]
-    for spmd, rename in entries:
-        for name, order in spmd.nesting:
-            index = rename.get(name, name)
-            if orders.setdefault(index, order) != order:
-                return f"{index} is split by {orders[index]} in one operand and by {order} in another"
-    for spmd in (*op.types, *(use.stored for use in op.uses)):
-        split = {(m, p.axis) for m, p in spmd.places if p.kind == "S"}
-        if split != {(m, name) for name, order in spmd.nesting for m in order}:
-            return "the nesting of shards is not that of the type"
-    if op.kind == "convert":
-        try:
-            want = graph.spmd(op.inputs[0]).put(str(op.attr("mesh")), op.types[0].at(str(op.attr("mesh"))))
-        except ValueError as error:
-            return str(error)
-        return None if want == op.types[0] else "a conversion changes more than its mesh axis"
-    return None
-
-
-def _borders(graph: Graph) -> None:
-    """What leaves the model is no partial sum, the loss is what training expects, and blocks take the stream's type."""
+def _check_formed(graph: Graph, op: Op, axes: tuple[Axis, ...], spmd: Spmd, what: str) -> None:
+    places, nesting = dict(spmd.places), dict(spmd.nesting)
+    if sorted(places) != sorted(mesh.name for mesh in graph.mesh):
+        raise SpmdError(op, "the mesh", f"{what} has types on {sorted(places)}")
     for mesh in graph.mesh:
-        place = graph.spmd(graph.output).at(mesh.name)
-        if place == P:
-            raise SpmdError(f"{graph.output} leaves the model as a partial sum over {mesh.name}")
-        loss, want = graph.spmd(graph.loss).at(mesh.name), P if mesh.data else I
-        if loss != want:
-            raise SpmdError(f"the loss is {loss} on {mesh.name}, not {want}")
-        for scope in graph.scopes:
-            if scope.path and isinstance(scope.path[-1], Layer) and scope.inputs[0].op in graph.nx:
-                _carry(graph, scope.inputs[0], mesh)
+        place = places[mesh.name]
+        if place.kind not in ("R", "I", "P", "S") or (place.kind == "S") != bool(place.axis):
+            raise SpmdError(op, mesh.name, f"{what} is {place}, which is no type")
+        if place.kind == "S" and place.axis not in [axis.shard_name for axis in axes]:
+            raise SpmdError(op, mesh.name, f"{what} is {place}, but has no such axis")
+        if place.kind == "S" and place.axis not in (*mesh.tokens, *mesh.shards):
+            raise SpmdError(op, mesh.name, f"{what} is {place}, an axis that {mesh.name} does not split")
+    nested = [(place.axis, name) for name, place in places.items() if place.kind == "S"]
+    if sorted(nested) != sorted((axis, name) for axis, names in nesting.items() for name in names):
+        raise SpmdError(op, "the mesh", f"{what} is {spmd}, but its shards nest as {spmd.nesting}")
 
 
-def _carry(graph: Graph, ref: Ref, mesh: MeshAxis) -> None:
-    want = stream_type(graph.type(ref), mesh)
-    if graph.spmd(ref).at(mesh.name) != want:
-        raise SpmdError(f"{ref} enters a block as {graph.spmd(ref).at(mesh.name)} on {mesh.name}, not {want}")
+def _check_use(graph: Graph, op: Op, number: int) -> None:
+    param, use = op.params[number], op.uses[number]
+    name = dotted(param.path)
+    _check_formed(graph, op, param.axes, use.stored, f"storage of {name}")
+    _check_formed(graph, op, param.axes, use.used, f"use of {name}")
+    for mesh in graph.mesh:
+        stored, used = use.stored.at(mesh.name), use.used.at(mesh.name)
+        if stored.kind not in ("R", "S") or used.kind == "P":
+            raise SpmdError(op, mesh.name, f"{name} is stored as {stored}, used as {used}")
+        if stored.kind == "S" and stored.axis not in mesh.shards:
+            raise SpmdError(op, mesh.name, f"{name} is stored as {stored}, but {mesh.name} splits no parameter so")
+        if "S" in (stored.kind, used.kind) and stored != used:
+            raise SpmdError(op, mesh.name, f"{name} is stored as {stored}, but used as {used}")
+        if mesh.data and used == I:
+            raise SpmdError(op, mesh.name, f"{name} is used as I, but its gradient is partial on a data axis")
+    if use.stored.nesting != use.used.nesting:
+        raise SpmdError(op, "the mesh", f"{name} is stored as {use.stored.nesting}, but used as {use.used.nesting}")
+
+
+def _compare(graph: Graph, op: Op, number: int, derived: Spmd) -> None:
+    recorded = op.types[number]
+    for mesh in graph.mesh:
+        if recorded.at(mesh.name) != derived.at(mesh.name):
+            raise SpmdError(op, mesh.name, f"is {derived.at(mesh.name)}, recorded as {recorded.at(mesh.name)}")
+    if dict(recorded.nesting) != dict(derived.nesting):
+        raise SpmdError(op, "the mesh", f"shards nest as {derived.nesting}, recorded as {recorded.nesting}")
+
+
+def _operands(graph: Graph, op: Op, facts: Facts) -> Iterator[_Operand]:
+    values = [(str(ref), graph.type(ref).axes, graph.spmd(ref), graph.type(ref).grad) for ref in op.inputs]
+    params: list[Param] = list(op.params)
+    values += [(dotted(p.path), p.axes, use.used, True) for p, use in zip(params, op.uses, strict=True)]
+    for number, (name, axes, spmd, grad) in enumerate(values):
+        rename = facts.rename.get(number, {})
+        indices = {axis.shard_name: rename.get(axis.shard_name, axis.shard_name) for axis in axes}
+        yield _Operand(number, name, spmd, grad, indices)
+
+
+def _places(op: Op, facts: Facts, operands: list[_Operand], mesh: MeshAxis) -> list[Place]:
+    """Types of the outputs on one mesh axis."""
+    lowering = dict(op.lowering).get(mesh.name)
+    sharded = dict.fromkeys(o.indices[p.axis] for o in operands if (p := o.at(mesh)).kind == "S")
+    partial = [o for o in operands if o.at(mesh) == P]
+    if len(sharded) == 1 and not partial:
+        return _sharded(op, facts, operands, mesh, next(iter(sharded)), lowering)
+    if lowering is not None:
+        raise SpmdError(op, mesh.name, f"lowering {lowering}, but no operand is sharded")
+    if len(sharded) > 1 or (sharded and partial):
+        kinds = ", ".join(f"{o.name} {o.at(mesh)}" for o in operands)
+        raise SpmdError(op, mesh.name, f"operands are sharded in different ways: {kinds}")
+    if partial:
+        return _partial(op, facts, operands, mesh)
+    if not operands:
+        return _made(op, facts, mesh)
+    kinds = dict.fromkeys(o.at(mesh) for o in operands if o.grad)
+    if len(kinds) > 1:
+        raise SpmdError(op, mesh.name, f"mixes I and R: {', '.join(f'{o.name} {o.at(mesh)}' for o in operands)}")
+    whole = next(iter(kinds), R)
+    return [whole if out.grad else R for out in op.outs]
+
+
+def _made(op: Op, facts: Facts, mesh: MeshAxis) -> list[Place]:
+    """Of a source: every rank makes the same, but each data rank is fed its own tokens."""
+    if not facts.source or any(out.grad for out in op.outs):
+        raise SpmdError(op, mesh.name, "reads nothing, but is no source without gradient")
+    return [R if op.inputs else stream_type(out, mesh) for out in op.outs]
+
+
+def _partial(op: Op, facts: Facts, operands: list[_Operand], mesh: MeshAxis) -> list[Place]:
+    """Some operand is a partial sum, none is sharded."""
+    if definition(op.kind).random(op):
+        raise SpmdError(op, mesh.name, "draws random numbers on a partial sum")
+    first, *more = [o for o in operands if o.at(mesh) == P]
+    # a sum needs all its terms partial: one that is whole would be added on every rank
+    if not (facts.additive and 1 + len(more) == len(operands)):
+        if more or first.number not in facts.linear:
+            raise SpmdError(op, mesh.name, f"is not linear in {', '.join(o.name for o in (first, *more))}, which is P")
+        for other in operands:
+            if other is not first and other.at(mesh) != R:
+                raise SpmdError(op, mesh.name, f"{other.name} is {other.at(mesh)}, but {first.name} is P: must be R")
+    return [P for _ in op.outs]
+
+
+def _sharded(
+    op: Op, facts: Facts, operands: list[_Operand], mesh: MeshAxis, index: str, lowering: str | None
+) -> list[Place]:
+    """Operands are sharded by that index, or whole."""
+    for o in operands:
+        place = o.at(mesh)
+        if o.has(index) and place.kind != "S":
+            raise SpmdError(op, mesh.name, f"{o.name} is {place}, other operands are sharded by {index}")
+        if not o.has(index) and place != R:
+            raise SpmdError(op, mesh.name, f"{o.name} is {place}, but {index} is sharded: its gradient is partial")
+    wanted = facts.lowered.get(index)
+    if lowering != wanted:
+        raise SpmdError(op, mesh.name, f"{index} is sharded, so lowering must be {wanted}, not {lowering}")
+    if index in facts.contract:
+        for o in operands:  # what is no factor of the summed terms might be added on every rank
+            if o.grad and not o.has(index) and o.number not in facts.linear:
+                raise SpmdError(op, mesh.name, f"sums over {index}, which is sharded, but not with {o.name} as factor")
+        return [P for _ in op.outs]
+    if index in facts.mix:
+        if wanted is None:
+            raise SpmdError(op, mesh.name, f"needs {index} whole, which is sharded")
+        axes = [_axis_of(facts, n, out, index) for n, out in enumerate(op.outs)]
+        return [I if axis is None else S(axis) for axis in axes]  # what is exchanged, all ranks have
+    found = [_axis_of(facts, n, out, index) for n, out in enumerate(op.outs)]
+    if any(axis is None for axis in found):
+        raise SpmdError(op, mesh.name, f"{index} is sharded, and gone in the result though not summed over")
+    return [S(axis) for axis in found if axis is not None]
+
+
+def _axis_of(facts: Facts, number: int, out: TensorType, index: str) -> str | None:
+    """The axis of an output that is that index."""
+    names = facts.results.get(number, {})
+    return next((a.shard_name for a in out.axes if names.get(a.shard_name, a.shard_name) == index), None)
+
+
+def _order(op: Op, operands: list[_Operand]) -> dict[str, tuple[str, ...]]:
+    """Per index the mesh axes that split it, outer to inner; operands must agree."""
+    order: dict[str, tuple[str, ...]] = {}
+    for o in operands:
+        for axis, names in o.spmd.nesting:
+            index = o.indices[axis]
+            if order.setdefault(index, names) != names:
+                raise SpmdError(op, "the mesh", f"{o.name} has {index} split over {names}, others over {order[index]}")
+    return order
+
+
+def _assembled(
+    graph: Graph, op: Op, facts: Facts, n: int, places: dict[str, list[Place]], order: dict[str, tuple[str, ...]]
+) -> Spmd:
+    """One output's type over the whole mesh, its shards nested as those of the operands."""
+    here = {name: found[n] for name, found in places.items()}
+    renamed = facts.results.get(n, {})
+    nesting: dict[str, tuple[str, ...]] = {}
+    for axis in dict.fromkeys(place.axis for place in here.values() if place.kind == "S"):
+        known = order.get(renamed.get(axis, axis), tuple(mesh.name for mesh in graph.mesh))
+        nesting[axis] = tuple(name for name in known if here[name] == S(axis))
+    return Spmd(tuple(here.items()), tuple(sorted(nesting.items())))
+
+
+def _converted(graph: Graph, op: Op) -> Spmd:
+    """One link of a conversion."""
+    (ref,) = op.inputs
+    name, src, dst = op.text("mesh"), op.attr("src"), op.attr("dst")
+    if name not in [mesh.name for mesh in graph.mesh] or not isinstance(src, Place) or not isinstance(dst, Place):
+        raise SpmdError(op, name, f"{src} to {dst} is no conversion")
+    if op.params or op.lowering:
+        raise SpmdError(op, name, "a conversion with parameters or a lowering")
+    if src.kind + dst.kind not in LINKS or src == dst:
+        raise SpmdError(op, name, f"no conversion leads from {src} to {dst}")
+    if not graph.type(ref).grad and I in (src, dst):
+        raise SpmdError(op, name, f"{src} to {dst} of a value without gradient")
+    before = graph.spmd(ref)
+    if before.at(name) != src:
+        raise SpmdError(op, name, f"converts from {src}, but {ref} is {before.at(name)}")
+    try:
+        return before.put(name, dst)
+    except ValueError as error:
+        raise SpmdError(op, name, str(error)) from error
+
+
+def _check_carries(graph: Graph, op: Op, refs: tuple[Ref, ...]) -> None:
+    """What enters or leaves has the stream type."""
+    for ref in refs:
+        for mesh in graph.mesh:
+            place, stream = graph.spmd(ref).at(mesh.name), stream_type(graph.type(ref), mesh)
+            if place != stream:
+                raise SpmdError(op, mesh.name, f"{ref} is {place}, must be {stream} here")
+
+
+def _loops(call: Call) -> Iterator[Loop]:
+    for item in call.items:
+        if isinstance(item, Call):
+            yield from _loops(item)
+        elif isinstance(item, Loop):
+            yield item
+            for block in item.blocks:
+                yield from _loops(block)
+
+
+def _check_ends(graph: Graph) -> None:
+    """No partial sum leaves the model, and the loss is a sum over data ranks, the same on model ranks."""
+    for mesh in graph.mesh:
+        output, loss = graph.spmd(graph.output).at(mesh.name), graph.spmd(graph.loss).at(mesh.name)
+        if output == P:
+            raise SpmdError(graph.op(graph.output.op), mesh.name, "is a partial sum, but the model's output")
+        if loss != (P if mesh.data else I):
+            raise SpmdError(graph.op(graph.loss.op), mesh.name, f"the loss is {loss}")

@@ -1,132 +1,282 @@
-"""What must hold of a graph after every pass. A graph that breaks it is a bug: the exception names the op."""
+"""What must hold of a graph after every pass. A graph that breaks it is a bug, and the exception names the op."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-import networkx
+import networkx as nx
 
-from specc.ir.graph import Graph
-from specc.ir.op import Op, Param, Path, dotted
-from specc.ir.tree import tree
-from specc.ops import definition
+from specc.ir.graph import Graph, inside, layer_of
+from specc.ir.op import Layer, Op, Path, Ref, dotted
+from specc.ir.parameters import clashes
+from specc.ir.tree import Call, Loop, tree
+from specc.ir.types import Axis, Spmd
+from specc.ops import OPS, definition
 from specc.spec.core import Layout
 
-nx: Any = cast(Any, networkx)  # its algorithms have no types
+KINDS = frozenset(definition.kind for definition in OPS)
+MAY_LEAVE_DEAD = frozenset({"lower", "shapes"})
 
 
 class IllegalGraph(Exception):
     """A graph that no pass may give."""
 
+    def __init__(self, op: str, problem: str):
+        super().__init__(f"{op}: {problem}")
+        self.op = op
 
-def legality(graph: Graph, layout: Layout) -> Graph:
-    """The same graph. Raises IllegalGraph naming the op and the rule."""
-    for rule in RULES:
-        for problem in rule(graph):
-            raise IllegalGraph(f"{rule.__name__}: {problem}")
+
+@dataclass(frozen=True)
+class _View:
+    """A graph, and how far it has come."""
+
+    graph: Graph
+    layout: Layout
+    typed: bool
+    placed: bool
+
+
+Problems = Iterator[tuple[str, str]]
+"""Which op, and what is wrong."""
+
+
+def legality(graph: Graph, layout: Layout, after: str = "legality") -> Graph:
+    """The same graph. Raises IllegalGraph naming the op.
+
+    `after` names the pass that has run: before `dead` there may be ops that nobody needs. Whether types and placement
+    must be complete is read off the graph: all ops have them or none.
+    """
+    view = _View(graph, layout, any(op.outs for op in graph.ops), any(op.types for op in graph.ops))
+    alive = () if after in MAY_LEAVE_DEAD else (_alive,)
+    # later rules rely on earlier ones
+    rules: tuple[Callable[[_View], Problems], ...] = (_ordered, _wired, *alive, _typed, _scoped, _repeated, _nested)
+    for rule in (*rules, _parameters, _placed, _divisible, _kept):
+        for op, problem in rule(view):
+            raise IllegalGraph(op, problem)
     return graph
 
 
-def acyclic(graph: Graph) -> list[str]:
-    """networkx finds no cycle, and op order is a topological order."""
+def _ordered(view: _View) -> Problems:
+    """No cycle, and op order is a topological order."""
+    graph = view.graph
     if not nx.is_directed_acyclic_graph(graph.nx):
-        return [f"a cycle through {nx.find_cycle(graph.nx)[0][0]}"]
+        cycle = next((c for c in nx.strongly_connected_components(graph.nx) if len(c) > 1), set(graph.nx))
+        yield min(cycle), "is in a cycle"
     place = {op.id: n for n, op in enumerate(graph.ops)}
-    return [f"{b} stands before {a}, which it uses" for a, b in graph.nx.edges() if place[a] >= place[b]]
+    for node, op in zip(graph.nx.nodes, graph.ops, strict=True):
+        if node != op.id:
+            yield op.id, f"stands under the name {node}"
+        if op.kind not in KINDS:
+            yield op.id, f"is of no known kind: {op.kind}"
+    for producer, user in graph.nx.edges():
+        if place[producer] >= place[user]:
+            yield user, f"stands before {producer}, which it uses"
 
 
-def connected(graph: Graph) -> list[str]:
-    """One component; every op but inputs leads to the loss or the output."""
-    if not nx.is_weakly_connected(graph.nx):
-        return ["the graph falls into parts"]
-    alive = nx.ancestors(graph.nx, graph.loss.op) | nx.ancestors(graph.nx, graph.output.op)
-    alive |= {graph.loss.op, graph.output.op}
-    return [f"{op.id} is dead" for op in graph.ops if op.id not in alive and op.kind != "input"]
-
-
-def wired(graph: Graph) -> list[str]:
-    """Edges say what operands say, and operands name outputs that exist."""
-    found: list[str] = []
+def _wired(view: _View) -> Problems:
+    """Each operand has one producer, edges say what operands say, and the graph is one piece."""
+    graph = view.graph
     for op in graph.ops:
         edges = sorted((data["operand"], a, data["out"]) for a, _, data in graph.nx.in_edges(op.id, data=True))
         if edges != [(n, ref.op, ref.out) for n, ref in enumerate(op.inputs)]:
-            found.append(f"{op.id}: edges and operands differ")
-        found += [
-            f"{op.id} uses {r}, which does not exist" for r in op.inputs if r.out >= max(1, len(graph.op(r.op).outs))
-        ]
-    return found
+            yield op.id, f"operands are {[str(ref) for ref in op.inputs]}, but edges {edges}"
+    for what, ref in (("output", graph.output), ("loss", graph.loss)):
+        if ref.op not in graph.nx:
+            yield ref.op, f"is the {what}, but not in the graph"
+    if not nx.is_weakly_connected(graph.nx):
+        part = min(nx.weakly_connected_components(graph.nx), key=len)
+        yield min(part), "is not connected to the rest"
 
 
-def typed(graph: Graph) -> list[str]:
-    """Shapes are there for all ops or none, and are what the ops' rules give."""
-    if not any(op.outs for op in graph.ops):
-        return []
-    return [
-        f"{op.id} has type {[str(t) for t in op.outs]}"
-        for op in graph.ops
-        if op.outs != definition(op.kind).infer(op, tuple(graph.type(ref) for ref in op.inputs))
-    ]
+def _alive(view: _View) -> Problems:
+    """Every value is needed, for the model's output or the loss; inputs of the model may be idle."""
+    graph = view.graph
+    needed = {graph.output.op, graph.loss.op}
+    for op in reversed(graph.ops):
+        needed.update(ref.op for ref in op.inputs if op.id in needed)
+    for op in graph.ops:
+        if op.id not in needed and op.kind != "input":
+            yield op.id, "is dead: neither output nor loss needs it"
+        for out in range(len(op.outs)):
+            ref = Ref(op.id, out)
+            if op.id in needed and ref not in (graph.output, graph.loss) and not graph.users(ref):
+                yield op.id, f"output {out} is dead: nobody uses it"
 
 
-def placed(graph: Graph) -> list[str]:
-    """Once a value has an SPMD type, every value and every parameter has one on each mesh axis, and sizes divide."""
-    if not any(op.types for op in graph.ops):
-        return []
-    names = [axis.name for axis in graph.mesh]
-    found: list[str] = []
+def _typed(view: _View) -> Problems:
+    """All ops have tensor types or none, and they are what the ops' rules give."""
+    graph = view.graph
+    for op in graph.ops if view.typed else ():
+        for ref in op.inputs:
+            if ref.out >= len(graph.op(ref.op).outs):
+                yield op.id, f"uses {ref}, which does not exist"
+        expected = definition(op.kind).infer(op, tuple(graph.type(ref) for ref in op.inputs))
+        if op.outs != expected:
+            yield op.id, f"has types {[str(t) for t in op.outs]}, its rule gives {[str(t) for t in expected]}"
+    if view.typed and graph.type(graph.loss).axes:
+        yield graph.loss.op, f"is the loss, but {graph.type(graph.loss)}"
+
+
+def _scoped(view: _View) -> Problems:
+    """Every scope is declared once, with names for its class; the loss stands behind the model."""
+    graph = view.graph
+    paths = [scope.path for scope in graph.scopes]
+    for number, scope in enumerate(graph.scopes):
+        where = dotted(scope.path)
+        if not scope.path or scope.path in paths[:number]:
+            yield where, "is declared twice, or is the root"
+        if not scope.names or not all(name.isidentifier() for name in scope.names):
+            yield where, f"has no name for its class: {scope.names}"
+    containers = {(*op.scope, op.text("path")) for op in graph.ops if op.kind == "repeat"}
+    behind = False
+    for op in graph.ops:
+        if op.scope == ("loss",):
+            behind = True
+            continue
+        if behind:
+            yield op.id, "is of the model, but stands behind the loss"
+        for depth in range(1, len(op.scope) + 1):
+            if op.scope[:depth] not in graph.scope_at and op.scope[:depth] not in containers:
+                yield op.id, f"stands in {dotted(op.scope[:depth])}, which is not declared"
+        if op.scope in containers:
+            yield op.id, "stands in a repeat, but in no layer of it"
+    if graph.op(graph.loss.op).scope != ("loss",) or graph.op(graph.output.op).scope == ("loss",):
+        yield graph.loss.op, "the loss stands outside the model, the output inside"
+
+
+def _repeated(view: _View) -> Problems:
+    """Every repeat has one end and at least one layer; in between stand its blocks; layers are numbered through."""
+    opened: Op | None = None
+    ends = [op.text("repeat") for op in view.graph.ops if op.kind == "end"]
+    layers: dict[str, int] = {}
+    for op in view.graph.ops:
+        if op.kind == "repeat":
+            if opened is not None:
+                yield op.id, f"is in the repeat {opened.id}"
+            opened = op
+            path, start, n, period = op.text("path"), op.number("start"), op.number("n"), op.number("period")
+            if n < 1 or period < 1 or not op.inputs:
+                yield op.id, f"runs {n} layers of period {period} over {len(op.inputs)} carries"
+            if start != layers.get(path, 0):
+                yield op.id, f"starts at layer {start} of {path}, {layers.get(path, 0)} come before"
+            layers[path] = start + n
+            yield from _spanned(op)
+            if ends.count(op.id) != 1:
+                yield op.id, f"has {ends.count(op.id)} ends"
+        elif op.kind == "end":
+            if opened is None or op.text("repeat") != opened.id or op.scope != opened.scope:
+                yield op.id, f"ends {op.text('repeat')}, but {opened.id if opened else 'nothing'} is open here"
+            opened = None
+        elif opened is None:
+            if layer_of(op.scope) is not None:
+                yield op.id, "stands in a layer, but in no repeat"
+        elif not any(inside(op.scope, block) for block in _blocks(opened)):
+            yield op.id, f"stands in {opened.id}, but in none of its layers"
+
+
+def _spanned(repeat: Op) -> Problems:
+    """Where one scope is several pipeline stages, they share out its layers in order."""
+    spans = dict(repeat.attrs).get("spans")
+    if not isinstance(spans, tuple):
+        return
+    stage, layer = None, repeat.number("start")
+    for span in spans:
+        if not isinstance(span, tuple) or len(span) != 3 or not all(isinstance(number, int) for number in span):
+            yield repeat.id, f"has the span {span}"
+            return
+        own, first, count = (number for number in span if isinstance(number, int))
+        if first != layer or count < repeat.number("period") or (stage is not None and own != stage + 1):
+            yield repeat.id, f"has the spans {spans}, which do not follow each other"
+        stage, layer = own, first + count
+    if layer != repeat.number("start") + repeat.number("n"):
+        yield repeat.id, f"has the spans {spans}, but layers up to {repeat.number('start') + repeat.number('n') - 1}"
+
+
+def _blocks(repeat: Op) -> list[Path]:
+    """Scopes of the blocks that some layer of the repeat runs."""
+    start, n, period = repeat.number("start"), repeat.number("n"), repeat.number("period")
+    path = (*repeat.scope, repeat.text("path"))
+    used = sorted({layer % period for layer in range(start, start + min(n, period))})
+    return [(*path, Layer(offset, repeat.number("run"))) for offset in used]
+
+
+def _nested(view: _View) -> Problems:
+    """Scopes are contiguous and declare what they take; each block takes the carries first and returns them."""
+    try:
+        root = tree(view.graph)
+    except ValueError as error:
+        yield "the graph", str(error)
+        return
+    for loop in _loops(root) if view.typed else ():
+        carried = [Ref(loop.repeat.id, n) for n in range(len(loop.repeat.outs))]
+        if [block.path for block in loop.blocks] != _blocks(loop.repeat):
+            yield loop.repeat.id, f"has the blocks {[dotted(block.path) for block in loop.blocks]}"
+        for block in loop.blocks:
+            if sorted(map(str, block.inputs[: len(carried)])) != sorted(map(str, carried)):
+                yield dotted(block.path), f"takes {block.inputs}, not {carried} first"
+            carried = list(block.outputs)
+            if sorted(map(str, map(view.graph.type, carried))) != sorted(map(str, loop.repeat.outs)):
+                returned = [str(view.graph.type(ref)) for ref in carried]
+                yield dotted(block.path), f"returns {returned}, the carries are {[str(t) for t in loop.repeat.outs]}"
+        if sorted(map(str, carried)) != sorted(map(str, loop.end.inputs)) or loop.end.outs != loop.repeat.outs:
+            yield loop.end.id, f"carries {[str(t) for t in loop.end.outs]} out, {loop.repeat.id} others in"
+
+
+def _loops(call: Call) -> Iterator[Loop]:
+    for item in call.items:
+        if isinstance(item, Loop):
+            yield item
+        elif isinstance(item, Call):
+            yield from _loops(item)
+
+
+def _parameters(view: _View) -> Problems:
+    """A global name stands for one parameter."""
+    yield from clashes(view.graph)
+
+
+def _placed(view: _View) -> Problems:
+    """Once an op is placed all are, on every axis of the layout's mesh; before, none is, and nothing is converted."""
+    graph = view.graph
+    mesh = {axis.name: axis.size for axis in graph.mesh}
+    if not view.placed:
+        for op in graph.ops:
+            if op.kind == "convert" or op.uses or op.lowering:
+                yield op.id, "is placed, though other ops are not"
+        return
+    wanted = {name: size for name, size in (("dp", view.layout.dp), ("tp", view.layout.tp)) if size > 1}
+    if mesh != wanted or len(mesh) != len(graph.mesh):
+        yield "the graph", f"is placed on the mesh {mesh}, the layout has {wanted}"
     for op in graph.ops:
         if len(op.types) != len(op.outs) or len(op.uses) != len(op.params):
-            found.append(f"{op.id} is placed in part")
-            continue
-        spmd = [*op.types, *(use.stored for use in op.uses)]
-        found += [f"{op.id} has no type on some mesh axis" for t in spmd if sorted(dict(t.places)) != sorted(names)]
-        found += _uneven(graph, op)
-    return found
+            yield op.id, f"{len(op.types)} types for {len(op.outs)} outputs, {len(op.uses)} uses for {len(op.params)}"
+        for spmd in (*op.types, *(spmd for use in op.uses for spmd in (use.stored, use.used))):
+            if [name for name, _ in spmd.places] != list(mesh):
+                yield op.id, f"has the type {spmd} on the mesh {mesh}"
 
 
-def _uneven(graph: Graph, op: Op) -> list[str]:
-    sizes = {axis.name: axis.size for axis in graph.mesh}
-    pairs = [*zip((out.axes for out in op.outs), op.types, strict=True)]
-    pairs += [(param.axes, use.stored) for param, use in zip(op.params, op.uses, strict=True)]
-    found: list[str] = []
-    for axes, spmd in pairs:
-        for axis in axes:
-            ranks = 1
-            for name in spmd.shards(axis):
-                ranks *= sizes[name]
-            if isinstance(axis.size, int) and axis.shard_name != "vocab" and axis.size % ranks:
-                found.append(f"{op.id}: {axis.name} = {axis.size} over {ranks} ranks")
-    return found
+def _divisible(view: _View) -> Problems:
+    """Every mesh axis that splits a tensor axis splits it evenly; only vocab may be uneven."""
+    for op in view.graph.ops if view.placed else ():
+        pairs = [*zip((out.axes for out in op.outs), op.types, strict=True)]
+        pairs += [(param.axes, use.stored) for param, use in zip(op.params, op.uses, strict=True)]
+        for axes, spmd in pairs:
+            for axis in axes:
+                ranks = _ranks(view.graph, axis, spmd)
+                if isinstance(axis.size, int) and axis.shard_name != "vocab" and axis.size % ranks:
+                    yield op.id, f"{axis.name} = {axis.size} cannot be split over {ranks} ranks"
 
 
-def scoped(graph: Graph) -> list[str]:
-    """Ops of a scope stand together, scopes declare what they use, repeats close, carries keep their type."""
-    if not any(op.outs for op in graph.ops):
-        return []
-    try:
-        tree(graph)
-    except (ValueError, KeyError, StopIteration) as error:
-        return [f"the nested view: {error!r}"]
-    ends = {op.text("repeat"): op for op in graph.ops if op.kind == "end"}
-    repeats = [op for op in graph.ops if op.kind == "repeat"]
-    found = [f"{op.id} runs {op.number('n')} layers" for op in repeats if op.number("n") < 1]
-    if sorted(ends) != sorted(op.id for op in repeats):
-        return [*found, "repeats and ends do not match"]
-    return found + [f"{op.id} changes its carry" for op in repeats if op.outs != ends[op.id].outs]
+def _ranks(graph: Graph, axis: Axis, spmd: Spmd) -> int:
+    ranks = 1
+    for mesh in graph.mesh:
+        ranks *= mesh.size if mesh.name in spmd.shards(axis) else 1
+    return ranks
 
 
-def named(graph: Graph) -> list[str]:
-    """A parameter's name stands for one thing."""
-    seen: dict[Path, tuple[Param, object]] = {}
-    found: list[str] = []
-    for op in graph.ops:
-        for n, param in enumerate(op.params):
-            storage = op.uses[n].stored if op.uses else None
-            known, stored = seen.setdefault(param.path, (param, storage))
-            if known != param or stored != storage:
-                found.append(f"{op.id}: {dotted(param.path)} is another parameter elsewhere")
-    return found
-
-
-RULES: tuple[Callable[[Graph], list[str]], ...] = (acyclic, connected, wired, typed, placed, scoped, named)
+def _kept(view: _View) -> Problems:
+    """Results are kept by name in layers only, where the layout says so."""
+    for op in view.graph.ops:
+        if op.kept and (layer_of(op.scope) is None or op.kept not in view.layout.checkpoint.save):
+            yield op.id, f"is kept as {op.kept}, but is not in a layer or the layout does not say so"

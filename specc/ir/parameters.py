@@ -1,0 +1,59 @@
+"""Parameters of a graph under their global names, and whether each name stands for one parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from specc.ir.graph import Graph
+from specc.ir.op import Layer, Op, Param, Path
+
+Template = tuple[str, ...]
+"""A path with * for the number of a layer."""
+
+
+def template(path: Path) -> Template:
+    return tuple("*" if isinstance(part, Layer) else part for part in path)
+
+
+def occurrences(graph: Graph) -> Iterator[tuple[Op, Param, range | None]]:
+    """Every use of a parameter, with the numbers of the layers that have one each; None outside layers."""
+    opened: Op | None = None
+    for op in graph.ops:
+        opened = op if op.kind == "repeat" else None if op.kind == "end" else opened
+        for param in op.params:
+            layer = next((part for part in param.path if isinstance(part, Layer)), None)
+            yield op, param, None if layer is None or opened is None else _span(opened, layer)
+
+
+def clashes(graph: Graph) -> Iterator[tuple[str, str]]:
+    """(op, what is wrong), for every parameter that is not what its name stands for elsewhere."""
+    known: dict[Path, Param] = {}
+    spans: dict[Template, list[tuple[Path, range]]] = {}
+    first: dict[Template, str] = {}
+    for op, param, layers in occurrences(graph):
+        path = template(param.path)
+        name = ".".join(path)
+        if known.setdefault(param.path, param) != param:
+            yield op.id, f"{name} has another shape, role or init elsewhere"
+        if len([other for other in op.params if other.path == param.path]) != 1:
+            yield op.id, f"uses {name} twice"
+        if not all(isinstance(axis.size, int) for axis in param.axes):
+            yield op.id, f"{name} has an axis of unknown size"
+        of = [part for part in param.path if isinstance(part, Layer)]
+        if of and (layers is None or of != [part for part in op.scope if isinstance(part, Layer)]):
+            yield op.id, f"{name} belongs to another layer"
+        span = layers or range(1)
+        for other, taken in spans.get(path, []):
+            if other != param.path and any(layer in taken for layer in span):
+                yield op.id, f"{name} is another parameter of the same layer elsewhere"
+        spans.setdefault(path, []).append((param.path, span))
+        first.setdefault(path, op.id)
+    modules = {path[:depth] for path in first for depth in range(1, len(path))}
+    for path, op_id in first.items():
+        if path in modules:
+            yield op_id, f"{'.'.join(path)} is a parameter here, a module elsewhere"
+
+
+def _span(repeat: Op, layer: Layer) -> range:
+    start, period = repeat.number("start"), repeat.number("period")
+    return range(start + (layer.offset - start) % period, start + repeat.number("n"), period)

@@ -1,0 +1,373 @@
+"""Legality, checkpoint saves, the text form and fingerprints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specc import spec
+from specc.components.ffn import Ffn
+from specc.components.norm import Norm
+from specc.ir.fingerprint import fingerprints
+from specc.ir.graph import Graph, Scope
+from specc.ir.op import Layer, Ref
+from specc.ir.text import text
+from specc.ir.types import R, Spmd
+from specc.lower import lower
+from specc.passes import PASSES, compile_graph
+from specc.passes.dead import dead
+from specc.passes.kept import SaveWarning, save_warnings
+from specc.passes.legality import IllegalGraph, legality
+from specc.passes.shapes import shapes
+from specc.source import Source
+from specc.spec.core import Block, Branch, Checkpoint, Embed, Layout, Model, Pipeline, Spec, Sublayer
+from tests.models import MODELS, decoder_only, gpt2, llama, patterned, transformer
+
+SP = Layout(tp=2, sequence_parallel=True, dp=2)
+CUT = replace(SP, pp=Pipeline(stages=2), checkpoint=Checkpoint(save=("attention.core",)))
+DEEP = replace(CUT, pp=Pipeline(stages=4))
+
+
+def typed(model: Model) -> Graph:
+    return dead(shapes(lower(model), Layout()), Layout())
+
+
+# --- legality
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(tp=2), SP, CUT, DEEP], ids=["one", "tp", "sp", "pp", "deep"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_pass_gives_a_legal_graph(name: str, layout: Layout) -> None:
+    model = MODELS[name]
+    if layout is DEEP:  # stages in the middle are held once
+        deeper = (replace(stack, runs=(replace(stack.runs[0], layers=8),)) for stack in model.stacks)
+        model = replace(model, stacks=tuple(deeper))
+    graph = legality(lower(model), layout, "lower")
+    for step in PASSES:
+        graph = legality(step(graph, layout), layout, step.__name__)
+
+
+def test_before_dead_values_may_be_dead() -> None:
+    graph = shapes(lower(transformer()), Layout())
+    x = graph.op("encoder_embedding")
+    idle = replace(x, id="idle", kind="scale", inputs=(x.ref,), params=(), attrs=(("factor", 2.0),))
+    at = [op.id for op in graph.ops].index(x.id) + 1
+    graph = graph.with_ops([*graph.ops[:at], idle, *graph.ops[at:]])
+    legality(graph, Layout(), "shapes")
+    with pytest.raises(IllegalGraph, match="idle: is dead"):
+        legality(graph, Layout(), "dead")
+
+
+def changed(id: str, **fields: Any) -> Callable[[Graph], Graph]:
+    return lambda graph: graph.with_ops(replace(op, **fields) if op.id == id else op for op in graph.ops)
+
+
+def attr(id: str, **attrs: Any) -> Callable[[Graph], Graph]:
+    return lambda graph: graph.with_ops(op.having(**attrs) if op.id == id else op for op in graph.ops)
+
+
+def without(id: str) -> Callable[[Graph], Graph]:
+    def remove(graph: Graph) -> Graph:
+        nx = graph.nx.copy()
+        nx.remove_node(id)
+        return Graph(nx, graph.scopes, graph.output, graph.loss, graph.mesh)
+
+    return remove
+
+
+def moved(id: str, before: str) -> Callable[[Graph], Graph]:
+    def move(graph: Graph) -> Graph:
+        op = graph.op(id)
+        rest = [other for other in graph.ops if other.id != id]
+        at = [other.id for other in rest].index(before)
+        return graph.with_ops([*rest[:at], op, *rest[at:]])
+
+    return move
+
+
+def edge(producer: str, user: str, operand: int) -> Callable[[Graph], Graph]:
+    def add(graph: Graph) -> Graph:
+        nx = graph.nx.copy()
+        nx.add_edge(producer, user, out=0, operand=operand)
+        return Graph(nx, graph.scopes, graph.output, graph.loss, graph.mesh)
+
+    return add
+
+
+def scopes(change: Callable[[Scope], Scope]) -> Callable[[Graph], Graph]:
+    return lambda graph: replace(graph, scopes=tuple(map(change, graph.scopes)))
+
+
+def island(graph: Graph) -> Graph:
+    tokens = graph.op("tokens")
+    return graph.with_ops([replace(tokens, id="other"), *graph.ops])
+
+
+def other_shape(graph: Graph) -> Graph:
+    head = graph.op("head")
+    param = replace(head.params[0], role="other")
+    return changed("head", params=(param,))(graph)
+
+
+def same_name(graph: Graph) -> Graph:
+    """The norm after the layers takes the name of a layer's norm."""
+    weight = graph.op("layers.+0.attention_norm").params[0]
+    norm = graph.op("norm")
+    return changed("norm", params=(replace(norm.params[0], path=weight.path), *norm.params[1:]))(graph)
+
+
+def module_and_parameter(graph: Graph) -> Graph:
+    norm = graph.op("norm")
+    return changed("norm", params=(replace(norm.params[0], path=("embedding",)), *norm.params[1:]))(graph)
+
+
+CORE = "layers.+0.attention.core"
+BLOCK = ("layers", Layer(0))
+
+BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
+    "cycle": (edge("layers_end", "layers", 1), "is in a cycle"),
+    "extra edge": (edge("tokens", "norm", 1), "norm: operands are"),
+    "unknown kind": (changed(CORE, kind="magic"), r"\.core: is of no known kind"),
+    "island": (island, "other: is not connected"),
+    "wrong type": (changed("norm", outs=()), "norm: has types"),
+    "output number": (
+        changed("layers.+0.ffn_norm", inputs=(Ref("layers.+0.attention_residual", 1),)),
+        r"ffn_norm: uses %layers\.\+0\.attention_residual:1, which does not exist",
+    ),
+    "twice declared": (lambda g: replace(g, scopes=(*g.scopes, g.scopes[0])), "is declared twice"),
+    "class name": (scopes(lambda s: replace(s, names=("2x",))), "no name for its class"),
+    "no class name": (scopes(lambda s: replace(s, names=())), "no name for its class"),
+    "no scope": (lambda g: replace(g, scopes=g.scopes[:-1]), "is not declared"),
+    "undeclared input": (scopes(lambda s: replace(s, inputs=s.inputs[:0])), "not among its inputs"),
+    "apart": (changed("layers.+0.ffn.act", scope=BLOCK), "not contiguous"),
+    "model behind loss": (moved("loss.labels", "head"), "head: is of the model"),
+    "loss inside": (changed("loss.cross_entropy", scope=()), "is of the model, but stands behind the loss"),
+    "loss as output": (lambda g: replace(g, output=g.loss), "the loss stands outside the model"),
+    "no layers": (attr("layers", n=0), "layers: runs 0 layers"),
+    "starts late": (attr("layers", start=1), "layers: starts at layer 1 of layers, 0 come before"),
+    "stages apart": (attr("layers", spans=((1, 0, 1), (2, 2, 1))), "layers: has the spans"),
+    "stages too short": (attr("layers", spans=((1, 0, 1), (2, 1, 1))), "but layers up to 2"),
+    "no end": (attr("layers_end", repeat="other"), "layers: has 0 ends"),
+    "no block": (attr("layers", run=1), "but in none of its layers"),
+    "out of the repeat": (changed("norm", scope=BLOCK), "norm: stands in a layer, but in no repeat"),
+    "beside the layers": (changed("layers.+0.ffn_residual", scope=("layers",)), "in a repeat, but in no layer"),
+    "carry not taken": (
+        scopes(lambda s: replace(s, inputs=s.inputs[1:] + s.inputs[:1])),
+        "first",
+    ),
+    "carry not returned": (changed("layers_end", inputs=(Ref("layers.+0.attention_residual"),)), "dead|carries"),
+    "another role": (other_shape, "embedding.weight has another shape, role or init"),
+    "parameter of a layer": (same_name, "belongs to another layer"),
+    "module and parameter": (module_and_parameter, "embedding is a parameter here, a module elsewhere"),
+    "placed in part": (changed("norm", types=(Spmd(),)), "the graph: is placed on the mesh|0 types for 1 outputs"),
+    "converted before placing": (changed("norm", uses=(), lowering=(("tp", "ring"),)), "norm: is placed, though"),
+    "kept unasked": (changed(CORE, kept="attention.core"), "is kept as attention.core"),
+}
+
+
+@pytest.mark.parametrize(("breaking", "problem"), BROKEN.values(), ids=list(BROKEN))
+def test_illegal(breaking: Callable[[Graph], Graph], problem: str) -> None:
+    graph = typed(gpt2() if "embedding.weight" in problem else llama())
+    legality(graph, Layout())
+    with pytest.raises(IllegalGraph, match=problem):
+        legality(breaking(graph), Layout())
+
+
+PLACED: dict[str, tuple[Callable[[Graph], Graph], Layout, str]] = {
+    "type missing": (changed("norm", types=()), SP, "norm: 0 types for 1 outputs"),
+    "mesh axis missing": (changed("norm", types=(Spmd.of({"tp": R}),)), SP, "norm: has the type tp:R"),
+    "use missing": (changed("norm", uses=()), SP, "0 uses for 1"),
+    "another mesh": (lambda g: g, replace(SP, dp=4), "is placed on the mesh"),
+}
+
+
+@pytest.mark.parametrize(("breaking", "layout", "problem"), PLACED.values(), ids=list(PLACED))
+def test_illegal_when_placed(breaking: Callable[[Graph], Graph], layout: Layout, problem: str) -> None:
+    graph = compile_graph(lower(llama()), SP)
+    with pytest.raises(IllegalGraph, match=problem):
+        legality(breaking(graph), layout)
+
+
+def test_sizes_are_divisible_but_for_vocab() -> None:
+    layout = Layout(tp=2)
+    legality(compile_graph(lower(llama(vocab=97)), layout), layout)
+    graph = compile_graph(lower(llama()), layout)
+    mesh = tuple(replace(axis, size=32) for axis in graph.mesh)
+    with pytest.raises(IllegalGraph, match="cannot be split over 32 ranks"):
+        legality(graph.with_mesh(mesh), Layout(tp=32))
+
+
+# --- results kept by name
+
+
+def saved(model: Model, *names: str) -> tuple[SaveWarning, ...]:
+    layout = Layout(tp=2, sequence_parallel=True, checkpoint=Checkpoint(save=names))
+    return save_warnings(compile_graph(lower(model), layout), layout)
+
+
+def test_the_last_op_of_a_block_saves_nothing() -> None:
+    (finding,) = saved(llama(), "attention.core", "attention.o", "ffn.up", "ffn.down")
+    assert finding.name == "ffn.down" and finding.severity == "warning"
+    assert saved(transformer(), "ffn.down") == ()  # a norm comes after it
+
+
+def test_what_runs_before_another_branch_pays() -> None:
+    """Recomputation runs in op order, so what stands before an op that saves is run, needed there or not."""
+    norm = Norm().resolved()
+    branches = tuple(Branch(name, Ffn(hidden=8), ()) for name in ("ffn", "ffn2"))
+    block = Block("block", (Sublayer(branches, norm=norm),), ())
+    model = decoder_only("parallel", (block,), 2, Embed(1.0, "none", 0.0, ()), norm)
+    assert [finding.name for finding in saved(model, "ffn.down", "ffn2.down")] == ["ffn2.down"]
+
+
+def test_what_draws_is_not_kept_before_what_draws() -> None:
+    (finding,) = saved(gpt2(dropout=0.1), "attention.core")
+    assert finding.severity == "error" and "dropout after it" in finding.reason
+    assert saved(gpt2(), "attention.core") == ()
+
+
+def test_unknown_names_are_errors() -> None:
+    (finding,) = saved(llama(), "attention.cor")
+    assert finding == SaveWarning("attention.cor", "no layer has an op of that name", "error")
+
+
+# --- text
+
+
+def test_text_shows_placement_and_nesting() -> None:
+    lines = text(compile_graph(lower(patterned()), CUT)).splitlines()
+    assert lines[0] == "mesh dp=2, tp=2"
+    assert lines[1] == "%x = stage0 First():"
+    assert (
+        "  %x = embedding(%tokens, embedding.weight [vocab=96, d_model=32] normal(0.02) dp:R tp:S(vocab)) "
+        "tp=vocab_parallel : float[batch, seq, d_model=32] dp:S(batch) tp:P"
+    ) in lines
+    repeat = next(line for line in lines if "repeat layers" in line)
+    assert repeat.startswith("  %x4 = repeat layers 0..2 period 2 (%x3)")
+    assert "    %x5 = +0 WideBlock(%x = %x4, %rope_100 = %rope_100):" in lines
+    assert any("reduce_scatter(%x5, tp: P -> S(seq))" in line for line in lines)
+    assert any(line.endswith("kept as attention.core") for line in lines)
+    assert lines[-2].startswith("  %labels = input()") and "dp:P tp:I" in lines[-1]
+
+
+def test_names_are_local_to_scopes() -> None:
+    """A scope reads the same whatever stands around it."""
+
+    def block(model: Model) -> str:
+        whole = text(typed(model))
+        return whole[whole.index("+0 ") : whole.index("= end")]
+
+    assert block(llama(layers=2)) == block(llama(layers=7))
+
+
+def test_text_of_an_untyped_graph() -> None:
+    assert "%x2 = attention Attention(%x = %x, %mask = %mask):" in text(lower(transformer()))
+
+
+# --- fingerprints
+
+
+def prints(model: Model, layout: Layout) -> dict[str, str]:
+    return dict(fingerprints(typed(model), compile_graph(lower(model), layout), layout))
+
+
+def differing(a: tuple[Model, Layout], b: tuple[Model, Layout]) -> list[str]:
+    first, second = prints(*a), prints(*b)
+    return [name for name in first if first[name] != second[name]]
+
+
+def test_fingerprints_tell_what_changed() -> None:
+    model = llama()
+    init = replace(model, init=replace(model.init, std=0.02 + 1e-9))
+    assert list(prints(model, SP)) == ["params", "compute", "layout"]
+    assert all(len(digits) == 12 for digits in prints(model, SP).values())
+    assert differing((model, SP), (model, replace(SP, name="other", at=("layouts", "other")))) == []
+    assert differing((model, SP), (model, Layout(tp=2))) == ["layout"]
+    assert differing((model, SP), (model, CUT)) == ["layout"]
+    assert differing((model, SP), (replace(model, name="other", description="text"), SP)) == []
+    assert differing((model, SP), (init, SP)) == ["compute", "layout"]
+    assert differing((model, SP), (llama(scaling=None), SP)) == ["compute", "layout"]
+    assert differing((model, SP), (llama(layers=4), SP)) == ["params", "compute", "layout"]
+    assert differing((model, SP), (llama(vocab=98), SP)) == ["params", "compute", "layout"]
+    assert differing((llama(tied=True), SP), (llama(), SP)) == ["params", "compute", "layout"]
+
+
+def test_fingerprints_see_the_order_of_shards() -> None:
+    model, layout = llama(), Layout(tp=2)
+    graph = compile_graph(lower(model), layout)
+    norm = graph.op("norm")
+    nested = replace(norm.types[0], nesting=(("seq", ("tp", "cp")),))
+    before = fingerprints(typed(model), graph, layout)
+    after = fingerprints(typed(model), changed("norm", types=(nested,))(graph), layout)
+    assert before[:2] == after[:2] and before[2] != after[2]
+
+
+def test_parameters_are_the_same_however_layers_repeat() -> None:
+    one = llama(layers=4)
+    run = one.stacks[0].runs[0]
+    two = replace(one, stacks=(replace(one.stacks[0], runs=(replace(run, blocks=run.blocks * 2),)),))
+    assert "params" not in differing((one, SP), (two, SP))
+
+
+TINY = """
+specc: 1
+name: tiny
+d_model: 32
+vocab: 96
+max_seq: 64
+decoder:
+  layers: 2
+  block:
+    - attention: {heads: 4, kv_heads: 2, rope: {theta: 100.0}}
+    - ffn: {kind: gated, hidden: 48}
+"""
+SWAPPED = """
+name: tiny
+decoder:
+  block:
+    - attention: {rope: {theta: 100.0}, kv_heads: 2, heads: 4}
+
+    - ffn: {hidden: 48, kind: gated}
+  layers: 2
+max_seq: 64
+vocab: 96
+d_model: 32
+specc: 1
+"""
+
+
+def test_order_of_keys_and_places_do_not_matter() -> None:
+    found: list[tuple[tuple[str, str], ...]] = []
+    for source in (TINY, SWAPPED):
+        loaded = spec.load(Source("spec.yaml", source))
+        assert isinstance(loaded, Spec), loaded
+        graph, placed = typed(loaded.model), compile_graph(lower(loaded.model), SP)
+        found.append(fingerprints(graph, placed, SP))
+        elsewhere = graph.with_ops(replace(op, at=("moved", *op.at)) for op in graph.ops)
+        assert fingerprints(elsewhere, placed, SP) == found[-1]
+    assert found[0] == found[1]
+
+
+def test_hash_seed_does_not_matter() -> None:
+    program = (
+        "from tests.test_ir import *\nprint(prints(transformer(), CUT), text(compile_graph(lower(transformer()), CUT)))"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parent.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert runs[0] == runs[1] and "encoder" in runs[0]
