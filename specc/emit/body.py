@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from specc.emit.expr import expression
+from specc.emit.expr import expression, own_random
 from specc.emit.fold import Inner, Item, Line, fold, text
 from specc.emit.leaves import constructor
 from specc.emit.loops import container, loop_lines
@@ -46,8 +46,11 @@ class Holes:
     found: list[Hole] = field(default_factory=list[Hole])
 
     def mark(self, hole: Hole) -> str:
+        """Raises ValueError where a hole of that key has another value: one of them would be lost."""
         for n, known in enumerate(self.found):
             if known.key == hole.key:
+                if known.value != hole.value:
+                    raise ValueError(f"{hole.key} is {known.value} and {hole.value}")
                 return f"{OPEN}{n}{CLOSE}"
         self.found.append(hole)
         return f"{OPEN}{len(self.found) - 1}{CLOSE}"
@@ -72,23 +75,23 @@ def body(
 def _init(graph: Graph, call: Call, constructors: dict[Path, str], holes: Holes) -> list[str]:
     """Own parameters, then children in the order of first use, which is the order of the state dict."""
     depth = len(call.path) - (1 if call.path and str(call.path[0]).startswith("stage") else 0)
-    own: dict[str, str] = {}
-    children: dict[str, str] = {}
+    own: dict[str, list[str]] = {}
+    children: dict[str, list[str]] = {}
     for item in call.items:
         if isinstance(item, Op):
             for n, param in enumerate(item.params):
                 name = str(param.path[depth])
                 target = own if len(param.path) == depth + 1 else children
                 if name not in target:
-                    target[name] = _filled(constructor(graph, item, n, depth), holes)
+                    target[name] = [f"self.{name} = {_filled(constructor(graph, item, n, depth), holes)}"]
         elif isinstance(item, Call):
             name = str(item.path[-1])
-            children[name] = holes.mark(Hole(f"child.{name}", name, constructors[item.path]))
-        else:
-            name = str(item.path[-1])
+            made = holes.mark(Hole(f"child.{name}", name, constructors[item.path]))
+            children[name] = [f"self.{name} = {made}"]
+        elif (name := str(item.path[-1])) not in children:
             runs = [loop for loop in call.items if isinstance(loop, Loop) and loop.path == item.path]
-            children.setdefault(name, container(runs, constructors, holes.mark))
-    return [f"self.{name} = {value}" for name, value in (own | children).items()]
+            children[name] = container(runs, constructors, holes.mark)
+    return [line for lines in (own | children).values() for line in lines]
 
 
 def _filled(parts: tuple[Part, ...], holes: Holes) -> str:
@@ -143,7 +146,7 @@ class _Forward:
             return None
         source = self.graph.op(item.inputs[0].op)
         collective = item.kind == "convert" and bool(source.kept)
-        own = bool(item.kept) or self._random(item)
+        own = bool(item.kept) or bool(self._random(item))
         alone = item.kind in ("split", "attention", "rope_table") or collective or (own and not self._reduced(item))
         alone = alone or (item.kind == "add" and self._normed(item))
         return Item(
@@ -165,10 +168,9 @@ class _Forward:
         """Whether the op is a residual update that a norm follows: it owns a line whatever its length."""
         return all(user.kind.endswith("_norm") for user in self.graph.users(op.ref))
 
-    def _random(self, op: Op) -> bool:
-        """Whether ranks of a model axis hold different parts of what the op draws."""
-        model = self.graph.model_axes
-        return definition(op.kind).random(op) and any(op.types[0].at(name).kind == "S" for name in model)
+    def _random(self, op: Op) -> list[str]:
+        """Mesh axes for which the op's line must draw numbers of its own; `shard_dropout` does so itself."""
+        return [] if op.kind == "dropout" else own_random(self.graph, op)
 
     def _line(self, line: Line, n: int, returned: bool) -> list[str]:
         code = text(line.parts, lambda ref: self.naming.names[ref], self.holes.mark)
@@ -190,9 +192,7 @@ class _Forward:
         op = self.graph.op(ref.op)
         if op.kind == "convert" and self.graph.op(op.inputs[0].op).kept:
             op = self.graph.op(op.inputs[0].op)
-        model = self.graph.model_axes if op.types else ()
-        random = [name for name in model if self._random(op) and op.types[0].at(name).kind == "S"]
-        return op.kept, random
+        return op.kept, self._random(op)
 
     def _loop(self, loop: Loop, n: int) -> list[str]:
         names = self.naming.names

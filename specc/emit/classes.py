@@ -17,7 +17,17 @@ class Class:
 
     name: str
     source: str
-    constructors: dict[Path, tuple[str, ...]]  # arguments but the mesh
+    parameters: tuple[str, ...]  # of the constructor; the mesh last
+    constructors: dict[Path, tuple[str, ...]]  # their values for each scope
+
+    def call(self, path: Path) -> str:
+        """The expression that makes the module of a scope; by keyword where places would not tell."""
+        values = self.constructors[path]
+        own = [value for name, value in zip(self.parameters, values, strict=True) if name != value]
+        if len(own) > 1 or any(value in ("True", "False") for value in own):
+            pairs = zip(self.parameters, values, strict=True)
+            return f"{self.name}({', '.join(f'{name}={value}' for name, value in pairs)})"
+        return f"{self.name}({', '.join(values)})"
 
 
 def group(bodies: list[Body]) -> list[list[Body]]:
@@ -68,7 +78,7 @@ def make_class(name: str, bodies: list[Body], axes: list[str], doc: str = "") ->
     constructors = {
         item.path: tuple(item.holes[numbers[arg]].value for arg in typed) + tuple(meshes) for item in bodies
     }
-    return Class(name, "\n".join(lines), constructors)
+    return Class(name, "\n".join(lines), (*typed, *meshes), constructors)
 
 
 def _arguments(columns: list[tuple[Hole, ...]]) -> dict[int, str]:

@@ -8,6 +8,7 @@ from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Ref
 from specc.ir.types import Axis, Place, Spmd
+from specc.ops import definition
 
 
 def expression(graph: Graph, op: Op) -> Expr:
@@ -171,8 +172,18 @@ def _padding_mask(graph: Graph, op: Op) -> Expr:
     return Expr((Use(op.inputs[0], ATOM), ".ne(", _hole(op, "pad", op.attr("pad")), ")[:, None, None]"))
 
 
+def own_random(graph: Graph, op: Op) -> list[str]:
+    """Model axes whose ranks hold different parts of what the op draws."""
+    if not definition(op.kind).random(op):
+        return []
+    return [name for name in graph.model_axes if op.types[0].at(name).kind == "S"]
+
+
 def _dropout(graph: Graph, op: Op) -> Expr:
-    return Expr(("F.dropout(", Use(op.inputs[0]), ", ", _hole(op, "dropout", op.attr("rate")), ", self.training)"))
+    axes = "".join(f", self.{name}" for name in own_random(graph, op))
+    function = "shard_dropout" if axes else "F.dropout"
+    rate = _hole(op, "dropout", op.attr("rate"))
+    return Expr((f"{function}(", Use(op.inputs[0]), ", ", rate, f", self.training{axes})"))
 
 
 def _with_param(sign: str, need: int, level: int) -> Callable[[Graph, Op], Expr]:

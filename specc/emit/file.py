@@ -30,6 +30,7 @@ KERNELS = (
     "sinusoid",
     "causal",
     "own_random",
+    "shard_dropout",
     "kept",
     "keep",
 )

@@ -2,125 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from specc.emit.parts import Hole
-from specc.ir.op import Path
-from specc.ir.tree import Loop
+from specc.ir.op import Op, Path
+from specc.ir.tree import Call, Loop
 
 Mark = Callable[[Hole], str]
+WIDTH = 100  # of a line in a constructor, its indentation apart
 
 
-def _range(loop: Loop) -> str:
-    stop = loop.start + loop.n
-    return f"range({stop})" if loop.start == 0 else f"range({loop.start}, {stop})"
+def container(runs: Sequence[Loop], constructors: dict[Path, str], mark: Mark) -> list[str]:
+    """Lines that make `self.layers`, a ModuleDict keyed by the layer's number in the whole model.
 
-
-def container(runs: Sequence[Loop], constructors: dict[Path, str], mark: Mark) -> str:
-    """`nn.ModuleDict({str(i): Block(tp) for i in range(32)})`, keyed by the layer's number in the whole model."""
-    parts: list[str] = []
-    for number, loop in enumerate(runs):
-        name = str(loop.path[-1])
-        made = {offset: constructors[loop.blocks[_block(loop, offset)].path] for offset in _offsets(loop)}
-        marks = {
-            offset: mark(Hole(f"{name}.{number}.{offset}", _singular(name), text)) for offset, text in made.items()
-        }
-        if len(set(made.values())) == 1:  # all positions are the same module
-            first = next(iter(made))
-            marks = dict.fromkeys(made, marks[first])
-        layers = mark(Hole(f"{name}.{number}.range", name if len(runs) == 1 else f"{name}{number}", _range(loop)))
-        parts.append(f"{{str(i): {_by_offset(marks, len_period(loop), 'i')} for i in {layers}}}")
-    return f"nn.ModuleDict({' | '.join(parts)})"
-
-
-def _singular(name: str) -> str:
-    return "layer" if name == "layers" else f"{name}_layer"
-
-
-def len_period(loop: Loop) -> int:
-    return loop.repeat.number("period")
-
-
-def _offsets(loop: Loop) -> tuple[int, ...]:
-    period = len_period(loop)
-    return tuple(sorted({(loop.start + i) % period for i in range(min(loop.n, period))}))
-
-
-def _block(loop: Loop, offset: int) -> int:
-    """Index in loop.blocks of the block at that place of the period."""
-    return next(n for n, block in enumerate(loop.blocks) if getattr(block.path[-1], "offset", None) == offset)
-
-
-def _by_offset(values: dict[int, str], period: int, i: str) -> str:
-    """One value, or a choice by the layer's place in its period."""
-    groups: dict[str, list[int]] = {}
-    for offset, value in values.items():
-        groups.setdefault(value, []).append(offset)
-    ordered = sorted(groups.items(), key=lambda group: len(group[1]))  # the most common one needs no condition
-    *conditional, (default, _) = ordered
-    words: list[str] = []
-    for value, offsets in conditional:
-        test = f"== {offsets[0]}" if len(offsets) == 1 else f"in ({', '.join(map(str, offsets))})"
-        words.append(f"{value} if {i} % {period} {test} else ")
-    return "".join(words) + default
+    What makes a layer is literal text, never an argument of the class: each layer is a module of its own.
+    """
+    name = str(runs[0].path[-1])
+    made = [{offset: constructors[block.path] for offset, block in _blocks(loop).items()} for loop in runs]
+    if len(runs) == 1 and len(set(made[0].values())) == 1:
+        layer = next(iter(made[0].values()))
+        return [f"self.{name} = nn.ModuleDict({{str(i): {layer} for i in {_layers(runs[0], False, mark)}}})"]
+    lines = [f"self.{name} = nn.ModuleDict()"]
+    for loop, layers in zip(runs, made, strict=True):
+        if _single(loop, len(runs) > 1):
+            lines.append(f'self.{name}["{loop.start}"] = {next(iter(layers.values()))}')
+            continue
+        lines.append(f"for i in {_layers(loop, len(runs) > 1, mark)}:")
+        choice = f"self.{name}[str(i)] = {_by_offset(layers, _period(loop), 'i')}"
+        if len(choice) <= WIDTH:
+            lines.append(f"    {choice}")
+            continue
+        for test, value in _branches(layers, _period(loop), "i"):
+            lines += [f"    {test}", f"        self.{name}[str(i)] = {value}"]
+    return lines
 
 
 def loop_lines(loop: Loop, several: bool, carry: str, arguments: list[list[str]], mark: Mark) -> list[str]:
     """The loop over the layers of a run. `several`: the container holds those of other runs too."""
     name = str(loop.path[-1])
+    calls = {
+        offset: ", ".join([carry, *arguments[n]])
+        for n, (offset, _) in enumerate(sorted(_blocks(loop).items(), key=lambda item: loop.blocks.index(item[1])))
+    }
+    if _single(loop, several):
+        return _run(f'self.{name}["{loop.start}"]', next(iter(calls.values())), carry, loop, loop.start)
     every = loop.repeat.attr("recompute")
-    period = len_period(loop)
-    kept = any(op_kept(loop))
-    offsets = {offset: arguments[_block(loop, offset)] for offset in _offsets(loop)}
-    widths = {len(names) for names in offsets.values()}
-    needs_number = every not in (None, 1) or len({tuple(names) for names in offsets.values()}) > 1
     i = "i" if several else "int(i)"
     if several:
-        key = f"{name}.{loop.repeat.number('run')}.range"
-        head = f"for i in {mark(Hole(key, name + str(loop.repeat.number('run')), _range(loop)))}:"
-        layer = f"self.{name}[str(i)]"
+        head, layer = f"for i in {_layers(loop, several, mark)}:", f"self.{name}[str(i)]"
+    elif every in (None, 1) and len(set(calls.values())) == 1:
+        head, layer = f"for layer in self.{name}.values():", "layer"
     else:
-        head = f"for i, layer in self.{name}.items():" if needs_number else f"for layer in self.{name}.values():"
-        layer = "layer"
-    calls: dict[str, list[int]] = {}
-    if len(widths) == 1:
-        columns = zip(*offsets.values(), strict=True)
-        words = [_by_offset(dict(zip(offsets, column, strict=True)), period, i) for column in columns]
-        calls[", ".join([carry, *words])] = list(offsets)
-    else:
-        for offset, names in offsets.items():
-            calls.setdefault(", ".join([carry, *names]), []).append(offset)
+        head, layer = f"for i, layer in self.{name}.items():", "layer"
+    words = [call.split(", ") for call in calls.values()]
+    if len({len(row) for row in words}) == 1:
+        columns = zip(*words, strict=True)
+        call = ", ".join(_by_offset(dict(zip(calls, column, strict=True)), _period(loop), i) for column in columns)
+        return [head, *(f"    {row}" for row in _run(layer, call, carry, loop, i))]
     lines = [head]
-    for n, (call, places) in enumerate(calls.items()):
-        indent = "    "
-        if len(calls) > 1:
-            test = f"== {places[0]}" if len(places) == 1 else f"in ({', '.join(map(str, places))})"
-            last = n == len(calls) - 1
-            lines.append("    else:" if last else f"    {'el' if n else ''}if {i} % {period} {test}:")
-            indent = "        "
-        lines += [f"{indent}{row}" for row in _run(layer, call, carry, every, kept, i)]
+    for test, call in _branches(calls, _period(loop), i):
+        lines += [f"    {test}", *(f"        {row}" for row in _run(layer, call, carry, loop, i))]
     return lines
 
 
-def op_kept(loop: Loop) -> list[bool]:
-    """Whether each block keeps results by name."""
-    return [bool(getattr(item, "kept", "")) for block in loop.blocks for item in _all_items(block.items)]
+def _layers(loop: Loop, several: bool, mark: Mark) -> str:
+    """`range(2, 6)`, which may become an argument of the class."""
+    name, run = str(loop.path[-1]), loop.repeat.number("run")
+    stop = loop.start + loop.n
+    value = f"range({stop})" if loop.start == 0 else f"range({loop.start}, {stop})"
+    return mark(Hole(f"{name}.{run}.range", f"{name}{run}" if several else name, value))
 
 
-def _all_items(items: Sequence[object]) -> list[object]:
-    found: list[object] = []
-    for item in items:
-        found.append(item)
-        found += _all_items(getattr(item, "items", ()))
-    return found
+def _single(loop: Loop, several: bool) -> bool:
+    """Whether a run of a stack of several is one layer, which needs no loop."""
+    return several and loop.n == 1
 
 
-def _run(layer: str, call: str, carry: str, every: object, kept: bool, i: str) -> list[str]:
+def _period(loop: Loop) -> int:
+    return loop.repeat.number("period")
+
+
+def _blocks(loop: Loop) -> dict[int, Call]:
+    """The blocks that layers of the run are, by their place in the period."""
+    at = {getattr(block.path[-1], "offset", 0): block for block in loop.blocks}
+    period = _period(loop)
+    return {offset: at[offset] for offset in sorted({(loop.start + i) % period for i in range(min(loop.n, period))})}
+
+
+def _grouped(values: dict[int, str]) -> list[tuple[str, list[int]]]:
+    """Distinct values with their places, the commonest last: it needs no condition."""
+    groups: dict[str, list[int]] = {}
+    for offset, value in values.items():
+        groups.setdefault(value, []).append(offset)
+    return sorted(groups.items(), key=lambda group: len(group[1]))
+
+
+def _test(offsets: list[int], period: int, i: str) -> str:
+    places = f"== {offsets[0]}" if len(offsets) == 1 else f"in ({', '.join(map(str, offsets))})"
+    return f"{i} % {period} {places}"
+
+
+def _by_offset(values: dict[int, str], period: int, i: str) -> str:
+    """One value, or a choice by the layer's place in its period."""
+    *conditional, (default, _) = _grouped(values)
+    return "".join(f"{value} if {_test(offsets, period, i)} else " for value, offsets in conditional) + default
+
+
+def _branches(values: dict[int, str], period: int, i: str) -> Iterator[tuple[str, str]]:
+    """The same as `if`, `elif`, `else` and what stands under each."""
+    *conditional, (default, _) = _grouped(values)
+    for n, (value, offsets) in enumerate(conditional):
+        yield f"{'el' if n else ''}if {_test(offsets, period, i)}:", value
+    yield "else:", default
+
+
+def _run(layer: str, call: str, carry: str, loop: Loop, i: str | int) -> list[str]:
+    """A layer's call, checkpointed or not. `i` is the layer's number, or the expression that gives it."""
+    every = loop.repeat.attr("recompute")
+    assert every is None or isinstance(every, int)
     plain = f"{carry} = {layer}({call})"
-    keep = ", context_fn=keep" if kept else ""
+    keep = ", context_fn=keep" if any(_kept(block) for block in loop.blocks) else ""
     again = f"{carry} = checkpoint({layer}, {call}, use_reentrant=False{keep})"
-    if every is None:
-        return [plain]
-    if every == 1:
-        return [again]
+    if every is None or every == 1:
+        return [plain if every is None else again]
+    if isinstance(i, int):
+        return [again if i % every == 0 else plain]
     return [f"if {i} % {every} == 0:", f"    {again}", "else:", f"    {plain}"]
+
+
+def _kept(call: Call) -> bool:
+    """Whether a block keeps results by name."""
+    return any(item.kept if isinstance(item, Op) else isinstance(item, Call) and _kept(item) for item in call.items)

@@ -112,6 +112,5 @@ def _level(graph: Graph, bodies: list[Body], taken: dict[str, None], constructor
     made: list[Class] = []
     for name, members in zip(name_groups(groups, taken), groups, strict=True):
         made.append(make_class(name, members, list(graph.model_axes)))
-        for path, arguments in made[-1].constructors.items():
-            constructors[path] = f"{name}({', '.join(arguments)})"
+        constructors.update({path: made[-1].call(path) for path in made[-1].constructors})
     return made

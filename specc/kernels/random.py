@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 
@@ -15,3 +17,9 @@ def own_random(tp: DeviceMesh) -> Iterator[None]:
     with torch.random.fork_rng(devices, device_type=tp.device_type):
         torch.manual_seed(seed + tp.get_local_rank())
         yield
+
+
+def shard_dropout(x: Tensor, rate: float, training: bool, tp: DeviceMesh) -> Tensor:
+    """Dropout of a shard: every rank of tp draws a mask of its own."""
+    with own_random(tp):
+        return F.dropout(x, rate, training)

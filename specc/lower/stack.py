@@ -99,20 +99,17 @@ def _camel(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in name.replace("-", "_").split("_"))
 
 
-def _class_names(kind: str, stack: Stack, block: Block) -> tuple[str, ...]:
+def _class_names(kind: str, stack: Stack, block: Block, variant: str = "") -> tuple[str, ...]:
     """`Attention`, or where that is taken `LocalAttention`, `DecoderAttention`, `DecoderLocalAttention`."""
     role = "" if stack.path == "layers" else _camel(stack.path)
     own = "" if block.name == "block" else _camel(block.name)
-    return tuple(dict.fromkeys((kind, own + kind, role + kind, role + own + kind)))
+    return tuple(dict.fromkeys((kind, variant + kind, own + kind, role + kind, role + own + kind)))
 
 
 def _lower_block(b: Builder, stack: Stack, block: Block, layer: Layer, x: Ref, around: Around) -> Ref:
     outer = b.path
     b.path = (*outer, stack.path)
-    own = "" if block.name == "block" else _camel(block.name)
-    role = "" if stack.path == "layers" else _camel(stack.path)
-    names = tuple(dict.fromkeys((role + own + "Block", role + own + "Layer")))
-    with b.scope(layer, (x, *around.values()), names):
+    with b.scope(layer, (x, *around.values()), _class_names("Block", stack, block)):
         shared = 0
         for sublayer in block.sublayers:
             if sublayer.norm is not None:
@@ -127,7 +124,8 @@ def _lower_sublayer(
 ) -> Ref:
     first = sublayer.branches[0].name
     shared = f"{first}_norm" if len(sublayer.branches) == 1 else shared
-    shared_input = x if sublayer.norm is None else norm.lower(sublayer.norm, b, x, shared, around.features)
+    hint = "x" if len(sublayer.branches) == 1 else "normed"
+    shared_input = x if sublayer.norm is None else norm.lower(sublayer.norm, b, x, shared, around.features, hint)
     outs = [_lower_branch(b, stack, block, branch, x, shared_input, around) for branch in sublayer.branches]
     total = outs[0]
     for out in outs[1:]:
@@ -168,7 +166,8 @@ def _lower_branch(
         with b.scope(branch.name, inputs, _class_names("CrossAttention", stack, block)):
             out = attention.lower(config, b, inner, around.memory, around.mask, None, features)
     else:
-        with b.scope(branch.name, (inner,), _class_names("FeedForward", stack, block)):
+        variant = "Gated" if config.kind == "gated" else ""
+        with b.scope(branch.name, (inner,), _class_names("FeedForward", stack, block, variant)):
             out = ffn.lower(config, b, inner, features)
     if branch.post is not None:
         out = norm.lower(branch.post, b, out, f"{branch.name}_post_norm", features)
