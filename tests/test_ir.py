@@ -251,7 +251,7 @@ def test_text_shows_placement_and_nesting() -> None:
     ) in lines
     repeat = next(line for line in lines if "repeat layers" in line)
     assert repeat.startswith("  %x4 = repeat layers 0..2 period 2 (%x3)")
-    assert "    %x5 = +0 WideBlock(%x = %x4, %rope_100 = %rope_100):" in lines
+    assert "    %x5 = +0 Block(%x = %x4, %rope_100 = %rope_100):" in lines
     assert any("reduce_scatter(%x5, tp: P -> S(seq))" in line for line in lines)
     assert any(line.endswith("kept as attention.core") for line in lines)
     assert lines[-2].startswith("  %labels = input()") and "dp:P tp:I" in lines[-1]

@@ -2,10 +2,10 @@
 
     %x = embedding(%tokens, embedding.weight [vocab=96, d_model=32] normal(0.02) tp:S(vocab)) : float[...] tp:P
     %x2 = reduce_scatter(%x, tp: P -> S(seq)) : float[batch, seq, d_model=32] tp:S(seq)
-    %x3 = repeat layers 0..31 period 1 (%x2) : float[batch, seq, d_model=32] tp:S(seq)
+    %x3 = repeat layers 0..31 (%x2) : float[batch, seq, d_model=32] tp:S(seq)
       %x4 = +0 Block(%x = %x3, %rope = %rope):
 
-Names are local to a scope, so a change in one block does not rename values of another.
+Names of values and parameters are local to a scope, so a change in one block does not rename values of another.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from specc.ir.graph import Graph
-from specc.ir.op import Attr, Init, Layer, Op, Param, Ref, Use
+from specc.ir.graph import Graph, inside
+from specc.ir.op import Attr, Layer, Op, Param, Ref, Use
 from specc.ir.tree import Call, Loop, tree
 from specc.ir.types import Axis, Spmd
 
@@ -98,20 +98,21 @@ def _op(graph: Graph, op: Op, names: _Names) -> str:
     """One line. Where the op comes from in the document is left out."""
     operands = [names.of(ref) for ref in op.inputs]
     uses: tuple[Use | None, ...] = op.uses or (None,) * len(op.params)
-    operands += [_param(param, use) for param, use in zip(op.params, uses, strict=True)]
+    operands += [_param(op, param, use) for param, use in zip(op.params, uses, strict=True)]
     attrs = dict(op.attrs)
     head = op.kind
     if op.kind == "repeat":
-        start, n = op.number("start"), op.number("n")
-        head = f"repeat {attrs.pop('path')} {start}..{start + n - 1} period {attrs.pop('period')} "
-        del attrs["start"], attrs["n"]
+        start, n, period = op.number("start"), op.number("n"), op.number("period")
+        head = f"repeat {attrs.pop('path')} {start}..{start + n - 1} {f'period {period} ' if period > 1 else ''}"
+        attrs = {key: value for key, value in attrs.items() if key not in ("start", "n", "period") and value != 0}
     elif op.kind == "end":
         head = f"end {attrs.pop('repeat')} "
     elif op.kind == "convert":
         src, dst = attrs.pop("src"), attrs.pop("dst")
         head = LINKS.get(str(src)[0] + str(dst)[0], "convert")
         operands.append(f"{attrs.pop('mesh')}: {src} -> {dst}")
-    results = ", ".join(names.give(Ref(op.id, n), op.hint) for n in range(max(1, len(op.outs))))
+    refs = [Ref(op.id, n) for n in range(max(1, len(op.outs)))]
+    results = ", ".join(names.give(ref, _hint(graph, ref)) for ref in refs)
     line = f"{results} = {head}({', '.join(operands)})"
     shown = [f"{key}={_attr(value)}" for key, value in attrs.items() if value is not None]
     line += f" {{{', '.join(shown)}}}" if shown else ""
@@ -122,22 +123,20 @@ def _op(graph: Graph, op: Op, names: _Names) -> str:
     return line + (f" kept as {op.kept}" if op.kept else "")
 
 
-def _param(param: Param, use: Use | None) -> str:
-    """Storage is shown where it is not as used."""
+def _param(op: Op, param: Param, use: Use | None) -> str:
+    """Named within the scope of the op. Storage is shown where it is not as used."""
     axes = ", ".join(f"{axis.name}={axis.size}" for axis in param.axes)
-    shown = f"{_name(param)} [{axes}] {_init(param.init)}"
+    shown = f"{_name(op, param)} [{axes}] {param.init}"
     if use is None or not use.used.places:
         return shown
     stored = "" if use.stored == use.used else f" stored {_spmd(use.stored)}"
     return f"{shown} {_spmd(use.used)}{stored}"
 
 
-def _name(param: Param) -> str:
-    return ".".join("*" if isinstance(part, Layer) else part for part in param.path)
-
-
-def _init(init: Init) -> str:
-    return f"{init.kind}({init.std!r})" if init.kind in ("normal", "constant") else init.kind
+def _name(op: Op, param: Param) -> str:
+    """Stages are scopes, but no part of a parameter's name."""
+    inner = next((scope for scope in (op.scope, op.scope[1:]) if scope and inside(param.path, scope)), ())
+    return ".".join("*" if isinstance(part, Layer) else part for part in param.path[len(inner) :])
 
 
 def _spmd(spmd: Spmd) -> str:
@@ -152,7 +151,9 @@ def _attr(value: Attr) -> str:
 
 
 def _hint(graph: Graph, ref: Ref) -> str:
-    return graph.op(ref.op).hint
+    """What is carried or converted is called as before."""
+    op = graph.op(ref.op)
+    return _hint(graph, op.inputs[ref.out]) if op.kind in ("cut", "repeat", "convert") else op.hint
 
 
 def _ops(call: Call) -> Iterator[Op]:

@@ -41,7 +41,7 @@ class TensorType:
         return prod(axis.size if isinstance(axis.size, int) else symbols[axis.size] for axis in self.axes)
 
     def __str__(self) -> str:
-        axes = ", ".join(axis.name if isinstance(axis.size, str) else f"{axis.name}={axis.size}" for axis in self.axes)
+        axes = ", ".join(a.name if a.name == str(a.size) else f"{a.name}={a.size}" for a in self.axes)
         return f"{self.dtype}[{axes}]{'' if self.grad else ' no-grad'}"
 
 
