@@ -92,9 +92,9 @@ def _logits(output: Tensor | object) -> Tensor:
     return logits
 
 
-def _ids(seed: int, *, padded: bool = False, seq: int = SEQ) -> Tensor:
+def random_ids(seed: int, *, padded: bool = False, seq: int = SEQ, vocab: int = VOCAB) -> Tensor:
     """Token ids [batch, seq]; where padded, rows end in PAD and have it nowhere else."""
-    ids = torch.randint(PAD + 1, VOCAB, (3, seq), generator=torch.Generator().manual_seed(seed))
+    ids = torch.randint(PAD + 1, vocab, (3, seq), generator=torch.Generator().manual_seed(seed))
     if padded:
         for row, length in enumerate((seq, seq - 7, 1)):
             ids[row, length:] = PAD
@@ -128,6 +128,11 @@ def gpt2(*, tied: bool = True, layers: int = 3) -> Case:
         )
         return GPT2LMHeadModel(config).eval()
 
+    return Case(models.gpt2(tied=tied, layers=layers), reference, (random_ids(1),), gpt2_views(layers, tied))
+
+
+def gpt2_views(layers: int, tied: bool) -> Views:
+    """Our names, and where GPT2LMHeadModel has them."""
     block: Views = {}
     for leaf, transposed in (("weight", True), ("bias", False)):
         for part, name in enumerate("qkv"):
@@ -136,7 +141,7 @@ def gpt2(*, tied: bool = True, layers: int = 3) -> Case:
             block[f"{name}.{leaf}"] = From(f"transformer.h.{{}}.{theirs}.{leaf}", transposed=transposed)
         for name, theirs in (("attention_norm", "ln_1"), ("ffn_norm", "ln_2")):
             block[f"{name}.{leaf}"] = From(f"transformer.h.{{}}.{theirs}.{leaf}")
-    mapping = {
+    return {
         "embedding.weight": From("transformer.wte.weight"),
         "position_embedding.weight": From("transformer.wpe.weight"),
         **_layers(layers, block),
@@ -144,7 +149,6 @@ def gpt2(*, tied: bool = True, layers: int = 3) -> Case:
         "norm.bias": From("transformer.ln_f.bias"),
         **({} if tied else {"head.weight": From("lm_head.weight")}),
     }
-    return Case(models.gpt2(tied=tied, layers=layers), reference, (_ids(1),), mapping)
 
 
 def llama(
@@ -180,11 +184,15 @@ def llama(
             attn_implementation="sdpa",
         )
         model = LlamaForCausalLM(config).eval()
-        for module in model.modules():
-            if exact and isinstance(module, LlamaRMSNorm):
-                module.forward = MethodType(_rms_norm, module)
-        return model
+        return with_exact_norms(model) if exact else model
 
+    ours = {None: None, "linear": models.LinearScaling(kind="linear", factor=4.0), "llama3": models.LLAMA3}[scaling]
+    model = models.llama(tied=tied, scaling=ours, bias=bias, layers=layers)
+    return Case(model, reference, (random_ids(2),), llama_views(layers, tied, bias))
+
+
+def llama_views(layers: int, tied: bool, bias: bool = False) -> Views:
+    """Our names, and where LlamaForCausalLM has them."""
     leaves = ("weight", "bias") if bias else ("weight",)
     linears = {**{f"attention.{n}": f"self_attn.{n}_proj" for n in "qkvo"}}
     linears |= {f"ffn.{n}": f"mlp.{n}_proj" for n in ("gate", "up", "down")}
@@ -195,14 +203,20 @@ def llama(
     }
     block["attention_norm.weight"] = From("model.layers.{}.input_layernorm.weight")
     block["ffn_norm.weight"] = From("model.layers.{}.post_attention_layernorm.weight")
-    mapping = {
+    return {
         "embedding.weight": From("model.embed_tokens.weight"),
         **_layers(layers, block),
         "norm.weight": From("model.norm.weight"),
         **({} if tied else {"head.weight": From("lm_head.weight")}),
     }
-    ours = {None: None, "linear": models.LinearScaling(kind="linear", factor=4.0), "llama3": models.LLAMA3}[scaling]
-    return Case(models.llama(tied=tied, scaling=ours, bias=bias, layers=layers), reference, (_ids(2),), mapping)
+
+
+def with_exact_norms(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """Their norms compute in the dtype of their input, not in float32."""
+    for module in model.modules():
+        if isinstance(module, LlamaRMSNorm):
+            module.forward = MethodType(_rms_norm, module)
+    return model
 
 
 def _rms_norm(self: LlamaRMSNorm, x: Tensor) -> Tensor:
@@ -213,17 +227,26 @@ def _rms_norm(self: LlamaRMSNorm, x: Tensor) -> Tensor:
 class Vaswani(nn.Module):
     """The 2017 transformer of torch.nn layers without final norms; embeddings, positions and head are added here."""
 
-    def __init__(self, layers: int, pad: int | None, tied: bool):
+    def __init__(
+        self,
+        layers: int,
+        pad: int | None,
+        tied: bool,
+        *,
+        hidden: int = 48,
+        eps: float = EPS,
+        scale: float = D_MODEL**0.5,
+    ):
         super().__init__()
-        sizes = {"d_model": D_MODEL, "nhead": 4, "dim_feedforward": 48}
-        rest = {"dropout": 0.0, "activation": "relu", "layer_norm_eps": EPS, "batch_first": True, "norm_first": False}
+        sizes = {"d_model": D_MODEL, "nhead": 4, "dim_feedforward": hidden}
+        rest = {"dropout": 0.0, "activation": "relu", "layer_norm_eps": eps, "batch_first": True, "norm_first": False}
         self.encoder = nn.TransformerEncoder(
             nn.TransformerEncoderLayer(**sizes, **rest), layers, norm=None, enable_nested_tensor=False
         )
         self.decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(**sizes, **rest), layers, norm=None)
         names = ("source",) if tied else ("source", "target", "head")
         self.tables = nn.ParameterDict({name: torch.randn(VOCAB, D_MODEL) * 0.2 for name in names})
-        self.pad = pad
+        self.pad, self.scale = pad, scale
 
     def table(self, name: str) -> Tensor:
         return self.tables[name] if name in self.tables else self.tables["source"]
@@ -231,7 +254,7 @@ class Vaswani(nn.Module):
     def embed(self, ids: Tensor, name: str) -> Tensor:
         weight = self.table(name)
         positions = sinusoid(torch.arange(ids.size(1)), D_MODEL)  # the kernel has a test of its own
-        return F.embedding(ids, weight) * D_MODEL**0.5 + positions.to(weight.dtype)
+        return F.embedding(ids, weight) * self.scale + positions.to(weight.dtype)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         padding = None if self.pad is None else source.eq(self.pad)
@@ -243,7 +266,14 @@ class Vaswani(nn.Module):
 
 def transformer(*, bias: bool = False, pad: int | None = PAD, tied: bool = True, layers: int = 2) -> Case:
     """Encoder and decoder; without `bias` the biases of the reference are zero."""
-    leaves = ("weight", "bias") if bias else ("weight",)
+    model = models.transformer(bias=bias, pad=pad, tied=tied, layers=layers)
+    inputs = (random_ids(3, padded=pad is not None, seq=19), random_ids(4))
+    return Case(model, lambda: Vaswani(layers, pad, tied), inputs, transformer_views(layers, tied, bias, bias))
+
+
+def transformer_views(layers: int, tied: bool, attention_bias: bool, ffn_bias: bool) -> Views:
+    """Our names, and where Vaswani has them."""
+    leaves, ffn_leaves = [("weight", "bias") if bias else ("weight",) for bias in (attention_bias, ffn_bias)]
 
     def attention(ours: str, theirs: str) -> Views:
         fused = {
@@ -258,7 +288,7 @@ def transformer(*, bias: bool = False, pad: int | None = PAD, tied: bool = True,
         for ours, theirs in attentions.items():
             block |= attention(ours, f"{role}.layers.{{}}.{theirs}")
         for ours, theirs in (("ffn.up", "linear1"), ("ffn.down", "linear2")):
-            block |= {f"{ours}.{leaf}": From(f"{role}.layers.{{}}.{theirs}.{leaf}") for leaf in leaves}
+            block |= {f"{ours}.{leaf}": From(f"{role}.layers.{{}}.{theirs}.{leaf}") for leaf in ffn_leaves}
         for ours, theirs in norms.items():
             block |= {f"{ours}.{leaf}": From(f"{role}.layers.{{}}.{theirs}.{leaf}") for leaf in ("weight", "bias")}
         return _layers(layers, block, role)
@@ -270,7 +300,7 @@ def transformer(*, bias: bool = False, pad: int | None = PAD, tied: bool = True,
             "decoder_embedding.weight": From("tables.target"),
             "head.weight": From("tables.head"),
         }
-    mapping = {
+    return {
         **tables,
         **stack("encoder", {"attention_norm": "norm1", "ffn_norm": "norm2"}, {"attention": "self_attn"}),
         **stack(
@@ -279,9 +309,6 @@ def transformer(*, bias: bool = False, pad: int | None = PAD, tied: bool = True,
             {"attention": "self_attn", "cross_attention": "multihead_attn"},
         ),
     }
-    model = models.transformer(bias=bias, pad=pad, tied=tied, layers=layers)
-    inputs = (_ids(3, padded=pad is not None, seq=19), _ids(4))
-    return Case(model, lambda: Vaswani(layers, pad, tied), inputs, mapping)
 
 
 CASES = {
