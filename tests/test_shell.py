@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from specc.emit import Files, emit
 from specc.emit.code import Code, docstring, environment, finalize, ident, lit
+from specc.emit.guard import names
 from specc.emit.pasted import imports, pasted
 from specc.emit.stored import stored
 from specc.emit.weights import init_weights
@@ -153,10 +154,10 @@ def test_names_and_constants_are_checked():
 def test_kernels_are_pasted_with_what_they_use():
     text = pasted(["kept", "parallel_loss.loss", "keep"])
     tree = ast.parse(text)
-    names = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
-    assert names.index("AllReduce") < names.index("all_reduce") < names.index("loss")
-    assert {"Tape", "Current", "keep", "kept"} <= set(names) and "all_gather" not in names
-    assert "import threading" in imports(tree) and "distribute_tensor" not in imports(tree)
+    defined = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    assert defined.index("AllReduce") < defined.index("all_reduce") < defined.index("loss")
+    assert {"Tape", "Current", "keep", "kept"} <= set(defined) and "all_gather" not in defined
+    assert "import threading" in imports(names(tree)) and "distribute_tensor" not in imports(names(tree))
     assert pasted(["keep", "kept", "parallel_loss.loss"]) == text
     for bad in ("loss", "nothing"):
         with pytest.raises(KeyError):

@@ -82,11 +82,11 @@ def environment() -> Environment:
     )
 
 
-def render(template: str, view: object) -> Code:
-    """The template with `view` as its only variable."""
-    return Code(environment().get_template(template).render(view=view))
+def render(template: str, **values: object) -> Code:
+    """The template filled in; a value that it names and is not given is an error."""
+    return Code(environment().get_template(template).render(values))
 
 
-def part(template: str, view: object) -> Code:
+def part(template: str, **values: object) -> Code:
     """The same without the line end after it."""
-    return Code(render(template, view).rstrip("\n"))
+    return Code(render(template, **values).rstrip("\n"))

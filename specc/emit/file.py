@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from specc.emit.code import Code, docstring, ident, render
 from specc.emit.describe import describe
-from specc.emit.guard import guard, parse
+from specc.emit.guard import guard, names, parse
 from specc.emit.model import classes
 from specc.emit.params import table, total
 from specc.emit.pasted import imports, pasted
@@ -46,13 +46,6 @@ class Files:
     params: str
 
 
-@dataclass(frozen=True)
-class _View:
-    docstring: Code
-    imports: Code
-    parts: tuple[Code, ...]
-
-
 def module_name(model: Model) -> str:
     """`llama-3.1-8b` as a module: llama_3_1_8b."""
     return re.sub(r"[-.]", "_", model.name)
@@ -79,7 +72,8 @@ def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Fi
     text = describe(model, layout, total(graph), fingerprints(unplaced, graph, layout))
     name = module_name(model)
     body = parse("\n\n\n".join(parts), name)
-    view = _View(docstring(text), imports(body), tuple(parts))
-    source = str(render("file.j2", view))
-    guard(parse(f'"""{view.docstring}"""\n{view.imports}', name), body, source, name)
+    words = names(body)
+    top = {"docstring": docstring(text), "imports": imports(words)}
+    source = str(render("file.j2", **top, parts=parts))
+    guard(parse('"""{docstring}"""\n{imports}'.format(**top), name), body, words, source, name)
     return Files(name, source, table(graph))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 MODULES = ("torch", "math", "hashlib", "threading", "functools", "contextlib", "collections")
 FORBIDDEN = ("exec", "eval", "compile", "open", "__import__", "globals", "vars", "breakpoint", "input", "getattr")
@@ -22,15 +23,42 @@ def parse(source: str, name: str) -> ast.Module:
         raise Unsafe(f"{name}:{error.lineno}: {error.msg}\n{source}") from error
 
 
-def guard(head: ast.Module, body: ast.Module, source: str, name: str) -> None:
-    """`head` is docstring and imports, `body` all else, `source` both. Raises Unsafe, naming the line of its part."""
+@dataclass(frozen=True)
+class Names:
+    """Names that a module reads or binds, each with its first line, those of its functions and classes, and imports."""
+
+    used: dict[str, int]
+    defined: frozenset[str]
+    imports: tuple[int, ...]  # their lines
+
+
+def names(tree: ast.Module) -> Names:
+    """In one walk, which on a file of 400 lines is a tenth of a build."""
+    used: dict[str, int] = {}
+    defined: list[str] = []
+    lines: list[int] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            used.setdefault(node.id, node.lineno)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            defined.append(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            lines.append(node.lineno)
+    return Names(used, frozenset(defined), tuple(lines))
+
+
+def guard(head: ast.Module, body: ast.Module, words: Names, source: str, name: str) -> None:
+    """`head` is docstring and imports, `body` all else with the names `words`, `source` both.
+
+    Raises Unsafe, naming the line of its part.
+    """
     if not source.isascii():
         raise Unsafe(f"{name}: not ASCII")
     try:
-        compile(source, name, "exec", dont_inherit=True)
+        compile(ast.Module([*head.body, *body.body], []), name, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         raise Unsafe(f"{name}: {error}\n{source}") from error
-    for problem in (*_head(head), *_top(body), *_names(body)):
+    for problem in (*_head(head), *_top(body), *_names(words)):
         raise Unsafe(f"{name}: {problem}")
 
 
@@ -60,9 +88,6 @@ def _top(tree: ast.Module) -> Iterable[str]:
             lines[node.name] = node.lineno
 
 
-def _names(tree: ast.Module) -> Iterable[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in FORBIDDEN:
-            yield f"line {node.lineno}: {node.id}"
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield f"line {node.lineno}: an import inside"
+def _names(words: Names) -> Iterable[str]:
+    yield from (f"line {words.used[name]}: {name}" for name in FORBIDDEN if name in words.used)
+    yield from (f"line {line}: an import inside" for line in words.imports)

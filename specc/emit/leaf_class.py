@@ -2,23 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from specc.emit.code import Code, part
 from specc.emit.leaf import Leaf, options
-
-
-@dataclass(frozen=True)
-class _View:
-    bias: bool
-    bias_option: bool
-    partial: bool
-    uneven: bool
-    options: Code
-    tp: Code
-    make: Code
-    weight: Code
-    bias_value: Code
 
 
 def leaf_class(name: str, leaves: tuple[Leaf, ...], tp: bool) -> Code:
@@ -30,7 +15,8 @@ def leaf_class(name: str, leaves: tuple[Leaf, ...], tp: bool) -> Code:
     if tp:
         read = "partial_grad(self.{})" if leaves[0].partial_grads else "self.{}.to_local()"
         read = "self.{}.to_local(grad_placements=self.grads)" if partial else read
-    view = _View(
+    return part(
+        f"leaves/{name}.j2",
         bias=any(leaf.bias for leaf in leaves),
         bias_option="bias" in chosen,
         partial=partial,
@@ -41,4 +27,3 @@ def leaf_class(name: str, leaves: tuple[Leaf, ...], tp: bool) -> Code:
         weight=Code(read.format("weight")),
         bias_value=Code(read.format("bias")),
     )
-    return part(f"leaves/{name}.j2", view)

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from specc.emit.code import Code
+from specc.emit.guard import Names
 
 IMPORTS = """
 import hashlib
@@ -67,17 +68,10 @@ def pasted(names: Iterable[str]) -> Code:
     return Code("\n\n\n".join(_joined(table[key] for key in found)))
 
 
-def imports(tree: ast.Module) -> Code:
-    """The import lines that a module without them needs, sorted as the linter sorts them."""
-    bound: set[str] = set()
-    used: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            used.add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            bound.add(node.name)  # locals must not have the names of imports
-    known = _known_imports()
-    needed = [known[name] for name in sorted(used - bound) if name in known]
+def imports(words: Names) -> Code:
+    """The import lines that a module with these names needs, sorted as the linter sorts them."""
+    known = _known_imports()  # of a name that the module defines, locally or not, none is needed
+    needed = [known[name] for name in sorted(words.used.keys() - words.defined) if name in known]
     sections = [[i for i in needed if _root(i) != "torch"], [i for i in needed if _root(i) == "torch"]]
     return Code("\n\n".join("\n".join(_lines(section)) for section in sections if section))
 

@@ -45,59 +45,6 @@ class Shell:
     after: Code
 
 
-@dataclass(frozen=True)
-class _MeshView:
-    words: Code
-    sizes: Code
-    names: Code
-
-
-@dataclass(frozen=True)
-class _ModelView:
-    name: Code
-    make: Code
-    mesh: bool
-    dp: bool
-
-
-@dataclass(frozen=True)
-class _StagesView:
-    table: tuple[Code, ...]
-    microbatches: int
-    tied: tuple[Code, ...]
-    signature: tuple[Code, ...]
-    lengths: Code
-    arguments: bool
-    make: Code
-    values: tuple[Code, ...]
-    cuts: tuple[Code, ...]
-    dp: bool
-
-
-@dataclass(frozen=True)
-class _ParallelView:
-    pp: bool
-    stack: Code  # the only container of layers, or nothing
-    options: Code
-
-
-@dataclass(frozen=True)
-class _TrainerView:
-    inputs: Code
-    names: Code
-    single: bool
-    lengths: Code
-    signature: tuple[Code, ...]
-    schedule: Code
-    loss: Code
-    loss_options: Code
-    tied: bool
-    dp: bool
-    local: Code
-    full: Code
-    random: Code
-
-
 def shell(graph: Graph, layout: Layout, model: Model, stages: tuple[StageClass, ...]) -> Shell:
     """`stages` in order; one, the whole model, for a layout without pipeline."""
     leaf_classes = [leaf_class(name, leaves, bool(graph.model_axes)) for name, leaves in classes(graph).items()]
@@ -147,15 +94,15 @@ class _Maker:
         comma = "," if len(names) == 1 else ""
         return part(
             "mesh.j2",
-            _MeshView(
-                Code(", ".join(self.axes)), Code(f"({', '.join(sizes)}{comma})"), Code(f"({', '.join(names)}{comma})")
-            ),
+            words=Code(", ".join(self.axes)),
+            sizes=Code(f"({', '.join(sizes)}{comma})"),
+            names=Code(f"({', '.join(names)}{comma})"),
         )
 
     def model(self) -> list[Code]:
         only = self.all[0]
         make = f"{only.name}({', '.join((*only.arguments, *map(_of_mesh, only.meshes)))})"
-        return [part("model.j2", _ModelView(ident(only.name), Code(make), bool(self.axes), self.dp))]
+        return [part("model.j2", name=ident(only.name), make=Code(make), mesh=bool(self.axes), dp=self.dp)]
 
     def stages(self) -> list[Code]:
         arguments = any(stage.arguments for stage in self.all)
@@ -167,7 +114,8 @@ class _Maker:
         signature += f"{self._ints()}, seed: int) -> PipelineStage:"
         travel: Cuts = cuts(self.graph, self.all)
         tied = [f'"{param.name}": {param.stages!r}' for param in self.tied]
-        view = _StagesView(
+        made_stages = part(
+            "stages.j2",
             table=_lines(table),
             microbatches=self.layout.pp.microbatches,
             tied=_lines(f"TIED = {{{', '.join(tied)}}}  # weights that several stages hold") if tied else (),
@@ -179,7 +127,7 @@ class _Maker:
             cuts=_lines(f"cuts = ({', '.join(_repeated(travel.rows))})", 8),
             dp=self.dp,
         )
-        return [part("stages.j2", view)]
+        return [made_stages]
 
     def parallelize(self) -> list[Code]:
         if not self.dp:
@@ -191,7 +139,7 @@ class _Maker:
         same = next(iter(stacks)) if len(stacks) == 1 else ()
         stack = same[0] if len(same) == 1 else ""
         options = ", reshard_after_forward=False" if self.pp else ""
-        return [part("parallelize.j2", _ParallelView(self.pp, Code(stack), Code(options)))]
+        return [part("parallelize.j2", pp=self.pp, stack=Code(stack), options=Code(options))]
 
     def weights(self) -> Code:
         return init_weights(self.params, self.spec.init, self.tp or self.dp)
@@ -202,7 +150,8 @@ class _Maker:
         vocab = f', vocab={self.spec.vocab}, tp=mesh["tp"]' if self._split_vocab() else ""
         signature = "def __init__(self, mesh: DeviceMesh, device: torch.device, batch: int, "
         signature += f"{self._ints()}, seed: int, lr: float):"
-        view = _TrainerView(
+        trainer = part(
+            "trainer_pp.j2" if self.pp else "trainer.j2",
             inputs=Code(": Tensor, ".join(self.inputs)),
             names=Code(", ".join(self.inputs)),
             single=len(self.inputs) == 1,
@@ -217,7 +166,7 @@ class _Maker:
             full=Code(".full_tensor()" if self.tp or self.dp else ""),
             random=Code(self._seed()),
         )
-        return [part("trainer_pp.j2" if self.pp else "trainer.j2", view)]
+        return [trainer]
 
     def _ints(self) -> str:
         return ", ".join(f"{length}: int" for length in self.lengths.split(", "))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 from specc.emit.code import Code, lit, part
 from specc.emit.layout import wrapped
@@ -11,17 +10,6 @@ from specc.emit.stored import Stored
 from specc.spec.core import Init
 
 WORDS = {"1.0": "Norms are 1", "0.0": "biases 0"}
-
-
-@dataclass(frozen=True)
-class _View:
-    """`std` and `constants` are lines; `depth` is the indentation of what draws a weight."""
-
-    std: tuple[Code, ...]
-    constants: tuple[Code, ...]
-    doc: Code
-    depth: int
-    placed: bool
 
 
 def init_weights(params: tuple[Stored, ...], init: Init, placed: bool) -> Code:
@@ -46,7 +34,8 @@ def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
     words = [WORDS[value] for value in WORDS if value in filled.values()]
     doc = f"{', '.join(words)}, the rest is normal" if words else "Weights are normal"
     doc = doc[0].upper() + doc[1:]
-    return part("weights.j2", _View(tuple(_std(drawn)), tuple(lines), Code(doc), 12 if lines else 8, placed))
+    depth = 12 if lines else 8  # of what draws a weight
+    return part("weights.j2", std=_std(drawn), constants=lines, doc=Code(doc), depth=depth, placed=placed)
 
 
 def _std(drawn: dict[str, str]) -> list[Code]:

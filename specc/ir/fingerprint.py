@@ -41,13 +41,30 @@ def _digest(value: Json) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _params(graph: Graph) -> dict[str, Json]:
-    """Shapes by global name."""
-    found: dict[str, Json] = {}
+def _params(graph: Graph) -> Json:
+    """Shapes by global name. Layers are told as ranges, whatever runs and periods they come from."""
+    found: dict[tuple[str, str], list[range]] = {}
     for _, param, layers in occurrences(graph):
-        name = ".".join(template(param.path))
-        for layer in (None,) if layers is None else layers:
-            found[name if layer is None else name.replace("*", str(layer), 1)] = _axes(param.axes)
+        key = (".".join(template(param.path)), json.dumps(_axes(param.axes)))
+        spans = found.setdefault(key, [])
+        if layers is not None and layers not in spans:
+            spans.append(layers)
+    return sorted([name, axes, _ranges(spans)] for (name, axes), spans in found.items())
+
+
+def _ranges(spans: list[range]) -> list[list[int]]:
+    """First, last and step of each: the same numbers give the same ranges."""
+    if len(spans) < 2:
+        return [[span[0], span[-1], span.step if len(span) > 1 else 1] for span in spans]
+    numbers = sorted({number for span in spans for number in span})
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][0] == found[-1][1]:
+            found[-1][1:] = [number, number - found[-1][0]]
+        elif found and number - found[-1][1] == found[-1][2]:
+            found[-1][1] = number
+        else:
+            found.append([number, number, 1])
     return found
 
 

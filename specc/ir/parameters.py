@@ -44,7 +44,7 @@ def clashes(graph: Graph) -> Iterator[tuple[str, str]]:
             yield op.id, f"{name} belongs to another layer"
         span = layers or range(1)
         for other, taken in spans.get(path, []):
-            if other != param.path and any(layer in taken for layer in span):
+            if other != param.path and _meet(span, taken):
                 yield op.id, f"{name} is another parameter of the same layer elsewhere"
         spans.setdefault(path, []).append((param.path, span))
         first.setdefault(path, op.id)
@@ -52,6 +52,13 @@ def clashes(graph: Graph) -> Iterator[tuple[str, str]]:
     for path, op_id in first.items():
         if path in modules:
             yield op_id, f"{'.'.join(path)} is a parameter here, a module elsewhere"
+
+
+def _meet(a: range, b: range) -> bool:
+    """Whether both have a number in common; over one period of both that shows."""
+    start, stop = max(a.start, b.start), min(a.stop, b.stop)
+    first = start + (a.start - start) % a.step
+    return any(number in b for number in range(first, stop, a.step)[: b.step])
 
 
 def _span(repeat: Op, layer: Layer) -> range:
