@@ -8,7 +8,7 @@ tensor parallel over tp = 8, sequence parallel
 data parallel with FSDP2 over dp = 8 (any size that the ranks allow)
 every layer is recomputed in backward
 
-params   6df0418517c6
+params   b5ca4d69fd66
 compute  2bdc1cd8a8bb
 layout   12f3a6a04195
 """

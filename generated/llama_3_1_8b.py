@@ -7,7 +7,7 @@ tensor parallel over tp = 8, sequence parallel
 4 pipeline stages, 1f1b, 8 microbatches
 every layer is recomputed in backward but for attention.core, attention.o
 
-params   4d6b9bf1f547
+params   e32caf772f1c
 compute  bf642f4ba6b8
 layout   9afff8c7cdc6
 """

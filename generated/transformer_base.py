@@ -7,7 +7,7 @@ tensor parallel over tp = 2
 2 pipeline stages, 1f1b, 4 microbatches
 every layer is recomputed in backward
 
-params   86c54125e49b
+params   57eccb7da1e9
 compute  73d02b95b1a0
 layout   da9ccbc230a6
 """
