@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-from specc.components.base import Config, Dim, Factor, Problem, Problems, Rate, choices, divisors
+from pydantic import AfterValidator, Tag
+
+from specc.components.base import Config, Dim, Factor, Problem, Problems, Rate, by_kind, choices, divisors
 from specc.components.rope import Rope
 from specc.ir.op import Ref
 from specc.ir.types import Axis
 
 if TYPE_CHECKING:
     from specc.lower.builder import Builder
+
+
+PROJECTIONS = ("q", "k", "v", "o")
+Projections = Annotated[list[Literal["q", "k", "v", "o"]], AfterValidator(tuple)]
 
 
 class _Heads(Config):
@@ -20,7 +26,7 @@ class _Heads(Config):
     """Key and value heads, each shared by heads / kv_heads query heads. Default: heads."""
     head_dim: Dim | None = None
     """Features of a head. Default: d_model / heads."""
-    bias: bool | list[Literal["q", "k", "v", "o"]] = False
+    bias: Annotated[Annotated[bool, Tag("bool")] | Annotated[Projections, Tag("list")], by_kind] = False
     """Which projections have a bias: all, none, or those listed."""
     scale: Factor | None = None
     """Factor on the scores. Default: head_dim ** -0.5."""
@@ -57,7 +63,7 @@ def resolved(config: Heads, d_model: int) -> Heads:
     )
 
 
-def rules(config: _Heads, d_model: int, stated: bool) -> Problems:
+def rules(config: Attention | CrossAttention, d_model: int, stated: bool) -> Problems:
     """What must hold of a resolved config; `stated`: the spec gives head_dim itself."""
     kv_heads, head_dim = config.kv_heads or config.heads, config.head_dim or 1
     if not stated and d_model % config.heads:
@@ -65,7 +71,7 @@ def rules(config: _Heads, d_model: int, stated: bool) -> Problems:
             "E210",
             ("heads",),
             f"d_model = {d_model} cannot be split into {config.heads} heads",
-            "give head_dim, or a number of heads that divides d_model",
+            f"give head_dim, or heads that divide it: {choices(divisors(d_model))}",
         )
     if config.heads % kv_heads:
         yield Problem(
@@ -74,24 +80,22 @@ def rules(config: _Heads, d_model: int, stated: bool) -> Problems:
             f"{config.heads} heads cannot share {kv_heads} kv_heads evenly",
             f"with {config.heads} heads, kv_heads can be {choices(divisors(config.heads))}",
         )
-    rope = getattr(config, "rope", None)
+    twice = [name for name in PROJECTIONS if not isinstance(config.bias, bool) and config.bias.count(name) > 1]
+    if twice:
+        yield Problem("E227", ("bias",), f"bias lists {' and '.join(twice)} twice", "list each once")
+    rope = config.rope if isinstance(config, Attention) else None
     if rope is not None and head_dim % 2:
         yield Problem("E212", ("rope",), f"rope rotates pairs, but head_dim = {head_dim} is odd", "make head_dim even")
     if rope is not None and rope.scaling is not None and rope.scaling.kind == "llama3":
         low, high = rope.scaling.low_freq, rope.scaling.high_freq
         if high <= low:
-            message = f"high_freq = {high} is not above low_freq = {low}"
+            message = f"high_freq = {high:g} is not above low_freq = {low:g}"
             yield Problem("E219", ("rope", "scaling", "high_freq"), message, "make high_freq the larger one")
 
 
-def tp_rules(config: _Heads, tp: int) -> Problems:
-    """Whether a resolved config can be split over tp ranks."""
-    kv_heads = config.kv_heads or config.heads
-    good = choices(divisors(config.heads, kv_heads))
-    if config.heads % tp:
-        yield Problem("E402", ("heads",), f"{config.heads} heads cannot be split over tp = {tp}", f"tp can be {good}")
-    elif kv_heads % tp:
-        yield Problem("E402", ("kv_heads",), f"{kv_heads} kv_heads cannot be split over tp = {tp}", f"tp can be {good}")
+def split_by_tp(config: _Heads) -> tuple[tuple[str, int], ...]:
+    """What tp must divide: keys and numbers of a resolved config."""
+    return ("heads", config.heads), ("kv_heads", config.kv_heads or config.heads)
 
 
 def lower(

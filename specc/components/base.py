@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
 Dim = Annotated[int, Field(ge=1, le=2**24)]
 """A size of an axis. The bound keeps products below 2**63 and typos from filling memory."""
@@ -30,6 +30,16 @@ class Config(BaseModel):
     )
 
 
+def kind(value: Any) -> str:
+    """The kind of a YAML value."""
+    kinds = ((bool, "bool"), (dict, "mapping"), (list, "list"), (str, "text"), (int, "number"), (float, "number"))
+    return next((name for type, name in kinds if isinstance(value, type)), "nothing")
+
+
+by_kind = Discriminator(kind)
+"""Unions are told apart by the kind of YAML value, so that an error speaks of one alternative."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A broken rule: where (relative to the component), what with its values, and what would be right."""
@@ -51,7 +61,7 @@ def divisors(*numbers: int) -> list[int]:
     return [d for d in every if all(n % d == 0 for n in numbers)]
 
 
-def choices(values: list[int]) -> str:
-    """`1, 2 or 4`."""
-    words = [str(v) for v in values]
+def choices(values: list[int], most: int = 16) -> str:
+    """`1, 2 or 4`; of many numbers the first."""
+    words = [str(v) for v in values[:most]] + ["..."] * (len(values) > most)
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

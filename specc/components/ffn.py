@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from specc.components.base import Config, Dim, Problem, Problems, Rate, choices, divisors
+from specc.components.base import Config, Dim, Rate
 from specc.ir.op import Ref
 from specc.ir.types import Axis
 
@@ -29,16 +29,9 @@ class Ffn(Config):
     """Rate on the hidden features."""
 
 
-def tp_rules(config: Ffn, tp: int) -> Problems:
-    """Whether the hidden features can be split over tp ranks."""
-    if config.hidden % tp:
-        good = [d for d in divisors(config.hidden) if d <= 1024]
-        yield Problem(
-            "E402",
-            ("hidden",),
-            f"hidden = {config.hidden} cannot be split over tp = {tp}",
-            f"tp can be {choices(good)}",
-        )
+def split_by_tp(config: Ffn) -> tuple[tuple[str, int], ...]:
+    """What tp must divide: keys and numbers."""
+    return (("hidden", config.hidden),)
 
 
 def lower(config: Ffn, b: Builder, x: Ref, features: Axis) -> Ref:

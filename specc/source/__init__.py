@@ -3,37 +3,62 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from specc.source.diagnostic import Diagnostic, concise, render
 from specc.source.guard import SIZE
 from specc.source.span import Source, Span
-from specc.source.yaml import Node, Path, find, parse, plain, span_of
+from specc.source.yaml import Node, Path, find, parse, plain, shown, span_of
+
+LIMIT = 4 * SIZE  # bytes of a text of SIZE characters, at most
 
 
 def read(path: str | os.PathLike[str]) -> Source | list[Diagnostic]:
     """A file as a source named as it was asked for, or why it cannot be one."""
     name = os.fspath(path)
     try:
-        with open(name, "rb") as file:
-            data = file.read(4 * SIZE + 1)
-    except OSError as error:
-        return [Diagnostic("E100", f"{name} cannot be read: {error.strerror or error}", None)]
+        with open(name, "rb", opener=_regular) as file:
+            data = file.read(LIMIT + 1)
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return [Diagnostic("E100", f"{name} cannot be read: {reason}", None)]
     return decode(name, data)
+
+
+def _regular(name: str, flags: int) -> int:
+    """Opened without waiting for a writer; only what has an end is a spec."""
+    file = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+    kind = os.fstat(file).st_mode
+    if stat.S_ISREG(kind):
+        return file
+    os.close(file)
+    raise OSError("it is a directory" if stat.S_ISDIR(kind) else "it is not a regular file")
 
 
 def decode(name: str, data: bytes) -> Source | list[Diagnostic]:
     """UTF-8 with or without a mark; anything else, and control characters, is refused with its place."""
     try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        text = data[:LIMIT].decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        message = f"{name} is not UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start}"
-        return [Diagnostic("E112", message, None, "a spec is a YAML text")]
-    source = Source(name, text)
-    for offset, character in enumerate(text[: SIZE + 1]):
+        if len(data) > LIMIT and error.reason == "unexpected end of data":
+            text = error.object[: error.start].decode("utf-8")
+        else:
+            return [_not_text(name, error)]
+    source = Source(name, text.replace("\r\n", "\n"))
+    for offset, character in enumerate(source.text[: SIZE + 1]):
         if not character.isprintable() and character not in "\t\n":
             span = Span(source, offset, offset + 1)
             return [Diagnostic("E113", f"the control character U+{ord(character):04X} is not part of specs", span)]
     return source
+
+
+def _not_text(name: str, error: UnicodeDecodeError) -> Diagnostic:
+    given = error.object  # without the mark
+    before = given[: error.start].decode("utf-8", "replace").replace("\r\n", "\n")
+    rest = given[error.start : error.start + 200].decode("utf-8", "replace")
+    span = Span(Source(name, before + rest), len(before), len(before) + 1)
+    message = f"this is not UTF-8 text: there is a byte 0x{given[error.start]:02x}"
+    return Diagnostic("E112", message, span, "a spec is a YAML text in UTF-8")
 
 
 __all__ = [
@@ -49,5 +74,6 @@ __all__ = [
     "plain",
     "read",
     "render",
+    "shown",
     "span_of",
 ]

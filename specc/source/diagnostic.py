@@ -28,7 +28,7 @@ def render(item: Diagnostic) -> str:
     if item.span is not None:
         marks = [(item.span, "^", ""), *((span, "-", text) for span, text in item.notes)]
         gutter = max(len(str(span.place[0])) for span, _, _ in marks)
-        lines += [f"{' ' * gutter}--> {item.span}", f"{' ' * gutter} |"]
+        lines += [f"{' ' * gutter}--> {_plain(str(item.span))}", f"{' ' * gutter} |"]
         for span, mark, text in sorted(marks, key=lambda entry: entry[0].start):
             lines += _shown(span, mark, _plain(text), gutter)
         lines.append(f"{' ' * gutter} |")
@@ -39,7 +39,7 @@ def render(item: Diagnostic) -> str:
 
 def concise(item: Diagnostic) -> str:
     """`path:line:column: error[E204]: message`."""
-    where = f"{item.span}: " if item.span else ""
+    where = f"{_plain(str(item.span))}: " if item.span else ""
     return f"{where}{item.severity}[{item.code}]: {_plain(item.message)}"
 
 

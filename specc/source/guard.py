@@ -22,7 +22,8 @@ _ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 def guard(source: Source, loader: Any) -> Diagnostic | None:
     """The first thing that a spec may not contain, or None: behind a document's first error nothing is sure."""
     if len(source.text) > SIZE:
-        return Diagnostic("E103", f"a spec has at most {SIZE:,} characters, this one has {len(source.text):,}", None)
+        span = Span(source, SIZE, SIZE + 1)
+        return Diagnostic("E103", f"a spec has at most {SIZE:,} characters, this one goes on", span)
     try:
         return _events(source, loader)
     except yaml.MarkedYAMLError as error:
@@ -60,4 +61,5 @@ def _syntax(source: Source, error: yaml.MarkedYAMLError) -> Diagnostic:
     mark: Any = error.problem_mark or error.context_mark
     offset = min(mark.index, len(source.text)) if mark is not None else 0
     words = [str(word) for word in (error.problem, error.context) if word]
-    return Diagnostic("E101", f"this is not YAML: {' '.join(words)}", Span(source, offset, offset))
+    help = "indent with spaces" if source.text[offset : offset + 1] == "\t" else None
+    return Diagnostic("E101", f"this is not YAML: {' '.join(words)}", Span(source, offset, offset), help)

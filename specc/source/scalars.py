@@ -14,19 +14,19 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
 }
-DIGITS = 300  # of a whole number; Python refuses to read more than 4300
+DIGITS = 400  # of a whole number: Python refuses to read more than 4300, no float has more than 309
 
 Scalar = str | int | float | bool | None
 
 
 def scalar(text: str) -> Scalar:
-    """The value of a plain scalar. A whole number of absurd length is read as infinite, which no key accepts."""
+    """The value of a plain scalar. A whole number of absurd length is read as 10**400, which no key accepts."""
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
-        return int(text) if len(text) <= DIGITS else float("-inf" if text[0] == "-" else "inf")
+        return int(text) if len(text) <= DIGITS else -(10**DIGITS) if text[0] == "-" else 10**DIGITS
     if _OTHER.fullmatch(text):
-        return int(text[2:], 8 if text[1] == "o" else 16) if len(text) <= DIGITS else float("inf")
+        return int(text[2:], 8 if text[1] == "o" else 16) if len(text) <= DIGITS else 10**DIGITS
     if _FLOAT.fullmatch(text):
         return float(text)
     if _INF.fullmatch(text):

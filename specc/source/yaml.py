@@ -26,49 +26,70 @@ class Node:
     keys: dict[str, Span]
 
 
-def parse(source: Source, loader: Any = None) -> Node | list[Diagnostic]:
-    """The document, or everything that keeps it from being one."""
+@dataclass
+class Parsed:
+    """A document and what is wrong with its text; no root where nothing more can be said of it."""
+
+    root: Node | None
+    found: list[Diagnostic]
+    damaged: list[Path]  # values that are not what was meant
+
+
+def parse(source: Source, loader: Any = None) -> Parsed:
+    """Of a key that is given twice the first value stands, and a key that is no text is left out."""
     loader = loader or LOADER
     problem = guard(source, loader)
     if problem is not None:
-        return [problem]
+        return Parsed(None, [problem], [])
     root = _compose(source.text, Loader=loader)
-    if root is None:
-        return [Diagnostic("E102", "the file is empty", Span(source, 0, 0), "a spec begins with `specc: 1`")]
-    found: list[Diagnostic] = []
-    node = _node(root, source, found)
-    return found or node
+    parsed = Parsed(None, [], [])
+    if root is not None:
+        parsed.root = _node(root, source, (), parsed)
+    if parsed.root is None or parsed.root.value is None:
+        span = Span(source, 0, 0)
+        return Parsed(None, [Diagnostic("E102", "the file is empty", span, "a spec begins with `specc: 1`")], [])
+    return parsed
 
 
-def _node(node: Any, source: Source, found: list[Diagnostic]) -> Node:
+def _node(node: Any, source: Source, path: Path, parsed: Parsed) -> Node:
     span = _span(node, source)
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, source, span, found)
+        return _mapping(node, source, span, path, parsed)
     if isinstance(node, yaml.SequenceNode):
         items: list[Any] = node.value
-        return Node([_node(item, source, found) for item in items], span, {})
+        return Node([_node(item, source, (*path, n), parsed) for n, item in enumerate(items)], span, {})
     text: str = node.value
     return Node(text if node.style in ("'", '"', "|", ">") else scalar(text), span, {})
 
 
-def _mapping(node: Any, source: Source, span: Span, found: list[Diagnostic]) -> Node:
+def _mapping(node: Any, source: Source, span: Span, path: Path, parsed: Parsed) -> Node:
     values: dict[str, Node] = {}
     keys: dict[str, Span] = {}
     for key, value in node.value:
         at = _span(key, source)
-        made = _node(key, source, found)
-        name = made.value if isinstance(key, yaml.ScalarNode) else None
-        if not isinstance(name, str):
-            text = source.text[at.start : at.end].split("\n")[0][:40]
-            found.append(Diagnostic("E110", f"a key must be a text, not {text}", at))
-        elif name == "<<" and key.style is None:
-            found.append(Diagnostic("E111", "merge keys are not part of specs", at, "use `like` and `with`"))
-        elif name in values:
-            note = ((keys[name], "first given here"),)
-            found.append(Diagnostic("E109", f"the key {name} is given twice", at, "keep one of them", note))
+        name = _node(key, source, path, parsed).value if isinstance(key, yaml.ScalarNode) else None
+        if isinstance(name, str) and name not in values and (name != "<<" or key.style):
+            values[name], keys[name] = _node(value, source, (*path, name), parsed), at
+        elif not isinstance(name, str):
+            text = source.text[at.start : at.end]
+            parsed.found.append(Diagnostic("E110", f"a key must be a text, not {shown(text)}", at))
+            parsed.damaged += [path] * bool(path)
+        elif name == "<<" and not key.style:  # None with the one loader, an empty text with the other
+            help = "use `like` and `with`"
+            parsed.found.append(Diagnostic("E111", "merge keys are not part of specs", at, help))
+            parsed.damaged.append(path)
         else:
-            values[name], keys[name] = _node(value, source, found), at
+            note = ((keys[name], "first given here"),)
+            message = f"the key {shown(name)} is given twice"
+            parsed.found.append(Diagnostic("E109", message, at, "keep one of them", note))
+            parsed.damaged.append((*path, name))
     return Node(values, span, keys)
+
+
+def shown(text: str) -> str:
+    """The first words of a text, for a message."""
+    line = text.split("\n")[0]
+    return line if line == text and len(line) <= 60 else f"{line[:57]}..."
 
 
 def _span(node: Any, source: Source) -> Span:

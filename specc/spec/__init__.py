@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import ValidationError
 
 from specc.source import Diagnostic, Source, parse, plain
 from specc.spec.core import Layout, Model, Spec
 from specc.spec.document import Document
 from specc.spec.expand import to_spec
-from specc.spec.rules import rules
-from specc.spec.shape import diagnostics
+from specc.spec.layout_rules import layout_rules
+from specc.spec.repair import repaired
+from specc.spec.report import Report
+from specc.spec.rules import model_rules
+from specc.spec.shape import tell
 
 
 def load(source: Source) -> Spec | list[Diagnostic]:
-    """All findings of the deepest stage that could be reached: text, shape, or meaning."""
-    root = parse(source)
-    if isinstance(root, list):
-        return root
+    """The spec, or all findings in the order of the text."""
+    parsed = parse(source)
+    if parsed.root is None:
+        return parsed.found
+    report = Report(parsed.root, parsed.found)
+    for path in parsed.damaged:
+        report.broken(path)
+    made = _document(report)
+    if made is not None:
+        spec = to_spec(*made, report, source.name)
+        model_rules(spec, report)
+        for layout in spec.layouts:
+            layout_rules(spec.model, layout, report)
+        if not report.found:
+            return spec
+    return sorted(report.found, key=lambda item: -1 if item.span is None else item.span.start)
+
+
+def _document(report: Report) -> tuple[Document, Mapping[str, Any]] | None:
+    """The document, without the parts of it that have the wrong shape, which are reported."""
+    data = plain(report.root)
     try:
-        document = Document.model_validate(plain(root))
+        return Document.model_validate(data), data
     except ValidationError as error:
-        return diagnostics(error, root, Document)
-    spec = to_spec(document, root, source.name)
-    if isinstance(spec, list):
-        return spec
-    return rules(spec, root) or spec
+        data, parts = repaired(data, tell(error, report, Document))
+    for part in parts:
+        report.broken(part)
+    try:
+        return None if data is None else (Document.model_validate(data), data)
+    except ValidationError:
+        return None  # more than one error in one place: one was told
 
 
 __all__ = ["Diagnostic", "Layout", "Model", "Source", "Spec", "load"]

@@ -17,6 +17,8 @@ from specc.components.ffn import Ffn
 from specc.components.norm import Norm
 from specc.source import Node, Path
 
+KINDS = ("attention", "cross_attention", "ffn")
+"""Components, by their keys."""
 ComponentConfig = Attention | CrossAttention | Ffn
 
 
@@ -26,13 +28,15 @@ class Branch:
 
     name: str  # module name in the block, unique there: "attention", "ffn", "attention2"
     component: ComponentConfig  # every dimension resolved, nothing left None that has a default
-    at: Path
+    at: Path  # where the component is written, in a block that is like another: what changes it
     pre: Norm | None = None
     post: Norm | None = None
     in_scale: float = 1.0
     out_scale: float = 1.0
     layerscale: float | None = None  # initial value of a learned factor per channel
     dropout: float = 0.0  # on the branch's output, before it joins the residual
+    under: tuple[Path, ...] = ()  # where blocks that it is like state what is not changed, nearest first
+    around: Path = ()  # where the branch is written in the general form: its norms and scales
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Sublayer:
     alpha: float = 1.0
     beta: float = 1.0
     after: Norm | None = None
+    at: Path = ()  # where it is written in the general form
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
 from specc.components.attention import Attention, CrossAttention
-from specc.components.base import Config, Dim, Factor, Rate
+from specc.components.base import Config, Dim, Factor, Rate, by_kind
 from specc.components.ffn import Ffn
 from specc.components.norm import Norm
 
 Layers = Annotated[int, Field(ge=1, le=100_000)]
 Count = Annotated[int, Field(ge=1, le=2**16)]
-
-
-def _kind(value: Any) -> str:
-    kinds = ((bool, "bool"), (dict, "mapping"), (list, "list"), (str, "text"), (int, "number"), (float, "number"))
-    return next((name for type, name in kinds if isinstance(value, type)), "mapping")
-
-
-by_kind = Discriminator(_kind)
-"""Unions are told apart by the kind of YAML value, so that an error speaks of one alternative."""
 
 
 class ModelNorm(Norm):
@@ -68,7 +59,7 @@ class GeneralDoc(Config):
 
     norm: OwnNorm = False
     """A norm shared by all branches."""
-    branches: Annotated[list[BranchDoc], Field(min_length=1)]
+    branches: Annotated[list[BranchDoc], Field(min_length=1, max_length=16)]
     base: Literal["stream", "normed"] = "stream"
     """What the branches are added to: the stream, or what the shared norm makes of it."""
     alpha: Factor = 1.0
@@ -85,7 +76,7 @@ class SublayerDoc(Config):
     attention: Attention | None = None
     cross_attention: CrossAttention | None = None
     ffn: Ffn | None = None
-    parallel: Annotated[list[ParallelDoc], Field(min_length=2)] | None = None
+    parallel: Annotated[list[ParallelDoc], Field(min_length=2, max_length=16)] | None = None
     """Components that read the same input."""
     sublayer: GeneralDoc | None = None
     """The general form."""
@@ -100,19 +91,19 @@ class LikeDoc(Config):
     """New values by component; null restores a default."""
 
 
-Sublayers = Annotated[list[SublayerDoc], Field(min_length=1)]
+Sublayers = Annotated[list[SublayerDoc], Field(min_length=1, max_length=64)]
 BlockDoc = Annotated[Annotated[Sublayers, Tag("list")] | Annotated[LikeDoc, Tag("mapping")], by_kind]
 
 
 class PatternDoc(Config):
     """Named blocks in order: head once, cycle repeated and cut to the number of layers, tail once."""
 
-    head: Annotated[list[str], Field(default_factory=list)]
-    cycle: Annotated[list[str], Field(default_factory=list)]
-    tail: Annotated[list[str], Field(default_factory=list)]
+    head: Annotated[list[str], Field(default_factory=list, max_length=256)]
+    cycle: Annotated[list[str], Field(default_factory=list, max_length=256)]
+    tail: Annotated[list[str], Field(default_factory=list, max_length=256)]
 
 
-Names = Annotated[list[str], Field(min_length=1)]
+Names = Annotated[list[str], Field(min_length=1, max_length=256)]
 
 
 class StackDoc(Config):
@@ -182,7 +173,7 @@ class EveryDoc(Config):
 
     every: Count | None = None
     """Layers whose number is a multiple of this."""
-    save: Annotated[list[str], Field(min_length=1)] | None = None
+    save: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
     """Results that are kept, by name, as in attention.core."""
 
 
@@ -226,10 +217,10 @@ class Document(Config):
     embedding: EmbeddingDoc = EmbeddingDoc()
     head: HeadDoc = HeadDoc()
     init: InitDoc = InitDoc()
-    blocks: Annotated[dict[str, BlockDoc], Field(default_factory=dict)]
+    blocks: Annotated[dict[str, BlockDoc], Field(default_factory=dict, max_length=256)]
     """Blocks by name, for patterns."""
     encoder: StackDoc | None = None
     decoder: StackDoc | None = None
     layout: LayoutDoc | None = None
-    layouts: Annotated[dict[str, LayoutDoc], Field(min_length=1)] | None = None
+    layouts: Annotated[dict[str, LayoutDoc], Field(min_length=1, max_length=64)] | None = None
     """Several layouts by name, the default first."""

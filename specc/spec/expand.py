@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import chain, islice, repeat
+from typing import Any
 
-from specc.components.norm import Norm
-from specc.source import Diagnostic, Node, Path, span_of
-from specc.spec.blocks import Written, expand, written_blocks
-from specc.spec.core import Block, Checkpoint, Embed, Init, Layout, Model, Pipeline, Run, Spec, Stack
-from specc.spec.document import Document, EveryDoc, LayoutDoc, PatternDoc, PipelineDoc, StackDoc
-from specc.spec.shape import suggestion
+from specc.source import Path
+from specc.spec.blocks import Written, written_blocks
+from specc.spec.core import Checkpoint, Embed, Init, Layout, Model, Pipeline, Run, Spec, Stack
+from specc.spec.document import Document, EveryDoc, LayoutDoc, LikeDoc, PatternDoc, PipelineDoc, StackDoc
+from specc.spec.grammar import suggestion
+from specc.spec.report import Report
+from specc.spec.sublayers import expand, model_norm
+
+LAYERS, PERIOD = 100_000, 256  # of a stack, at most, and of what it repeats
 
 
-def to_spec(document: Document, root: Node, file: str) -> Spec | list[Diagnostic]:
-    """The core form, or all that keeps the document from having one."""
-    found: list[Diagnostic] = []
-    named = written_blocks(document, root, found)
+def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: str) -> Spec:
+    """The core form, as far as there is one; `data` is what the document was made from."""
+    named = written_blocks(document, data.get("blocks", {}), report)
     given = {role: doc for role in ("encoder", "decoder") if (doc := getattr(document, role)) is not None}
     if not given:
-        found.append(Diagnostic("E230", "a model needs a decoder, an encoder, or both", span_of(root, ())))
-    stacks = [_stack(role, doc, document, named, root, found, len(given) == 1) for role, doc in given.items()]
-    layouts = _layouts(document, root, found)
-    if found:
-        return found
+        report.add("E230", (), "a model needs a decoder, an encoder, or both", "give decoder")
+    stacks = [_Stacks(role, doc, document, named, report).stack(len(given) == 1) for role, doc in given.items()]
+    _unused(document, report)
     model = Model(
         name=document.name,
         description=document.description,
@@ -32,10 +35,10 @@ def to_spec(document: Document, root: Node, file: str) -> Spec | list[Diagnostic
         pad=document.pad,
         embed=_embed(document, tuple(given)),
         head_bias=document.head.bias,
-        init=_init(document),
+        init=_init(document, report),
         stacks=tuple(stacks),
     )
-    return Spec(model, layouts, file, root)
+    return Spec(model, _layouts(document, report), file, report.root)
 
 
 def _embed(document: Document, roles: tuple[str, ...]) -> Embed:
@@ -45,93 +48,126 @@ def _embed(document: Document, roles: tuple[str, ...]) -> Embed:
     return Embed(scale, doc.positions, document.dropout if doc.dropout is None else doc.dropout, tied)
 
 
-def _init(document: Document) -> Init:
+def _init(document: Document, report: Report) -> Init:
     doc = document.init
+    if doc.kind == "xavier" and "std" in doc.model_fields_set:
+        help = "leave std out; embedding_std is that of embeddings"
+        report.add("E226", ("init", "std"), "xavier takes no std: it has one for each shape", help)
     return Init(doc.kind, doc.std, doc.std if doc.embedding_std is None else doc.embedding_std, doc.depth_scaled)
 
 
-def _stack(
-    role: str,
-    doc: StackDoc,
-    document: Document,
-    named: dict[str, Written],
-    root: Node,
-    found: list[Diagnostic],
-    alone: bool,
-) -> Stack:
-    at: Path = (role,)
-    runs: tuple[Run, ...] = ()
-    if (doc.block is None) == (doc.pattern is None):
-        message = f"the {role} needs either a block or a pattern of blocks"
-        found.append(Diagnostic("E231", message, span_of(root, at, key=True)))
-    elif doc.block is not None:
-        written = Written("block", doc.block, (*at, "block"), {})
-        runs = (Run((expand(written, document, role, root, found),), doc.layers),)
-    else:
-        runs = _pattern(role, doc, document, named, root, found)
-    norm = Norm(**document.norm.model_dump(exclude={"placement"})).resolved()
-    final = document.norm.placement == "pre" if doc.final_norm is None else doc.final_norm
-    assert role in ("encoder", "decoder")
-    return Stack(
-        "encoder" if role == "encoder" else "decoder", "layers" if alone else role, runs, norm if final else None, at
-    )
+def _unused(document: Document, report: Report) -> None:
+    """A block that no layer runs would be a text without effect."""
+    patterns = (doc.pattern for doc in (document.encoder, document.decoder) if doc is not None)
+    items = [item for pattern in patterns for part in _parts(pattern).values() for item in part]
+    used = {_named(item)[0] for item in items}
+    used |= {block.like for block in document.blocks.values() if isinstance(block, LikeDoc)}
+    for name in document.blocks:
+        if name not in used:
+            reads = [("encoder", "pattern"), ("decoder", "pattern"), ("blocks",)]
+            help = "name it in a pattern, or remove it"
+            report.add("E225", ("blocks", name), f"no pattern and no like names block {name}", help, reads, key=True)
 
 
-def _pattern(
-    role: str, doc: StackDoc, document: Document, named: dict[str, Written], root: Node, found: list[Diagnostic]
-) -> tuple[Run, ...]:
-    pattern = doc.pattern if isinstance(doc.pattern, PatternDoc) else None
-    parts = (
-        {"cycle": doc.pattern} if isinstance(doc.pattern, list) else pattern.model_dump() if pattern is not None else {}
-    )
-    base: Path = (role, "pattern")
-    names: dict[str, list[str]] = {}
-    for part, items in parts.items():
-        at = base if isinstance(doc.pattern, list) else (*base, part)
-        names[part] = [
-            name for n, item in enumerate(items) for name in _repeated(item, (*at, n), document, root, found)
-        ]
-    head, cycle, tail = (names.get(part, []) for part in ("head", "cycle", "tail"))
-    rest = doc.layers - len(head) - len(tail)
-    span = span_of(root, (role, "layers"))
-    if rest < 0 or (rest > 0 and not cycle):
-        message = f"{doc.layers} layers, but the pattern has {len(head)} in its head and {len(tail)} in its tail"
-        help = "give a cycle for those between" if rest > 0 else f"layers must be at least {len(head) + len(tail)}"
-        found.append(Diagnostic("E232", message, span, help))
-        return ()
-    made: dict[str, Block] = {
-        name: expand(named[name], document, role, root, found)
-        for name in dict.fromkeys((*head, *cycle, *tail))
-        if name in named
-    }
-    sections = ((head, len(head)), (cycle, rest), (tail, len(tail)))
-    return tuple(
-        Run(tuple(made[name] for name in section if name in made), layers) for section, layers in sections if layers
-    )
+def _parts(pattern: list[str] | PatternDoc | None) -> dict[str, list[str]]:
+    if isinstance(pattern, PatternDoc):
+        return {"head": pattern.head, "cycle": pattern.cycle, "tail": pattern.tail}
+    return {} if pattern is None else {"cycle": pattern}
 
 
-def _repeated(item: str, at: Path, document: Document, root: Node, found: list[Diagnostic]) -> list[str]:
+def _named(item: str) -> tuple[str, int]:
     """`local*5` is five times local."""
-    match = re.fullmatch(r"([^*]+?)\s*(?:\*\s*([0-9]{1,6}))?", item)
-    name, count = (match[1], int(match[2] or 1)) if match else (item, 1)
-    if name not in document.blocks:
-        help = suggestion(name, document.blocks, "blocks")
-        found.append(Diagnostic("E220", f"there is no block {name}", span_of(root, at), help))
-        return []
-    if not 1 <= count <= 100_000:
-        found.append(Diagnostic("E204", f"{item} is out of bounds: at least 1, at most 100000", span_of(root, at)))
-        return []
-    return [name] * count
+    match = re.fullmatch(r"([^*]+?)\s*\*\s*([0-9]{1,9})", item)
+    return (match[1], int(match[2])) if match else (item, 1)
 
 
-def _layouts(document: Document, root: Node, found: list[Diagnostic]) -> tuple[Layout, ...]:
+class _Stacks:
+    """The layers of one stack."""
+
+    def __init__(self, role: str, doc: StackDoc, document: Document, named: dict[str, Written], report: Report):
+        self.role, self.doc, self.document, self.named, self.report = role, doc, document, named, report
+
+    def stack(self, alone: bool) -> Stack:
+        """With its module path, which is plain where there is one stack."""
+        doc, at = self.doc, (self.role,)
+        if (doc.block is None) == (doc.pattern is None):
+            what = "needs a block or a pattern of blocks" if doc.block is None else "cannot have a block and a pattern"
+            self.report.add("E231", at, f"the {self.role} {what}", "give one of the two", key=True)
+            self.report.broken(at)
+            runs: tuple[Run, ...] = ()
+        elif doc.block is not None:
+            written = Written("block", doc.block, (*at, "block"))
+            runs = (Run((expand(written, self.document, self.role, self.report),), doc.layers),)
+        else:
+            runs = self._runs(_parts(doc.pattern))
+        final = self.document.norm.placement == "pre" if doc.final_norm is None else doc.final_norm
+        role = "encoder" if self.role == "encoder" else "decoder"
+        return Stack(role, "layers" if alone else role, runs, model_norm(self.document) if final else None, at)
+
+    def _runs(self, parts: dict[str, list[str]]) -> tuple[Run, ...]:
+        at, layers = (self.role, "pattern"), (self.role, "layers")
+        named: dict[str, list[tuple[str, int]]] = {}
+        for part, items in parts.items():
+            place = (*at, part) if isinstance(self.doc.pattern, PatternDoc) else at
+            named[part] = [self._repeated(item, (*place, n)) for n, item in enumerate(items)]
+        first, last = (sum(count for _, count in named.get(part, [])) for part in ("head", "tail"))
+        rest = self.doc.layers - first - last
+        if rest < 0 or (rest > 0 and not named.get("cycle")):
+            message = f"{self.doc.layers} layers, but the pattern has {first} in its head and {last} in its tail"
+            help = "give a cycle for those between" if rest > 0 else f"layers must be at least {first + last}"
+            self.report.add("E232", layers, message, help, reads=[at])
+            self.report.broken(layers)
+        if not self.report.sound(at):
+            self.report.broken(layers)
+        if not self.report.sound(layers):
+            return ()
+        lengths = {"head": first, "cycle": rest, "tail": last}
+        sections = [(_period(named[part], n), n) for part, n in lengths.items() if n]
+        longest = max(len(period) for period, _ in sections)
+        if longest > PERIOD:
+            message = f"a pattern repeats after at most {PERIOD} layers, not {longest}"
+            self.report.add("E233", at, message, "use fewer different layers")
+            return ()
+        used = dict.fromkeys(name for period, _ in sections for name in period)
+        made = {name: expand(self.named[name], self.document, self.role, self.report) for name in used}
+        return tuple(Run(tuple(made[name] for name in period), n) for period, n in sections)
+
+    def _repeated(self, item: str, at: Path) -> tuple[str, int]:
+        """The block and how often an item of a pattern stands for it."""
+        name, count = _named(item)
+        if name not in self.document.blocks:
+            if self.report.there(("blocks",)):
+                help = suggestion(name, self.document.blocks, "blocks")
+                self.report.add("E220", at, f"there is no block {name}", help)
+            self.report.broken(at)
+        elif not 1 <= count <= LAYERS:
+            self.report.add("E204", at, f"{item} must repeat a block at least 1 and at most {LAYERS} times")
+            self.report.broken(at)
+        elif name not in self.named:
+            self.report.broken(at)
+        return name, count
+
+
+def _period(named: list[tuple[str, int]], layers: int) -> tuple[str, ...]:
+    """The shortest list that, repeated and cut to that many layers, is `named` repeated and cut."""
+    whole = chain.from_iterable(repeat(name, count) for name, count in named)
+    names = list(islice(whole, layers))
+    borders = [0] * len(names)  # of each beginning: how long a part of it is both its start and its end
+    for n in range(1, len(names)):
+        border = borders[n - 1]
+        while border and names[n] != names[border]:
+            border = borders[border - 1]
+        borders[n] = border + (names[n] == names[border])
+    period = len(names) - borders[-1]
+    return tuple(names[:period] if layers <= len(names) or len(names) % period == 0 else names)
+
+
+def _layouts(document: Document, report: Report) -> tuple[Layout, ...]:
     if document.layout is not None and document.layouts is not None:
-        span = span_of(root, ("layouts",), key=True)
-        found.append(Diagnostic("E240", "layout and layouts cannot both be given", span, "keep one of them"))
-        return ()
-    if document.layouts is not None:
-        return tuple(_layout(name, doc, ("layouts", name)) for name, doc in document.layouts.items())
-    return (_layout(None, document.layout, ("layout",)),) if document.layout is not None else (Layout(),)
+        report.add("E240", ("layouts",), "layout and layouts cannot both be given", "keep one of them", key=True)
+    found = [] if document.layout is None else [_layout(None, document.layout, ("layout",))]
+    found += [_layout(name, doc, ("layouts", name)) for name, doc in (document.layouts or {}).items()]
+    return tuple(found) or (Layout(),)
 
 
 def _layout(name: str | None, doc: LayoutDoc, at: Path) -> Layout:

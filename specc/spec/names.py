@@ -8,8 +8,21 @@ import re
 import sys
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,63}", re.ASCII)
-IMPORTED = ("torch", "numpy", "specc", "site", "sitecustomize", "usercustomize")
+_PART = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+IMPORTED = (
+    *("torch", "numpy", "specc", "site", "sitecustomize", "usercustomize", "conftest"),
+    *("click", "filelock", "fsspec", "jinja2", "networkx", "pydantic", "sympy", "typing_extensions", "yaml"),
+)
 """A generated file of such a name would be imported in place of the real one."""
+DEVICES = ("aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
+"""Windows has no files of these names."""
+CLASSES = (
+    *("AllReduce", "Bias", "ChannelScale", "ColumnLinear", "CopyToShards", "Current", "Embedding", "LayerNorm"),
+    *("RMSNorm", "RowLinear", "Tape", "Trainer", "VocabEmbedding"),
+    *("DTensor", "DeviceMesh", "F", "Function", "Iterator", "Parameter", "Partial", "PipelineStage", "Placement"),
+    *("Replicate", "Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor", "TorchDispatchMode"),
+)
+"""What generated files define and import; the model's class must not take its place."""
 
 
 def name_problem(name: str) -> str | None:
@@ -23,7 +36,15 @@ def name_problem(name: str) -> str | None:
         return f"{module} is a builtin of Python"
     if module in sys.stdlib_module_names or module in IMPORTED:
         return f"a file {module}.py would be imported in place of the module {module}"
-    return None
+    if module in DEVICES:
+        return f"{module} is a device of Windows"
+    same = next((known for known in CLASSES if known.lower() == module.replace("_", "")), None)
+    return None if same is None else f"its class would take the place of {same}"
+
+
+def part_problem(name: str) -> str | None:
+    """Why a block or a layout cannot have that name, or None. It becomes part of the name of a class or a file."""
+    return None if _PART.fullmatch(name) else "lower case letters, digits and underscores make a name, a letter first"
 
 
 def text_problem(text: str) -> str | None:

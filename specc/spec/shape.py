@@ -2,94 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from specc.source import Diagnostic, Node, Path, find, span_of
+from specc.source import Path, find, shown
+from specc.spec.grammar import expected, keys, suggestion, tags, values
+from specc.spec.report import Report
 
-TAGS = ("bool", "mapping", "list", "text", "number", "llama3", "linear")  # of unions; no key of the language
+BOUNDS = {
+    "greater_than": "be above {gt:g}",
+    "greater_than_equal": "be at least {ge}",
+    "less_than": "be below {lt:g}",
+    "less_than_equal": "be at most {le}",
+    "finite_number": "be finite",
+    "too_short": "have at least {min_length} entries",
+    "too_long": "have at most {max_length} entries",
+    "string_too_long": "have at most {max_length} characters",
+}
+"""What pydantic's errors of size mean."""
 
 
-def diagnostics(error: ValidationError, root: Node, model: type[BaseModel], at: Path = ()) -> list[Diagnostic]:
-    """One finding for each error; `at` is where the validated value stands in the document."""
-    return [_diagnostic(item, root, model, at) for item in error.errors(include_url=False)]
+def tell(
+    error: ValidationError, report: Report, model: Any, place: Callable[[Path], Path] = lambda path: path
+) -> list[Path]:
+    """Report each error, and where they are; `place` says where in the document a part of the value stands."""
+    return [_tell(item, report, model, place) for item in error.errors(include_url=False)]
 
 
-def _diagnostic(item: ErrorDetails, root: Node, model: type[BaseModel], at: Path) -> Diagnostic:
-    path = (*at, *_in_document(item["loc"], root, at))
-    name, kind = str(path[-1]) if path else "the file", item["type"]
+def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path], Path]) -> Path:
+    loc = item["loc"]
+    path = place(tuple(part for part, tag in zip(loc, tags(model, loc), strict=True) if not tag))
+    kind, name = item["type"], name_of(path)
     context: dict[str, Any] = item.get("ctx", {})
-    span = span_of(root, path)
+    given = _given(report, path, item["input"])
     if kind == "extra_forbidden":
-        known = _keys(model, item["loc"][:-1])
-        return Diagnostic("E201", f"unknown key {name}", span_of(root, path, key=True), suggestion(name, known, "keys"))
-    if kind == "missing":
-        return Diagnostic("E202", f"the key {name} is missing", span)
-    if kind in ("literal_error", "union_tag_invalid"):
-        known = [word.strip().strip("'") for word in _expected(context).replace(" or ", ", ").split(", ")]
-        return Diagnostic(
-            "E203", f"{name} cannot be {_shown(item)}", span, suggestion(str(item["input"]), known, "values")
-        )
-    if kind.startswith(("greater_than", "less_than", "too_", "string_too", "finite")):
-        return Diagnostic("E204", f"{name} is out of bounds: {_said(item)}, not {_shown(item)}", span)
-    return Diagnostic("E205", f"{name} has the wrong type: {_said(item)}, not {_shown(item)}", span)
-
-
-def _expected(context: dict[str, Any]) -> str:
-    return str(context.get("expected") or context.get("expected_tags", ""))
-
-
-def _said(item: ErrorDetails) -> str:
-    return item["msg"].removeprefix("Input ").replace("dictionary", "mapping").replace("valid ", "")
-
-
-def _shown(item: ErrorDetails) -> str:
-    value: Any = item["input"]
-    if isinstance(value, (dict, list)):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) < 60 else f"{text[:57]}..."
-
-
-def suggestion(word: str, known: Iterable[str], what: str) -> str:
-    """`did you mean heads? keys here are ...`"""
-    known = list(known)
-    close = get_close_matches(word, known, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}{what} here are {', '.join(known)}" if known else hint.strip()
-
-
-def _in_document(loc: tuple[str | int, ...], root: Node, at: Path) -> Path:
-    """The error's place without the union tags that pydantic puts in."""
-    path: Path = ()
-    for n, part in enumerate(loc):
-        if find(root, (*at, *path, part)) is None and part in TAGS:
-            if n == len(loc) - 1:
-                break
-            continue
-        path = (*path, part)
+        help = suggestion(str(path[-1]), keys(model, loc[:-1]), "keys")
+        report.add("E201", path, f"unknown key {name}", help, key=True)
+    elif kind == "missing" or kind == "union_tag_not_found":
+        path = path if kind == "missing" else (*path, "kind")
+        help = suggestion("", keys(model, loc[:-1]), "keys") if kind == "missing" else None
+        report.add("E202", path, f"the key {path[-1]} is missing", help)
+    elif kind == "union_tag_invalid" and context["discriminator"] == "'kind'":
+        path = (*path, "kind")
+        known = [word.strip("'") for word in context["expected_tags"].split(", ")]
+        given = _given(report, path, context["tag"])
+        report.add("E203", path, f"kind cannot be {given}", suggestion(context["tag"], known, "values"))
+    elif kind == "literal_error" and isinstance(item["input"], str):
+        help = suggestion(item["input"], values(model, loc), "values")
+        report.add("E203", path, f"{name} cannot be {given}", help)
+    elif kind in BOUNDS or (kind == "float_type" and type(item["input"]) is int):
+        bound = BOUNDS.get(kind, "be finite").format(**context)
+        if kind in ("too_short", "too_long", "string_too_long"):
+            value: Any = item["input"]
+            count = len(value)
+            report.add("E204", path, f"{name} must {bound}, not {count}" if count else f"{name} must not be empty")
+        else:
+            report.add("E204", path, f"{name} must {bound}, not {given}")
+    else:
+        report.add("E205", path, f"{name} must be {expected(model, loc) or 'a mapping'}, not {given}")
     return path
 
 
-def _keys(model: Any, loc: tuple[str | int, ...]) -> list[str]:
-    """Keys that the mapping at that place may have, found by following the models."""
-    found = _models(model)
-    for part in loc:
-        inner: list[type[BaseModel]] = []
-        for candidate in found:
-            fields = {field.alias or name: field for name, field in candidate.model_fields.items()}
-            inner += _models(fields[part].annotation) if isinstance(part, str) and part in fields else []
-        found = inner or found
-    return list(dict.fromkeys(field.alias or name for item in found for name, field in item.model_fields.items()))
+def name_of(path: Path) -> str:
+    """`heads`, or `item 2 of bias`."""
+    if not path:
+        return "a spec"
+    last = path[-1]
+    return f"item {last + 1} of {name_of(path[:-1])}" if isinstance(last, int) else shown(last)
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """Models that an annotation speaks of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    inner: tuple[Any, ...] = getattr(cast(Any, annotation), "__args__", ())
-    return [model for part in inner for model in _models(part)]
+def _given(report: Report, path: Path, value: Any) -> str:
+    """A value as it is written in the document."""
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    node = find(report.root, path)
+    if node is None or node.value is None or not (text := node.span.source.text[node.span.start : node.span.end]):
+        return "null" if value is None else shown(str(value))
+    return shown(text)

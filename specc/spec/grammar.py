@@ -1,0 +1,118 @@
+"""What may stand where in a document, read off the models: for messages that name the choices.
+
+Places are those of pydantic: keys and numbers of items, with tags of alternatives between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
+
+from pydantic import BaseModel, Tag
+from pydantic.fields import FieldInfo
+
+Loc = tuple[str | int, ...]
+WORDS = {bool: ("true", "false"), int: ("a whole number",), float: ("a number",), str: ("a text",), list: ("a list",)}
+LONGEST = 100  # of a word that is compared with others; the time grows with the square
+
+
+def keys(annotation: Any, loc: Loc) -> list[str]:
+    """Keys of the mapping at that place of pydantic's, in order."""
+    found = [option for option in _at(annotation, loc) if _is_model(option)]
+    return list(dict.fromkeys(key for option in found for key in _fields(option)))
+
+
+def values(annotation: Any, loc: Loc) -> list[str]:
+    """Words that the value there may be."""
+    return [str(word) for option in _at(annotation, loc) if get_origin(option) is Literal for word in get_args(option)]
+
+
+def expected(annotation: Any, loc: Loc) -> str:
+    """`a whole number or a mapping`: what the value there may be."""
+    words: list[str] = []
+    for option in _at(annotation, loc):
+        if get_origin(option) is Literal:
+            words += [str(word) for word in get_args(option)]
+        elif option is not type(None):
+            words += WORDS.get(get_origin(option) or option, ("a mapping",))
+    return listed(list(dict.fromkeys(words)))
+
+
+def alternatives(annotation: Any, loc: Loc) -> int:
+    """How many mappings that have different keys may stand there."""
+    return sum(map(_is_model, _at(annotation, loc)))
+
+
+def tags(annotation: Any, loc: Loc) -> tuple[bool, ...]:
+    """Which parts of the place pydantic put in to tell alternatives apart: no key of the document."""
+    return tuple(_tagged(_at(annotation, loc[:n], whole=True), part) for n, part in enumerate(loc))
+
+
+def suggestion(word: str, known: Iterable[str], what: str) -> str:
+    """`did you mean heads? keys here are ...`"""
+    known = list(known)
+    close = get_close_matches(word[:LONGEST], known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}{what} here are {', '.join(known)}" if known else f"there are no {what} here"
+
+
+def listed(words: list[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _at(annotation: Any, loc: Loc, whole: bool = False) -> list[Any]:
+    """Alternatives at a place; `whole`: with their tags."""
+    found = _options(annotation)
+    for part in loc:
+        found = [option for before in found for option in _inside(before, part)]
+    return found if whole else [_bare(option) for option in found]
+
+
+def _inside(option: Any, part: str | int) -> list[Any]:
+    """Alternatives of what stands at a key, an item or a tag of one alternative."""
+    bare = _bare(option)
+    if _is_model(bare) and part in (fields := _fields(bare)):
+        return _options(fields[part].annotation)
+    if get_origin(bare) is list and isinstance(part, int):
+        return _options(get_args(bare)[0])
+    if get_origin(bare) is dict:
+        return _options(get_args(bare)[1])
+    return [option] if _tag(option) == part else []
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The alternatives of an annotation, each with what it is annotated with."""
+    if get_origin(annotation) is Annotated:
+        return [annotation] if _tag(annotation) is not None else _options(get_args(annotation)[0])
+    if get_origin(annotation) in (None, list, dict, Literal):
+        return [annotation]
+    return [option for inner in get_args(annotation) for option in _options(inner)]
+
+
+def _bare(option: Any) -> Any:
+    """Without what it is annotated with."""
+    return _bare(get_args(option)[0]) if get_origin(option) is Annotated else option
+
+
+def _tag(option: Any) -> str | None:
+    """How pydantic tells the alternative from the others: its tag, or its `kind`."""
+    if get_origin(option) is Annotated:
+        return next((item.tag for item in get_args(option)[1:] if isinstance(item, Tag)), None)
+    kind = _fields(option).get("kind") if _is_model(option) else None
+    names = get_args(kind.annotation) if kind is not None else ()
+    return names[0] if len(names) == 1 else None
+
+
+def _tagged(options: list[Any], part: str | int) -> bool:
+    own = any(_is_model(bare) and part in _fields(bare) for bare in map(_bare, options))
+    return isinstance(part, str) and not own and any(_tag(option) == part for option in options)
+
+
+def _is_model(option: Any) -> bool:
+    return isinstance(option, type) and issubclass(option, BaseModel)
+
+
+def _fields(model: Any) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in cast(type[BaseModel], model).model_fields.items()}

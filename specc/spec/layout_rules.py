@@ -1,0 +1,143 @@
+"""What must hold of a layout for a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from specc.components.base import choices, divisors
+from specc.components.ffn import Ffn
+from specc.source import Path, find, span_of
+from specc.spec.core import Layout, Model
+from specc.spec.grammar import suggestion
+from specc.spec.report import Report
+from specc.spec.rules import branches, place, split_by_tp
+
+COUNT = 2**16  # ranks of an axis, at most
+
+
+def layout_rules(model: Model, layout: Layout, report: Report) -> None:
+    """Report all that is wrong with a layout."""
+    if not layout.at or not report.sound(layout.at):
+        return
+    _tensor(model, layout, report)
+    _pipeline(model, layout, report)
+    _saves(model, layout, report)
+
+
+def _tensor(model: Model, layout: Layout, report: Report) -> None:
+    at: Path = (*layout.at, "tp")
+    rows = -(-model.vocab // layout.tp)
+    empty = (layout.tp - 1) * rows >= model.vocab
+    parts = list(_split(model, report))
+    broken = [next(((k, n) for k, n in sizes if n % layout.tp), None) for _, sizes in parts]
+    help = f"tp can be {choices(_sizes(model, report, parts))}" if empty or any(broken) else None
+    for (paths, _), wrong in zip(parts, broken, strict=True):
+        if wrong is not None:
+            key, number = wrong
+            number_of = f"{number} {key}" if key != "hidden" else f"hidden = {number}"
+            notes = ((span_of(report.root, paths[key]), f"{key} is set here"),)
+            report.add("E402", at, f"{number_of} cannot be split over tp = {layout.tp}", help, notes=notes)
+    if empty:
+        message = f"a vocabulary of {model.vocab} leaves some of tp = {layout.tp} ranks without a token"
+        report.add("E403", at, message, help, reads=[("vocab",)])
+    if layout.sequence_parallel and layout.tp == 1:
+        message = "sequence_parallel splits activations over tp, but tp = 1"
+        report.add("E404", (*layout.at, "sequence_parallel"), message, "give tp, or leave sequence_parallel out")
+    if layout.dp > 1 and layout.tp > 1 and model.vocab % layout.tp and not empty:
+        message = f"FSDP2 cannot shard a vocabulary of {model.vocab} that tp = {layout.tp} splits unevenly"
+        help = f"round vocab up to {rows * layout.tp}, or use dp = 1"
+        report.add("E410", (*layout.at, "dp"), message, help, reads=[("vocab",)])
+
+
+def _split(model: Model, report: Report) -> Iterator[tuple[dict[str, Path], tuple[tuple[str, int], ...]]]:
+    """What tp must divide in each component, and where it is stated."""
+    for _, branch in branches(model):
+        if all(map(report.sound, (branch.at, *branch.under))):
+            sizes = split_by_tp(branch.component)
+            yield {key: place(report, branch, (key,)) for key, _ in sizes}, sizes
+
+
+def _sizes(model: Model, report: Report, parts: list[tuple[dict[str, Path], tuple[tuple[str, int], ...]]]) -> list[int]:
+    """What tp can be for the whole model."""
+    numbers = [number for _, sizes in parts for _, number in sizes]
+    known = report.sound(("vocab",))
+    good = divisors(*numbers) if numbers else list(range(1, min(model.vocab, COUNT) + 1)) if known else [1]
+    return [n for n in good if n <= COUNT and (not known or (n - 1) * -(-model.vocab // n) < model.vocab)]
+
+
+def _pipeline(model: Model, layout: Layout, report: Report) -> None:
+    at, pp = (*layout.at, "pp"), layout.pp
+    count, stacks = sum(stack.layers for stack in model.stacks), [(stack.role, "layers") for stack in model.stacks]
+    if pp.stages > count:
+        node = find(report.root, at)
+        here = (*at, "stages") if node is not None and isinstance(node.value, dict) else at
+        message = f"{count} layers cannot be cut into {pp.stages} stages"
+        report.add("E405", here, message, f"there can be at most {count} stages", reads=stacks)
+    if pp.stages == 1:
+        for key in ("schedule", "microbatches", "starts"):
+            if find(report.root, (*at, key)) is not None:
+                message = f"{key} is for several pipeline stages, and stages = 1"
+                report.add("E401", (*at, key), message, f"give more stages, or leave {key} out", key=True)
+        return
+    if pp.schedule == "1f1b" and pp.microbatches < pp.stages:
+        message = f"1f1b over {pp.stages} stages needs as many microbatches, not {pp.microbatches}"
+        report.add("E406", (*at, "microbatches"), message, f"give at least {pp.stages}")
+    if pp.starts and all(map(report.sound, stacks)):
+        _starts(model, layout, report, count)
+
+
+def _starts(model: Model, layout: Layout, report: Report, count: int) -> None:
+    at, pp = (*layout.at, "pp", "starts"), layout.pp
+    numbers = [_layer(model, name) for name in pp.starts]
+    spans = ", ".join(f"{stack.path}.0 to {stack.path}.{stack.layers - 1}" for stack in model.stacks)
+    for n, (name, number) in enumerate(zip(pp.starts, numbers, strict=True)):
+        if not number:
+            message = f"there is no layer {name}" if number is None else f"stage 0 starts with {name}, no other does"
+            report.add("E407", (*at, n), message, f"layers are {spans}")
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(numbers) and known != sorted(set(known)):
+        report.add("E408", at, "starts must be different and in order", "list them as layers run")
+    if len(numbers) != pp.stages - 1:
+        message = f"{pp.stages} stages have {pp.stages - 1} starts, one for each but the first, not {len(numbers)}"
+        report.add("E409", at, message, f"list {pp.stages - 1}, or leave starts out")
+
+
+def _layer(model: Model, name: str) -> int | None:
+    """Number of a layer among all, None where there is no such layer."""
+    match = re.fullmatch(r"([a-z]+)\.(0|[1-9][0-9]{0,9})", name)
+    before = 0
+    for stack in model.stacks:
+        if match and match[1] == stack.path and int(match[2]) < stack.layers:
+            return before + int(match[2])
+        before += stack.layers
+    return None
+
+
+def _saves(model: Model, layout: Layout, report: Report) -> None:
+    at, saved = (*layout.at, "checkpoint"), layout.checkpoint
+    node = find(report.root, at)
+    if node is not None and isinstance(node.value, dict) and (saved.every is None) == (not saved.save):
+        what = "every and save cannot both be given" if saved.save else "checkpoint needs every or save"
+        report.add("E411", at, what, "every: 2 recomputes each second layer, save every layer but for these results")
+    names = save_names(model)
+    reads: list[Path] = [("blocks",), ("encoder",), ("decoder",)]
+    for n, name in enumerate(saved.save):
+        if name not in names:
+            help = suggestion(name, names, "results")
+            report.add("E412", (*at, "save", n), f"no layer has a result {name}", help, reads=reads)
+        elif name in saved.save[:n]:
+            report.add("E412", (*at, "save", n), f"{name} is listed twice", "list it once")
+
+
+def save_names(model: Model) -> list[str]:
+    """Results that checkpointing can keep."""
+    names: dict[str, None] = {}
+    for _, branch in branches(model):
+        config = branch.component
+        if isinstance(config, Ffn):
+            ops = ("gate", "act", "up", "down") if config.kind == "gated" else ("up", "act", "down")
+        else:
+            ops = ("q", "k", "v", "core", "o")
+        names |= dict.fromkeys(f"{branch.name}.{op}" for op in ops)
+    return list(names)

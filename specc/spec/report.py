@@ -1,0 +1,54 @@
+"""Findings about a document, of which some parts may already be known to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from specc.source import Diagnostic, Node, Path, Span, span_of
+
+
+@dataclass
+class Report:
+    """All findings so far.
+
+    What is wrong in one place must not hide what is wrong in another, nor lead to findings about values that nobody
+    wrote: a finding says what it was concluded from, and is dropped where a part of that is broken.
+    """
+
+    root: Node
+    found: list[Diagnostic] = field(default_factory=list[Diagnostic])
+    _broken: set[Path] = field(default_factory=set[Path])
+    _above: set[Path] = field(default_factory=set[Path])  # places with something broken in them
+    _seen: set[tuple[str, int, str]] = field(default_factory=set[tuple[str, int, str]])
+
+    def broken(self, path: Path) -> None:
+        """What stands there is not what was meant."""
+        self._broken.add(path)
+        self._above |= {path[:n] for n in range(len(path))}
+
+    def there(self, path: Path) -> bool:
+        """Whether the value at that place is what was meant, whatever is broken in it."""
+        return not any(path[:n] in self._broken for n in range(len(path) + 1))
+
+    def sound(self, path: Path) -> bool:
+        """Whether nothing at that place, in it or around it is broken."""
+        return path not in self._above and self.there(path)
+
+    def add(
+        self,
+        code: str,
+        path: Path,
+        message: str,
+        help: str | None = None,
+        reads: Iterable[Path] = (),
+        key: bool = False,
+        notes: tuple[tuple[Span, str], ...] = (),
+    ) -> None:
+        """A finding at the value of that path, or at its key, if it and what it reads are sound."""
+        span = span_of(self.root, path, key)
+        mark = (code, span.start, message)
+        if mark in self._seen or not all(map(self.sound, (*((path,) if path else ()), *reads))):
+            return
+        self._seen.add(mark)
+        self.found.append(Diagnostic(code, message, span, help, notes))
