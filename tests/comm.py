@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -118,11 +119,10 @@ class Stage:
     outputs: tuple[Tensor, ...]
 
 
-def stages_on_rank(model: Model, layout: Layout) -> list[Stage]:
+def stages_on_rank(model: Model, layout: Layout, file: ModuleType) -> list[Stage]:
     """All stages of the file as if this rank held every one of them. Inside a fake group."""
-    file = file_of(model, layout)
     file.__dict__["PipelineStage"] = lambda module, index, count, device, inputs, outputs, group: Stage(
-        module.eval(), tuple(_zeros(x) for x in inputs), outputs
+        module, tuple(_zeros(x) for x in inputs), outputs
     )
     mesh, device = file.device_mesh("cpu"), torch.device("cpu")
     lengths = (SOURCE, TARGET)[-len(model.stacks) :]

@@ -18,6 +18,7 @@ from specc.passes import compile_graph
 from specc.spec.core import Layout, Model
 from tests import zoo
 from tests.comm import SOURCE, Collective, Recorder, fake_group, on_rank, stages_on_rank, tokens, traffic
+from tests.files import file_of
 from tests.models import D_MODEL, MODELS, llama, transformer
 
 TP, SP = Layout(tp=2), Layout(tp=2, sequence_parallel=True)
@@ -91,11 +92,12 @@ def test_plan_says_what_a_file_does(name: str, layout: str) -> None:
 @pytest.mark.parametrize("name", zoo.TINY)
 def test_every_stage_does_what_its_plan_says(name: str, layout: str) -> None:
     pipelined = zoo.layout(2, LAYOUTS[layout].sequence_parallel, 4, "1f1b", "none")
-    graph = compiled(zoo.model(name), pipelined)
+    model = zoo.model(name)
+    graph = compiled(model, pipelined)
     with fake_group(8):
-        for index, stage in enumerate(stages_on_rank(zoo.model(name), pipelined)):
+        for index, stage in enumerate(stages_on_rank(model, pipelined, file_of(model, pipelined))):
             with Recorder() as forward:
-                outputs = stage.module(*stage.inputs)
+                outputs = stage.module.eval()(*stage.inputs)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             assert [(x.shape, x.dtype) for x in outputs] == [(x.shape, x.dtype) for x in stage.outputs]
             with Recorder() as backward:
