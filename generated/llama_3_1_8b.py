@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 
@@ -114,49 +114,84 @@ current = Current()
 
 
 class Tape:
-    """Results kept in one checkpointed call: written when it first runs, read whenever it runs again."""
+    """What the scopes in one checkpointed call keep: written when it first runs, read whenever it runs again."""
 
-    def __init__(self, results: list, again: bool):
-        self.results, self.again = results, again
+    def __init__(self, scopes: list[list], again: bool):
+        self.scopes, self.again = scopes, again
 
     def __enter__(self) -> None:
         self.outer = current.tape
-        self.rest = iter(self.results)
+        self.rest = iter(self.scopes)
         current.tape = self
 
     def __exit__(self, *error) -> None:
         current.tape = self.outer
 
+    def scope(self) -> list:
+        """What the next scope keeps of each step: op, result or None to run it again, counts of changes in place."""
+        if not self.again:
+            self.scopes.append([])
+        return next(self.rest)
+
 
 def keep() -> tuple[Tape, Tape]:
     """Contexts of a checkpointed call and of its recomputation."""
-    results: list = []
-    return Tape(results, False), Tape(results, True)
+    scopes: list[list] = []
+    return Tape(scopes, False), Tape(scopes, True)
+
+
+def tensors(x) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(x) if isinstance(leaf, Tensor)]
+
+
+def memory(x) -> set[int]:
+    return {leaf.untyped_storage()._cdata for leaf in tensors(x)}
 
 
 def hollow(x: Tensor) -> Tensor:
     """NaN of that shape in the memory of one number."""
-    return x.new_full((), math.nan).expand_as(x)
+    return x.new_full((), math.nan).expand_as(x) if x.is_floating_point() else x.detach()
 
 
 class kept(TorchDispatchMode):
-    """Around one op and its collective: the last result is kept, so that neither runs again."""
+    """Around one op and its collective: the last result is kept, so that neither runs again.
+
+    Raises RuntimeError where a tensor was changed in place that must not be, or another op runs than before.
+    """
 
     def __init__(self, name: str):
         super().__init__()
-        self.tape = current.tape
-        self.start = len(self.tape.results) if self.tape else 0
+        self.name, self.tape = name, current.tape
+        self.steps = self.tape.scope() if self.tape else []
+        self.rest = iter(self.steps)
+        self.ran: list = []
+        self.reduced = 0  # that many steps lead to a collective
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        if self.tape is None or op.is_view:
+        moves = op.is_view or op in (torch.ops.aten.clone.default, torch.ops.aten._to_copy.default)
+        if self.tape is None or moves:
             return op(*args, **(kwargs or {}))
         if self.tape.again:
-            return tree_map_only(Tensor, Tensor.detach, next(self.tape.rest))
+            step, result, before = next(self.rest, (None, None, []))
+            if op is not step or before != [x._version for x in tensors(result)]:
+                raise RuntimeError(f"kept {self.name}: {op} was {step} before, or its result was changed in place")
+            return op(*args, **(kwargs or {})) if result is None else tree_map_only(Tensor, Tensor.detach, result)
+        if op._schema.is_mutable and not memory(args[0]) <= memory(self.ran):
+            raise RuntimeError(f"kept {self.name}: {op} changes in place what was made outside")
         result = op(*args, **(kwargs or {}))
-        if op.namespace == "_c10d_functional":  # of what it takes, the recomputation needs the shape only
-            self.tape.results[self.start :] = tree_map_only(Tensor, hollow, self.tape.results[self.start :])
-        self.tape.results.append(tree_map_only(Tensor, Tensor.detach, result))
+        if op.namespace == "_c10d_functional":
+            self.reduced = len(self.ran)
+        self.ran.append((op, result))
         return result
+
+    def __exit__(self, *error) -> None:
+        super().__exit__(*error)
+        for n, (op, result) in enumerate(self.ran):
+            if memory(result) <= memory(self.ran[-1]):
+                result = tree_map_only(Tensor, Tensor.detach, result)
+            else:
+                result = tree_map_only(Tensor, hollow, result) if n < self.reduced else None
+            self.steps.append((op, result, [x._version for x in tensors(result)]))
 
 
 class VocabEmbedding(nn.Module):

@@ -230,7 +230,8 @@ def tapes(world: int) -> tuple[list[tuple[tuple[int, ...], int, bool]], float]:
     first, a, b = keep()[0], noise(100, 100), noise(100, 3)
     with first, kept("name"):
         reduce_scatter(a @ b, 0, tp)
-    facts = [(tuple(t.shape), t.untyped_storage().nbytes(), bool(t.isnan().all())) for t in first.results]
+    results = [result for _, result, _ in first.scopes[0]]
+    facts = [(tuple(t.shape), t.untyped_storage().nbytes(), bool(t.isnan().all())) for t in results]
     weight = noise(4, 4).requires_grad_()
 
     def block(x: Tensor) -> Tensor:
@@ -244,8 +245,8 @@ def tapes(world: int) -> tuple[list[tuple[tuple[int, ...], int, bool]], float]:
 
 def test_kept_keeps_what_the_collective_gives_and_is_loud_otherwise():
     for facts, gradient in run_ranks(2, tapes, 2):
-        *inner, last = facts
-        assert inner[0] == ((100, 3), 8, True) and all(nan and size == 8 for _, size, nan in inner)
+        product, *_, last = facts
+        assert product == ((100, 3), 8, True)
         assert last == ((50, 3), 50 * 3 * 8, False)
         assert math.isnan(gradient)
 
