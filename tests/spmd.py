@@ -115,9 +115,22 @@ def typed(file: ModuleType, layout: Layout) -> Typed:
     }
     if "checkpoint" in scope:
         scope["checkpoint"] = _typed_again(scope["checkpoint"], mesh)
+    if "kept" in scope:
+        scope["kept"] = _typed_inside(scope["kept"])
     partial("VocabEmbedding")
     partial("RowLinear")
     return Typed(file, mesh, tp, S(1) if layout.sequence_parallel else I)
+
+
+def _typed_inside(true: type[Any]) -> type[Any]:
+    """Scopes of kept results, where putting them away at the end is not typed."""
+
+    class kept(true):
+        def __exit__(self, *error: Any) -> None:
+            with spmd.no_typecheck():
+                super().__exit__(*error)
+
+    return kept
 
 
 def _typed_again(true: Callable[..., Any], mesh: DeviceMesh) -> Callable[..., Any]:
