@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import io
+import os
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -46,16 +49,25 @@ def cli(context: click.Context, debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name of a file may have what a terminal has not
     if "verify" not in arguments:
         gc.disable()  # a build is over before there is anything worth collecting
     try:
         code = cli.main(arguments, prog_name="specc", standalone_mode=False)
+        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  # it was closed
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         code = 2
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         code = 130
+    except OSError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        code = _give_up(error)
     except Exception as error:  # whatever is not a finding about a spec is a bug of ours, and is told as one
         click.echo(f"This is a bug in specc: {type(error).__name__}: {error}", err=True)
         for note in getattr(error, "__notes__", ()):
@@ -66,3 +78,13 @@ def main(arguments: list[str] | None = None) -> None:
             click.echo("`specc --debug ...` shows where", err=True)
         code = 2
     sys.exit(code or 0)
+
+
+def _give_up(error: OSError) -> int:
+    """The disk is full, or the reader of a pipe is gone: tell it where that can be, and print no more."""
+    gone = isinstance(error, BrokenPipeError)
+    if not gone:
+        click.echo(f"error: {error}", err=True)
+    with suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1 if gone else 2

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from pathlib import Path
 
 import click
 
-from specc.cli.specs import layout_of, load_all, plural, specs_argument
+from specc.cli.specs import layout_of, load_all, plural, specs_argument, stem
 from specc.emit import Files, emit
 from specc.emit.write import Output, Unwritable, write
 from specc.ir.text import text
 from specc.lower import lower
 from specc.passes import compile_graph, run
 from specc.passes.saves import save_findings
-from specc.source import render
+from specc.source import Diagnostic
 from specc.spec import Layout, Spec
 
 
@@ -36,26 +37,24 @@ def build(
     dump_passes: Path | None,
 ) -> int:
     """Write the PyTorch file of each spec, and the table of its parameters."""
+    writes = not (only_check or only_diff)
+    if dump_passes is not None and not writes:
+        raise click.UsageError("--dump-passes writes files, which --check and --diff do not")
     loaded = load_all(specs)
     outputs: list[Output] = []
-    owners: dict[str, str] = {}
-    findings = loaded.findings
-    for spec in loaded.specs:
-        layout = layout_of(spec, name)
-        findings += _save_findings(spec, layout)
-        files = _emit(spec, layout)
-        stem = files.name if layout is spec.layouts[0] else f"{files.name}_{layout.name}"
-        if stem in owners:
-            raise click.UsageError(f"{owners[stem]} and {spec.file} would both be written to {folder / stem}.py")
-        owners[stem] = spec.file
-        outputs += [Output(folder / f"{stem}.py", files.source), Output(folder / f"{stem}.params", files.params)]
+    owners: dict[Path, str] = {}
+    for spec, layout in [(spec, layout_of(spec, name)) for spec in loaded.specs]:
+        loaded.tell(_save_findings(spec, layout))
+        files, place = _emit(spec, layout), folder / stem(spec, layout)
+        made = [Output(Path(f"{place}.py"), files.source), Output(Path(f"{place}.params"), files.params)]
+        owners |= {output.path: spec.file for output in made}
+        outputs += made
         if dump_passes is not None:
-            outputs += _dumps(spec, layout, dump_passes if len(loaded.specs) == 1 else dump_passes / stem)
-    if findings or loaded.unreadable:
-        click.echo(f"{plural(findings, 'error')}: nothing is written", err=True)
-        return loaded.code or 1
+            outputs += _dumps(spec, layout, dump_passes if len(loaded.specs) == 1 else dump_passes / place.name)
+    if loaded.code:
+        return loaded.finish("", ": nothing is written" if writes else "")
     try:
-        if only_check or only_diff:
+        if not writes:
             return _compare(outputs, owners, only_diff)
         changed = {output.path for output in write(outputs)}
     except Unwritable as error:
@@ -74,13 +73,10 @@ def _emit(spec: Spec, layout: Layout) -> Files:
         raise
 
 
-def _save_findings(spec: Spec, layout: Layout) -> int:
+def _save_findings(spec: Spec, layout: Layout) -> list[Diagnostic]:
     if not layout.checkpoint.save:
-        return 0
-    found = save_findings(compile_graph(lower(spec.model), layout), layout, spec.root)
-    for item in found:
-        click.echo(render(item))
-    return sum(item.severity == "error" for item in found)
+        return []
+    return save_findings(compile_graph(lower(spec.model), layout), layout, spec.root)
 
 
 def _dumps(spec: Spec, layout: Layout, folder: Path) -> list[Output]:
@@ -89,25 +85,28 @@ def _dumps(spec: Spec, layout: Layout, folder: Path) -> list[Output]:
     return [Output(folder / f"{n:02}_{name}.txt", text(step)) for n, (name, step) in enumerate(steps)]
 
 
-def _compare(outputs: list[Output], owners: dict[str, str], show: bool) -> int:
+def _compare(outputs: list[Output], owners: dict[Path, str], show: bool) -> int:
     """Tell what differs: from the disk to what a build writes, so + is what it would add."""
-    stale = 0
+    stale: dict[str, None] = {}
     for output in outputs:
         old = output.on_disk()
-        if old == output.text:
+        if old == output.data:
             continue
-        stale += 1
+        stale[owners[output.path]] = None
         if show:
-            names = (str(output.path) if old is not None else "/dev/null", str(output.path))
-            old_lines, new_lines = (old or "").splitlines(True), output.text.splitlines(True)
-            click.echo("".join(difflib.unified_diff(old_lines, new_lines, *names)), nl=False)
-            continue
-        spec = owners.get(output.path.stem)
-        state = "is missing" if old is None else f"is not what specc writes{f' for {spec}' if spec else ''}"
-        click.echo(f"{output.path} {state}")
+            click.echo(_diff(old, output), nl=False)
+        else:
+            state = "is missing" if old is None else f"is not what specc writes for {owners[output.path]}"
+            click.echo(f"{output.path} {state}")
     if stale and not show:
-        specs = " ".join(dict.fromkeys(owners.values()))
-        click.echo(f"To update, run `specc build {specs}`.")
+        click.echo(f"To update, run `specc build {' '.join(map(shlex.quote, stale))}`.")
     elif not stale:
         click.echo(f"{plural(len(outputs), 'file')} up to date", err=True)
     return 1 if stale else 0
+
+
+def _diff(old: bytes | None, output: Output) -> str:
+    names = (str(output.path) if old is not None else "/dev/null", str(output.path))
+    before = (old or b"").decode("utf-8", "replace").splitlines(True)
+    lines = difflib.unified_diff(before, output.text.splitlines(True), *names)
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ no end of line\n" for line in lines)

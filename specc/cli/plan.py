@@ -26,7 +26,7 @@ def plan(spec: Path, name: str | None) -> int:
     """Show every decided value and where it comes from, parameters, stages, shards and collectives."""
     loaded = load_all((spec,))
     if loaded.code:
-        return loaded.code
+        return loaded.finish("")
     only = loaded.specs[0]
     layout = layout_of(only, name)
     graph = compile_graph(lower(only.model), layout)

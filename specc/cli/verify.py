@@ -17,7 +17,7 @@ def verify(spec: Path, name: str | None, ranks: int) -> int:
     """Prove that interpreter, generated file and layout compute the same, in small sizes on this machine."""
     loaded = load_all((spec,))
     if loaded.code:
-        return loaded.code
+        return loaded.finish("")
     try:
         from specc.verify import verify_layout
     except ModuleNotFoundError as error:

@@ -46,6 +46,7 @@ def written_blocks(document: Document, data: Mapping[str, Any], report: Report) 
     """All named blocks; `data` is what the document was made from."""
     raw: dict[str, _Raw | None] = {}
     done: dict[str, Written] = {}
+    check: TypeAdapter[Sublayers] | None = None  # building one takes milliseconds
     for name, block in document.blocks.items():
         made = _resolved(name, document, data, report, raw, ())
         if made is None:
@@ -53,8 +54,9 @@ def written_blocks(document: Document, data: Mapping[str, Any], report: Report) 
         elif not isinstance(block, LikeDoc):
             done[name] = Written(name, block, made.at)
         else:
+            check = check or TypeAdapter(Sublayers)
             try:
-                sublayers = TypeAdapter(Sublayers).validate_python(made.data)
+                sublayers = check.validate_python(made.data)
             except ValidationError as error:
                 tell(error, report, Sublayers, lambda path, made=made: _place(made, path, report))
                 report.broken(("blocks", name))

@@ -25,11 +25,16 @@ CLASSES = (
 """What generated files define and import; the model's class must not take its place."""
 
 
+def module_name(name: str) -> str:
+    """The file of a spec, without its ending."""
+    return re.sub(r"[-.]", "_", name)
+
+
 def name_problem(name: str) -> str | None:
     """Why a spec cannot have that name, or None."""
     if not _NAME.fullmatch(name) or ".." in name or name[-1] in ".-":
         return "lower case letters, digits, dots, dashes and underscores make a name, a letter first"
-    module = re.sub(r"[-.]", "_", name)
+    module = module_name(name)
     if keyword.iskeyword(module) or keyword.issoftkeyword(module):
         return f"{module} is a word of Python"
     if hasattr(builtins, module):
