@@ -66,14 +66,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     return json.loads(run.stdout)
 
 
-def table(name: str) -> dict[str, tuple[list[int], list[int]]]:
-    """Full shape and stages of every parameter by the table beside the file."""
-    found: dict[str, tuple[list[int], list[int]]] = {}
+def table(name: str) -> dict[str, tuple[list[int], list[int], bool]]:
+    """Full shape and stages of every parameter by the table beside the file, and whether it is one of a range."""
+    found: dict[str, tuple[list[int], list[int], bool]] = {}
     for line in path_of(name).with_suffix(".params").read_text().splitlines()[1:]:
         key, shape, *_, stages, _ = re.split(r"  +", line)
         span = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", key)
         keys = [key] if span is None else [f"{span[1]}{n}{span[4]}" for n in range(int(span[2]), int(span[3]) + 1)]
-        found |= dict.fromkeys(keys, (json.loads(shape), numbers(stages)))
+        found |= dict.fromkeys(keys, (json.loads(shape), numbers(stages), span is not None))
     return found
 
 
@@ -95,8 +95,9 @@ def test_it_builds_alone_what_the_table_says(name: str, alone: dict[str, list[di
             held.setdefault(key, []).append(n)
     assert held.keys() == wanted.keys()
     for key, on in held.items():
-        assert set(on) <= set(wanted[key][1]), key  # of a range of layers the table has the stages of all
-    total = sum(prod(shape) for shape, _ in wanted.values())
+        _, stages_of_all, ranged = wanted[key]
+        assert (len(on) == 1 and on[0] in stages_of_all) if ranged else on == stages_of_all, key
+    total = sum(prod(shape) for shape, *_ in wanted.values())
     assert f"\n{total:,} parameters\n" in (ast.get_docstring(tree_of(name)) or "")
     ranks = layout.tp * layout.dp
     assert all(stage["local"] * ranks >= sum(map(prod, stage["parameters"].values())) for stage in stages)
