@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 
 from specc import spec
-from specc.components.ffn import Ffn
-from specc.components.norm import Norm
 from specc.ir.fingerprint import fingerprints
 from specc.ir.graph import Graph, Scope
 from specc.ir.op import Layer, Ref
@@ -23,12 +21,11 @@ from specc.ir.types import R, Spmd
 from specc.lower import lower
 from specc.passes import PASSES, compile_graph
 from specc.passes.dead import dead
-from specc.passes.kept import SaveWarning, save_warnings
 from specc.passes.legality import IllegalGraph, legality
 from specc.passes.shapes import shapes
 from specc.source import Source
-from specc.spec.core import Block, Branch, Checkpoint, Embed, Layout, Model, Pipeline, Spec, Sublayer
-from tests.models import MODELS, decoder_only, gpt2, llama, patterned, transformer
+from specc.spec.core import Checkpoint, Layout, Model, Pipeline, Spec
+from tests.models import MODELS, gpt2, llama, patterned, transformer
 
 SP = Layout(tp=2, sequence_parallel=True, dp=2)
 CUT = replace(SP, pp=Pipeline(stages=2), checkpoint=Checkpoint(save=("attention.core",)))
@@ -202,40 +199,6 @@ def test_sizes_are_divisible_but_for_vocab() -> None:
     mesh = tuple(replace(axis, size=32) for axis in graph.mesh)
     with pytest.raises(IllegalGraph, match="cannot be split over 32 ranks"):
         legality(graph.with_mesh(mesh), Layout(tp=32))
-
-
-# --- results kept by name
-
-
-def saved(model: Model, *names: str) -> tuple[SaveWarning, ...]:
-    layout = Layout(tp=2, sequence_parallel=True, checkpoint=Checkpoint(save=names))
-    return save_warnings(compile_graph(lower(model), layout), layout)
-
-
-def test_the_last_op_of_a_block_saves_nothing() -> None:
-    (finding,) = saved(llama(), "attention.core", "attention.o", "ffn.up", "ffn.down")
-    assert finding.name == "ffn.down" and finding.severity == "warning"
-    assert saved(transformer(), "ffn.down") == ()  # a norm comes after it
-
-
-def test_what_runs_before_another_branch_pays() -> None:
-    """Recomputation runs in op order, so what stands before an op that saves is run, needed there or not."""
-    norm = Norm().resolved()
-    branches = tuple(Branch(name, Ffn(hidden=8), ()) for name in ("ffn", "ffn2"))
-    block = Block("block", (Sublayer(branches, norm=norm),), ())
-    model = decoder_only("parallel", (block,), 2, Embed(1.0, "none", 0.0, ()), norm)
-    assert [finding.name for finding in saved(model, "ffn.down", "ffn2.down")] == ["ffn2.down"]
-
-
-def test_what_draws_is_not_kept_before_what_draws() -> None:
-    (finding,) = saved(gpt2(dropout=0.1), "attention.core")
-    assert finding.severity == "error" and "dropout after it" in finding.reason
-    assert saved(gpt2(), "attention.core") == ()
-
-
-def test_unknown_names_are_errors() -> None:
-    (finding,) = saved(llama(), "attention.cor")
-    assert finding == SaveWarning("attention.cor", "no layer has an op of that name", "error")
 
 
 # --- text

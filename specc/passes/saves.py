@@ -1,65 +1,71 @@
-"""Whether results kept by name are worth it, and safe: what torch does not say."""
+"""Whether results kept by name are safe, and worth it: what torch does not say."""
 
 from __future__ import annotations
 
-from specc.ir.graph import Graph, inside
-from specc.ir.op import Layer, Op, Path
+from specc.ir.graph import Graph
+from specc.ir.op import Layer, Op, Path, dotted
 from specc.ops import definition
 from specc.source import Diagnostic, Node, span_of
 from specc.spec.core import Layout
 
 
-def save_findings(graph: Graph, layout: Layout, root: Node | None) -> list[Diagnostic]:
-    """E413 where keeping would give wrong gradients, W501 where it saves nothing; one for each name.
+def save_findings(graph: Graph, layout: Layout, root: Node | None = None) -> list[Diagnostic]:
+    """At most one for each name, in the layout's order: E413 where some layer would get wrong gradients, W501 (a
+    warning) where no layer runs less again.
 
-    `graph` has gone through all passes; `root` is the document, for the places.
+    `graph` has gone through all passes; `root` is the document, for the places. Raises ValueError for a name that no
+    layer has.
     """
-    spans = {
-        name: None if root is None else span_of(root, (*layout.at, "checkpoint", "save", n))
-        for n, name in enumerate(layout.checkpoint.save)
-    }
-    found: dict[str, Diagnostic] = {}
+    found: list[Diagnostic] = []
+    blocks = _blocks(graph)
+    for n, name in enumerate(layout.checkpoint.save):
+        kept = [(op, ops[place + 1 :]) for ops in blocks for place, op in enumerate(ops) if op.kept == name]
+        if not kept:
+            raise ValueError(f"no layer has a result {name}")
+        span = None if root is None else span_of(root, (*layout.at, "checkpoint", "save", n))
+        drawing = next((draw for op, later in kept if (draw := _drawn_after(op, later))), None)
+        if drawing is not None:
+            message = (
+                f"{name} draws random numbers and so does {_local(drawing)} after it: kept, it would not draw again in "
+                "the recomputation, and what comes after it would draw other numbers than before"
+            )
+            found.append(Diagnostic("E413", message, span, "keep something else, or switch its dropout off"))
+        elif not any(_runs_again(op, later) for op, later in kept):
+            message = f"keeping {name} saves nothing: it is not run again, for backward needs nothing after it"
+            help = "keep a result with something after it in the layer that backward needs"
+            found.append(Diagnostic("W501", message, span, help, severity="warning"))
+    return found
+
+
+def _blocks(graph: Graph) -> list[list[Op]]:
+    """The ops of each distinct layer, in op order: what is checkpointed together."""
+    blocks: dict[Path, list[Op]] = {}
     for op in graph.ops:
-        if not op.kept:
-            continue
-        block = next(op.scope[: n + 1] for n, part in enumerate(op.scope) if isinstance(part, Layer))
-        later = _later(graph, op, block)
-        if definition(op.kind).random(op) and any(definition(other.kind).random(other) for other in later):
-            found[op.kept] = Diagnostic(
-                "E413",
-                f"{op.kept} draws random numbers and so does a later op of its block: kept, it would not draw again in "
-                "the recomputation, and the later op would draw other numbers than before",
-                spans[op.kept],
-                "keep something else, or switch its dropout off",
-            )
-        elif not _pays(graph, op, later):
-            found.setdefault(
-                op.kept,
-                Diagnostic(
-                    "W501",
-                    f"keeping {op.kept} saves nothing: no later op of its block needs it, so it is not run again",
-                    spans[op.kept],
-                    "keep a result that something later in the block is computed from",
-                    severity="warning",
-                ),
-            )
-    return [found[name] for name in layout.checkpoint.save if name in found]
+        if (depth := _depth(op)) is not None:
+            blocks.setdefault(op.scope[:depth], []).append(op)
+    return list(blocks.values())
 
 
-def _later(graph: Graph, op: Op, block: Path) -> list[Op]:
-    ops = [other for other in graph.ops if inside(other.scope, block)]
-    return ops[ops.index(op) + 1 :]
+def _depth(op: Op) -> int | None:
+    """How much of the op's scope is the path of its layer; None outside layers."""
+    return next((n + 1 for n, part in enumerate(op.scope) if isinstance(part, Layer)), None)
 
 
-def _pays(graph: Graph, op: Op, later: list[Op]) -> bool:
-    """Whether backward of a later op needs a value computed from this: recomputation ends at the last such value."""
-    reached = {op.id}
-    for other in later:
-        if any(ref.op in reached for ref in other.inputs):
-            needs = definition(other.kind).saves(other)
-            if any(f"in{n}" in needs for n, ref in enumerate(other.inputs) if ref.op in reached):
-                return True
-            if "out0" in needs or "mask" in needs:
-                return True
-            reached.add(other.id)
-    return False
+def _runs_again(op: Op, later: list[Op]) -> bool:
+    """Whether recomputation reaches the op: it goes through a layer in order up to the last value that backward needs.
+
+    An op that backward needs the result of must run for it; one that only its operands are needed of need not.
+    """
+    own = definition(op.kind).saves(op)
+    return "out0" in own or "mask" in own or any(definition(other.kind).saves(other) for other in later)
+
+
+def _drawn_after(op: Op, later: list[Op]) -> Op | None:
+    """The first op after a random one that draws, too."""
+    draws = [other for other in (op, *later) if definition(other.kind).random(other)]
+    return draws[1] if len(draws) > 1 and draws[0] is op else None
+
+
+def _local(op: Op) -> str:
+    """The op's name in its layer."""
+    return dotted((*op.scope[_depth(op) :], op.id.rpartition(".")[2]))
