@@ -7,16 +7,18 @@ from pathlib import Path
 import click
 
 from specc.cli.specs import layout_of, load_all
-from specc.cost.counts import blocks, collectives, crossing, stage_costs
+from specc.cost.counts import StageCost, blocks, collectives, crossing, local_shape, stage_costs
 from specc.cost.decided import decided
-from specc.emit.params import Row, placement, rows, total
+from specc.emit.names import shape
+from specc.emit.params import placement, rows, total
 from specc.ir.graph import Graph, layer_of
 from specc.ir.op import Op
 from specc.lower import lower
 from specc.passes import compile_graph
-from specc.spec import Layout
+from specc.spec import Layout, Model, Spec
 
 TOKENS = 4096
+Lines = list[tuple[str, ...]]
 
 
 @click.command()
@@ -30,45 +32,64 @@ def plan(spec: Path, name: str | None) -> int:
     only = loaded.specs[0]
     layout = layout_of(only, name)
     graph = compile_graph(lower(only.model), layout)
+    costs = stage_costs(graph, layout.pp.stages, TOKENS)
     click.echo(f"{only.model.name}{f', layout {layout.name}' if layout.name else ''}\n")
-    _table([(row.key, row.value, row.origin) for row in decided(only, layout)], ("value", "is", "from"))
+    _values(only, layout, costs)
     click.echo(f"\n{total(graph):,} parameters\n")
-    _table([_parameter(graph, row) for row in rows(graph)], ("parameter", "shape", "on a rank", "placement", "in all"))
-    click.echo("")
-    _stages(graph, layout)
-    _collectives(graph)
+    _parameters(graph, layout)
+    if layout.pp.stages > 1:
+        _stages(graph, layout, costs)
+    if graph.mesh:
+        _collectives(graph, only.model)
     return 0
 
 
-def _parameter(graph: Graph, row: Row) -> tuple[str, ...]:
-    sizes = {axis.name: axis.size for axis in graph.mesh if not axis.data}
-    local = list(row.shape)
-    for name, place in row.stored.places:
-        if place.kind == "S":
-            dim = row.axes.index(place.axis)
-            local[dim] = -(-local[dim] // sizes[name])
-    return (row.name, str(list(row.shape)), str(local), placement(row, graph), f"{row.count:,}")
+def _values(spec: Spec, layout: Layout, costs: list[StageCost]) -> None:
+    starts = tuple(f"{path}.{first}" for path, first, _ in (cost.layers[0] for cost in costs[1:]))
+    values = [(row.key, row.value, row.origin) for row in decided(spec, layout, starts)]
+    _table([("value", "is", "from"), *values], widest=50)
 
 
-def _stages(graph: Graph, layout: Layout) -> None:
-    costs = stage_costs(graph, layout.pp.stages, TOKENS)
-    whole = sum(cost.flops for cost in costs)
-    lines: list[tuple[str, ...]] = []
+def _parameters(graph: Graph, layout: Layout) -> None:
+    """With one rank there is nothing to say of placement, with one stage nothing of stages."""
+    lines: Lines = [("parameter", "shape", "on a rank", "placement", "stages", "in all")]
+    for row in rows(graph):
+        local = local_shape(row.shape, row.axes, row.stored, graph)
+        stages = ", ".join(map(str, row.stages))
+        stages = stages if len(row.stages) < 4 else f"{row.stages[0]}..{row.stages[-1]}"
+        shapes = (str(list(row.shape)), str(list(local)))
+        lines.append((row.name, *shapes, placement(row, graph), stages, f"{row.count:,}"))
+    keep = [n for n in range(6) if (n not in (2, 3) or graph.mesh) and (n != 4 or layout.pp.stages > 1)]
+    _table([tuple(line[n] for n in keep) for line in lines], right=(len(keep) - 1,))
+
+
+def _stages(graph: Graph, layout: Layout, costs: list[StageCost]) -> None:
+    flops, held = sum(cost.flops for cost in costs), sum(cost.parameters for cost in costs)
+    lines: Lines = [("stage", "layers", "parameters", "on a rank", f"flops at {TOKENS} tokens")]
     for stage, cost in enumerate(costs):
-        layers = ", ".join(f"{path}.{first}..{last}" for path, first, last in cost.layers)
-        share = f"{100 * cost.flops / whole:.1f} %"
-        lines.append((str(stage), layers, f"{cost.parameters:,}", share))
-    _table(lines, ("stage", "layers", "parameters", f"flops at {TOKENS} tokens"))
-    for cut, values in crossing(graph):
-        text = ", ".join(f"{name} {type} {size:,.0f} B a token" for name, type, size in values)
-        click.echo(f"{cut}: {text}")
+        layers = ", ".join(f"{path}.{first}" + f"..{last}" * (last > first) for path, first, last in cost.layers)
+        counts = (f"{cost.parameters:,}", f"{cost.local:,}", f"{100 * cost.flops / flops:.1f} %")
+        lines.append((str(stage), layers, *counts))
     click.echo("")
+    _table(lines, right=(2, 3, 4))
+    tied = [row.name for row in rows(graph) if row.layers is None and len(row.stages) > 1]
+    if tied:
+        click.echo(f"{held:,} in all: several stages hold a copy of {', '.join(tied)}")
+    click.echo("")
+    crossings: Lines = [("from", "to", "what crosses", "", "bytes a token on a rank, in bfloat16")]
+    for stage, values in enumerate(crossing(graph, layout.pp.stages), 1):
+        for n, value in enumerate(values):
+            between = (str(stage - 1), str(stage)) if n == 0 else ("", "")
+            crossings.append((*between, value.name, shape(graph, value.ref, {}), f"{value.bytes:,.0f}"))
+    _table(crossings)
 
 
-def _collectives(graph: Graph) -> None:
-    outside = [op for op in graph.ops if layer_of(op.scope) is None]
-    lines = [(name, *_counts(ops)) for name, ops in (*blocks(graph), ("outside layers", outside))]
-    _table(lines, ("collectives of a layer of", "forward", "backward"))
+def _collectives(graph: Graph, model: Model) -> None:
+    outside = [op for op in graph.ops if layer_of(op.scope) is None and op.scope[:1] != ("loss",)]
+    loss = [op for op in graph.ops if op.scope[:1] == ("loss",)]
+    click.echo("")
+    groups = [*blocks(graph, model), ("outside of layers", outside), ("loss", loss)]
+    _table([("collectives of a layer", "forward", "backward"), *((name, *_counts(ops)) for name, ops in groups)])
 
 
 def _counts(ops: list[Op]) -> tuple[str, str]:
@@ -80,7 +101,10 @@ def _words(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none"
 
 
-def _table(lines: list[tuple[str, ...]], head: tuple[str, ...]) -> None:
-    widths = [max(len(line[n]) for line in (head, *lines)) for n in range(len(head))]
-    for line in (head, *lines):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+def _table(lines: Lines, right: tuple[int, ...] = (), widest: int = 1000) -> None:
+    """Columns of equal width, numbers to the right. A cell wider than `widest` moves what follows it in its line."""
+    columns = range(len(lines[0]))
+    widths = [max((len(line[n]) for line in lines if len(line[n]) <= widest), default=0) for n in columns]
+    for line in lines:
+        cells = [line[n].rjust(widths[n]) if n in right else line[n].ljust(widths[n]) for n in columns]
+        click.echo("  ".join(cells).rstrip())

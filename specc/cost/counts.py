@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
+from specc.emit.names import hint
 from specc.emit.params import stages_of
 from specc.ir.graph import Graph, inside
-from specc.ir.op import Layer, Op, Path
-from specc.ir.types import Place
+from specc.ir.op import Layer, Op, Path, Ref
+from specc.ir.types import Place, Spmd
 from specc.ops import definition
+from specc.spec.core import Model
 
 FORWARD = {"PI": "all-reduce", "PS": "reduce-scatter", "SR": "all-gather", "PR": "all-reduce"}
 BACKWARD = {"IR": "all-reduce", "PS": "all-gather", "SR": "reduce-scatter", "PR": "all-reduce"}
@@ -19,11 +21,23 @@ BYTES = {"float": 2, "int64": 8, "bool": 1, "float32": 4}  # of an element, acti
 
 @dataclass(frozen=True)
 class StageCost:
-    """Layers by stack, parameters held, and the share of the model's flops of one pipeline stage."""
+    """Layers by stack, parameters held in all and by one rank, and the flops of one pipeline stage."""
 
     layers: tuple[tuple[str, int, int], ...]  # stack, first, last
     parameters: int
+    local: int
     flops: int
+
+
+def local_shape(shape: tuple[int, ...], axes: tuple[str, ...], stored: Spmd, graph: Graph) -> tuple[int, ...]:
+    """What the first rank, which has the most, holds of a parameter: split by tp, then its rows by dp (FSDP2)."""
+    local = list(shape)
+    for axis in reversed(graph.mesh):
+        place = stored.at(axis.name)
+        dim = 0 if axis.data else axes.index(str(place.axis)) if place.kind == "S" else None
+        if dim is not None:
+            local[dim] = -(-local[dim] // axis.size)
+    return tuple(local)
 
 
 def runs_of(graph: Graph, op: Op, stage: int) -> int:
@@ -60,24 +74,33 @@ def stage_costs(graph: Graph, stages: int, tokens: int) -> list[StageCost]:
         for op in ops:
             if op.kind == "repeat":
                 start, n = span(op, stage)
-                layers.append((op.text("path"), start, start + n - 1))
-        held: dict[Path, int] = {}
+                path, last = op.text("path"), start + n - 1
+                if layers and layers[-1][0] == path:  # runs of a pattern follow each other
+                    start = layers.pop()[1]
+                layers.append((path, start, last))
+        held: dict[Path, tuple[int, int]] = {}
         flops = 0
         for op in ops:
             runs = runs_of(graph, op, stage)
-            for param in op.params:
-                held[param.path] = prod(axis.size for axis in param.axes if isinstance(axis.size, int)) * runs
+            for n, param in enumerate(op.params):
+                shape = tuple(axis.size for axis in param.axes if isinstance(axis.size, int))
+                axes = tuple(axis.shard_name for axis in param.axes)
+                local = local_shape(shape, axes, op.uses[n].stored if op.uses else Spmd(), graph)
+                held[param.path] = (prod(shape) * runs, prod(local) * runs)
             ins = tuple(graph.type(ref) for ref in op.inputs)
             flops += definition(op.kind).flops(op, ins, symbols) * runs
-        found.append(StageCost(tuple(layers), sum(held.values()), flops))
+        whole, part = (sum(pair[n] for pair in held.values()) for n in (0, 1))
+        found.append(StageCost(tuple(layers), whole, part, flops))
     return found
 
 
 def collectives(ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
-    """Forward and backward counts by kind."""
+    """Forward and backward counts by kind, of ops that run once; what is recomputed is not counted again."""
     forward: dict[str, int] = {}
     backward: dict[str, int] = {}
     for op in ops:
+        if op.kind == "cross_entropy" and op.lowering:
+            forward["all-reduce"] = forward.get("all-reduce", 0) + 2  # of the largest logit, and of the sums
         if op.kind != "convert":
             continue
         source, target = op.attr("src"), op.attr("dst")
@@ -89,29 +112,48 @@ def collectives(ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
     return forward, backward
 
 
-def blocks(graph: Graph) -> list[tuple[str, list[Op]]]:
-    """Distinct blocks by name with their ops; stages that run the same block are one."""
+def blocks(graph: Graph, model: Model) -> list[tuple[str, list[Op]]]:
+    """Distinct blocks by name with their ops; those that stand in several places are taken once."""
     found: dict[str, list[Op]] = {}
-    for scope in graph.scopes:
-        if scope.path and isinstance(scope.path[-1], Layer):
-            layer = scope.path[-1]
-            name = ".".join(str(part) for part in scope.path[:-1] if not str(part).startswith("stage"))
-            name += f" run {layer.run}" * bool(layer.run) + f" +{layer.offset}" * bool(layer.offset)
-            found.setdefault(name, [op for op in graph.ops if inside(op.scope, scope.path)])
+    for repeat in graph.ops:
+        if repeat.kind != "repeat":
+            continue
+        stack = next(stack for stack in model.stacks if stack.path == repeat.text("path"))
+        run, period = repeat.number("run"), repeat.number("period")
+        start = sum(before.layers for before in stack.runs[:run])
+        for offset in range(period):
+            block = stack.runs[run].blocks[(offset - start) % period]
+            scope: Path = (*repeat.scope, stack.path, Layer(offset, run))
+            name = stack.role if block.name == "block" else f"{stack.role}.{block.name}"
+            if name not in found:  # a stage may run a part of the period only
+                ops = [op for op in graph.ops if inside(op.scope, scope)]
+                found |= {name: ops} if ops else {}
     return list(found.items())
 
 
-def crossing(graph: Graph) -> list[tuple[str, list[tuple[str, str, float]]]]:
-    """What each cut carries: (name of the value, its type, bytes a token on one rank)."""
-    found: list[tuple[str, list[tuple[str, str, float]]]] = []
+@dataclass(frozen=True)
+class Crossing:
+    """A value that a stage takes from the one before it."""
+
+    name: str
+    ref: Ref
+    bytes: float  # a token, on one rank, activations in bfloat16
+
+
+def crossing(graph: Graph, stages: int) -> list[tuple[Crossing, ...]]:
+    """What each stage but the first takes."""
+    found: list[tuple[Crossing, ...]] = []
     sizes = {axis.name: axis.size for axis in graph.mesh if not axis.data}
-    for op in graph.ops:
-        if op.kind != "cut":
+    cut = {op.id: op for op in graph.ops if op.kind == "cut"}
+    for stage in range(1, stages):
+        op = cut.get(f"cut{stage}")
+        if op is None:  # an equal stage runs before this one: it takes what that takes
+            found.append(found[-1])
             continue
-        values: list[tuple[str, str, float]] = []
+        values: list[Crossing] = []
         for n, out in enumerate(op.outs):
             elements = prod(axis.size for axis in out.axes if isinstance(axis.size, int))
-            ranks = prod(sizes.get(name, 1) for _, names in op.types[n].nesting for name in names)
-            values.append((op.inputs[n].op.split(".")[-1], str(out), elements * BYTES[out.dtype] / ranks))
-        found.append((op.id, values))
+            ranks = prod(sizes.get(name, 1) for _, names in (op.types[n].nesting if op.types else ()) for name in names)
+            values.append(Crossing(hint(graph, op.inputs[n]), Ref(op.id, n), elements * BYTES[out.dtype] / ranks))
+        found.append(tuple(values))
     return found

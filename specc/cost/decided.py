@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from specc.components.attention import Attention, CrossAttention
+from specc.components.norm import Norm
 from specc.source import Path, find
-from specc.spec.core import Branch, Layout, Spec, Stack
+from specc.spec.core import Branch, Layout, Run, Spec, Stack, Sublayer
+from specc.spec.stated import stated
 
 
 @dataclass(frozen=True)
@@ -20,24 +23,26 @@ class Decided:
     origin: str
 
 
-def decided(spec: Spec, layout: Layout) -> list[Decided]:
-    """In the order of the document: dimensions, embedding, blocks, layout."""
-    return [*_model(spec), *(row for stack in spec.model.stacks for row in _stack(spec, stack)), *_layout(spec, layout)]
+def decided(spec: Spec, layout: Layout, starts: tuple[str, ...]) -> list[Decided]:
+    """In the order of the document: dimensions, embedding, blocks, layout. `starts`: first layers of later stages."""
+    rows = [*_model(spec), *(row for stack in spec.model.stacks for row in _stack(spec, stack))]
+    return [*rows, *_layout(spec, layout, starts)]
 
 
-def _row(spec: Spec, path: Path, value: object, default: str = "default", key: str | None = None) -> Decided:
-    node = None if spec.root is None else find(spec.root, path)
-    origin = default if node is None else f"{spec.file}:{node.span.place[0]}"
-    return Decided(key or ".".join(map(str, path)), _shown(value), origin)
+def _row(spec: Spec, path: Path | None, value: object, default: str = "", key: str = "") -> Decided:
+    """The row of a value that the document may state at a path."""
+    node = None if spec.root is None or path is None else find(spec.root, path)
+    origin = f"line {node.span.place[0]}" if node is not None else "default" + f": {default}" * bool(default)
+    return Decided(key or ".".join(map(str, path or ())), _shown(value), origin)
 
 
 def _shown(value: object) -> str:
-    if value is None:
+    if value is None or value == ():
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"  # pyright: ignore[reportUnknownArgumentType]
+        return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
@@ -45,68 +50,112 @@ def _model(spec: Spec) -> Iterator[Decided]:
     model = spec.model
     for key in ("d_model", "vocab", "max_seq", "pad"):
         yield _row(spec, (key,), getattr(model, key))
+    if spec.common is not None:
+        yield from _norm(spec, ("norm",), spec.common.norm, "norm")
+        yield _row(spec, ("norm", "placement"), spec.common.placement)
+        yield _row(spec, ("dropout",), spec.common.dropout)
     yield _row(spec, ("embedding", "scale"), model.embed.scale)
     yield _row(spec, ("embedding", "positions"), model.embed.positions)
     yield _row(spec, ("embedding", "tied"), model.embed.tied)
-    yield _row(spec, ("embedding", "dropout"), model.embed.dropout, "default: dropout")
+    yield _row(spec, ("embedding", "dropout"), model.embed.dropout, "dropout")
     yield _row(spec, ("head", "bias"), model.head_bias)
     yield _row(spec, ("init", "kind"), model.init.kind)
-    yield _row(spec, ("init", "std"), model.init.std)
-    yield _row(spec, ("init", "embedding_std"), model.init.embedding_std, "default: init.std")
+    if model.init.kind == "normal":
+        yield _row(spec, ("init", "std"), model.init.std)
+    yield _row(spec, ("init", "embedding_std"), model.init.embedding_std, "init.std")
     yield _row(spec, ("init", "depth_scaled"), model.init.depth_scaled)
 
 
+def _norm(spec: Spec, path: Path, norm: Norm, key: str) -> Iterator[Decided]:
+    yield _row(spec, (*path, "kind"), norm.kind, key=f"{key}.kind")
+    yield _row(spec, (*path, "eps"), norm.eps, key=f"{key}.eps")
+    yield _row(spec, (*path, "bias"), norm.bias, f"{norm.kind} norm", f"{key}.bias")
+
+
 def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
-    yield _row(spec, (stack.role, "layers"), stack.layers)
-    norm = "none" if stack.final_norm is None else stack.final_norm.kind
-    yield _row(spec, (stack.role, "final_norm"), norm, "default: by norm.placement")
-    for block in dict.fromkeys(block for run in stack.runs for block in run.blocks):
-        prefix = stack.role if block.name == "block" else f"{stack.role}.{block.name}"
+    role = stack.role
+    yield _row(spec, (role, "layers"), stack.layers)
+    if spec.root is not None and find(spec.root, (role, "pattern")) is not None:
+        yield _row(spec, (role, "pattern"), _pattern(stack.runs))
+    yield _row(spec, (role, "final_norm"), stack.final_norm is not None, "true where norm.placement is pre")
+    for block in dict.fromkeys(block for run in stack.runs for block in run.blocks[: run.layers]):
+        prefix = role if block.name == "block" else f"{role}.{block.name}"
+        general = [sublayer for sublayer in block.sublayers if sublayer.at]
         for sublayer in block.sublayers:
+            if sublayer.at:
+                number = f"{general.index(sublayer) + 1}" if len(general) > 1 else ""
+                yield from _general(spec, sublayer, f"{prefix}.sublayer{number}")
             for branch in sublayer.branches:
-                yield from _branch(spec, prefix, branch)
-                placement = {"pre": branch.pre or sublayer.norm, "post": branch.post, "after": sublayer.after}
-                for where, config in placement.items():
-                    if config is not None:
-                        text = f"{config.kind}, eps {config.eps:g}{', bias' if config.bias else ''}"
-                        yield _row(spec, ("norm",), text, "default", f"{prefix}.{branch.name} norm {where}")
+                yield from _branch(spec, stack, f"{prefix}.{branch.name}", branch)
 
 
-DERIVED = {"kv_heads": "default: heads", "head_dim": "default: d_model / heads", "causal": "default: in a decoder"}
+def _pattern(runs: tuple[Run, ...]) -> str:
+    """`0: wide; 1..7: local, local, global, the last repeat cut short`."""
+    words: list[str] = []
+    first = 0
+    for run in runs:
+        names = [block.name for block in run.blocks]
+        cut = ", the last repeat cut short" if run.layers % len(names) and run.layers > len(names) else ""
+        layers = f"{first}..{first + run.layers - 1}" if run.layers > 1 else f"{first}"
+        words.append(f"{layers}: {', '.join(names)}{cut}")
+        first += run.layers
+    return "; ".join(words)
 
 
-def _branch(spec: Spec, prefix: str, branch: Branch) -> Iterator[Decided]:
-    for key in type(branch.component).model_fields:
-        value = getattr(branch.component, key)
-        path = (*branch.at, key)
-        name = f"{prefix}.{branch.name}.{key}"
+def _general(spec: Spec, sublayer: Sublayer, key: str) -> Iterator[Decided]:
+    yield from _own_norm(spec, (*sublayer.at, "norm"), sublayer.norm, f"{key}.norm")
+    for name in ("base", "alpha", "beta"):
+        yield _row(spec, (*sublayer.at, name), getattr(sublayer, name), key=f"{key}.{name}")
+    yield from _own_norm(spec, (*sublayer.at, "after"), sublayer.after, f"{key}.after")
+
+
+def _own_norm(spec: Spec, path: Path, norm: Norm | None, key: str) -> Iterator[Decided]:
+    """A norm of the general form: none, the model's, or its own."""
+    node = None if spec.root is None else find(spec.root, path)
+    if norm is not None and node is not None and isinstance(node.value, dict):
+        yield from _norm(spec, path, norm, key)
+    else:
+        yield _row(spec, path, "none" if norm is None else "as norm", key=key)
+
+
+def _branch(spec: Spec, stack: Stack, key: str, branch: Branch) -> Iterator[Decided]:
+    yield from _component(spec, stack, key, branch, branch.component, ())
+    if branch.around:
+        yield from _own_norm(spec, (*branch.around, "pre"), branch.pre, f"{key}.pre")
+        yield from _own_norm(spec, (*branch.around, "post"), branch.post, f"{key}.post")
+        for name in ("in_scale", "out_scale", "layerscale"):
+            yield _row(spec, (*branch.around, name), getattr(branch, name), key=f"{key}.{name}")
+        yield _row(spec, (*branch.around, "dropout"), branch.dropout, "dropout", f"{key} output dropout")
+
+
+def _component(spec: Spec, stack: Stack, key: str, branch: Branch, config: BaseModel, path: Path) -> Iterator[Decided]:
+    """Values of a component, and of the mappings in it."""
+    for name in type(config).model_fields:
+        value = getattr(config, name)
         if isinstance(value, BaseModel):
-            for inner in type(value).model_fields:
-                yield _row(spec, (*path, inner), _flat(getattr(value, inner)), "default", f"{name}.{inner}")
-        else:
-            yield _row(spec, path, value, DERIVED.get(key, "default"), name)
-    yield _row(spec, ("dropout",), branch.dropout, "default", f"{prefix}.{branch.name} output dropout")
+            yield from _component(spec, stack, f"{key}.{name}", branch, value, (*path, name))
+            continue
+        place = None if spec.root is None else stated(spec.root, branch, (*path, name))
+        default = {"kv_heads": "heads", "head_dim": "d_model / heads", "causal": f"in the {stack.role}"}.get(name, "")
+        if name == "scale" and isinstance(config, (Attention, CrossAttention)) and value is None:
+            value, default = (config.head_dim or 1) ** -0.5, "head_dim ** -0.5"
+        yield _row(spec, place, value, default, f"{key}.{name}")
 
 
-def _flat(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return ", ".join(f"{key} {getattr(value, key)}" for key in type(value).model_fields)
-    return value
-
-
-def _layout(spec: Spec, layout: Layout) -> Iterator[Decided]:
+def _layout(spec: Spec, layout: Layout, starts: tuple[str, ...]) -> Iterator[Decided]:
     at = layout.at or ("layout",)
     yield _row(spec, (*at, "tp"), layout.tp)
     yield _row(spec, (*at, "sequence_parallel"), layout.sequence_parallel)
     yield _row(spec, (*at, "dp"), layout.dp)
-    pp = (*at, "pp")
-    plain = spec.root is not None and (node := find(spec.root, pp)) is not None and isinstance(node.value, int)
-    yield _row(spec, pp if plain else (*pp, "stages"), layout.pp.stages, key=".".join(map(str, (*pp, "stages"))))
-    yield _row(spec, (*pp, "schedule"), layout.pp.schedule)
-    yield _row(spec, (*pp, "microbatches"), layout.pp.microbatches, "default: stages")
-    yield _row(spec, (*pp, "starts"), layout.pp.starts or "balanced", "default: by flops")
+    pp, key = (*at, "pp"), ".".join(map(str, (*at, "pp")))
+    node = None if spec.root is None else find(spec.root, pp)
+    plain = node is not None and not isinstance(node.value, dict)
+    yield _row(spec, pp if plain else (*pp, "stages"), layout.pp.stages, key=f"{key}.stages")
+    if layout.pp.stages > 1:
+        yield _row(spec, (*pp, "schedule"), layout.pp.schedule)
+        yield _row(spec, (*pp, "microbatches"), layout.pp.microbatches, "stages")
+        yield _row(spec, (*pp, "starts") if layout.pp.starts else None, starts, "balanced by flops", f"{key}.starts")
     saved = layout.checkpoint
-    text = (
-        f"all but {', '.join(saved.save)}" if saved.save else "none" if saved.every is None else f"every {saved.every}"
-    )
+    every = "every layer" if saved.every == 1 else f"layers whose number is a multiple of {saved.every}"
+    text = f"every layer but for {', '.join(saved.save)}" if saved.save else every if saved.every else "none"
     yield _row(spec, (*at, "checkpoint"), text)

@@ -152,11 +152,21 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Common:
+    """What sublayers take where they say nothing of their own; the core form has it in each of them."""
+
+    norm: Norm
+    placement: Literal["pre", "post"]
+    dropout: float
+
+
+@dataclass(frozen=True)
 class Spec:
     """One file: a model and its layouts, the default one first."""
 
     model: Model
     layouts: tuple[Layout, ...]
+    common: Common | None = field(default=None, compare=False)
     file: str = field(default="<spec>", compare=False)
     root: Node | None = field(default=None, compare=False, repr=False)  # where everything stands
 

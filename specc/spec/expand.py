@@ -9,7 +9,7 @@ from typing import Any
 
 from specc.source import Path
 from specc.spec.blocks import Written, written_blocks
-from specc.spec.core import Checkpoint, Embed, Init, Layout, Model, Pipeline, Run, Spec, Stack
+from specc.spec.core import Checkpoint, Common, Embed, Init, Layout, Model, Pipeline, Run, Spec, Stack
 from specc.spec.document import Document, EveryDoc, LayoutDoc, LikeDoc, PatternDoc, PipelineDoc, StackDoc
 from specc.spec.grammar import suggestion
 from specc.spec.report import Report
@@ -38,7 +38,8 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
         init=_init(document, report),
         stacks=tuple(stacks),
     )
-    return Spec(model, _layouts(document, report), file, report.root)
+    common = Common(model_norm(document), document.norm.placement, document.dropout)
+    return Spec(model, _layouts(document, report), common, file, report.root)
 
 
 def _embed(document: Document, roles: tuple[str, ...]) -> Embed:
