@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,9 @@ from click.testing import CliRunner
 from torch.distributed.tensor.debug import CommDebugMode
 
 from specc.cli import cli
-from specc.cost.counts import blocks, collectives, runs_of
+from specc.cost.counts import collectives, runs_of
 from specc.emit.params import stages_of
-from specc.ir.graph import Graph
+from specc.ir.graph import Graph, layer_of
 from specc.lower import lower
 from specc.passes import compile_graph
 from specc.spec.core import Layout, Model
@@ -32,10 +34,10 @@ def compiled(model: Model, layout: Layout) -> Graph:
 
 
 def planned(graph: Graph, stage: int = 0) -> tuple[Counter[str], Counter[str]]:
-    """Forward and backward of a stage by the counts of `specc plan`, each as often as its layers run."""
+    """Forward and backward of a stage without the loss, by the counts of `specc plan`, as often as its layers run."""
     totals: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for op in graph.ops:
-        if stage in stages_of(op, graph):
+        if stage in stages_of(op, graph) and op.scope[:1] != ("loss",):
             for total, counts in zip(totals, collectives([op]), strict=True):
                 total.update({kind: count * runs_of(graph, op, stage) for kind, count in counts.items()})
     return totals
@@ -60,8 +62,8 @@ def debugged(model: Model, layout: Layout) -> list[Counter[str]]:
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layer_of_llama(layout: str) -> None:
-    (_, ops), *others = blocks(compiled(llama(), LAYOUTS[layout]))
-    assert not others and collectives(ops) == (LAYER[layout], LAYER[layout])
+    ops = [op for op in compiled(llama(), LAYOUTS[layout]).ops if layer_of(op.scope) is not None]
+    assert collectives(ops) == (LAYER[layout], LAYER[layout])
     placed = Counter(f"{op.attr('src')} {op.attr('dst')}" for op in ops if op.kind == "convert")
     assert placed == {"tp 2": {"I R": 2, "P I": 2}, "tp 2 sp": {"S(seq) R": 2, "P S(seq)": 2}}[layout]
     three, two = (debugged(llama(layers=n), LAYOUTS[layout]) for n in (3, 2))
@@ -86,6 +88,8 @@ def test_plan_says_what_a_file_does(name: str, layout: str) -> None:
     found = traffic(model, LAYOUTS[layout])
     assert found.counts("forward") == forward and found.counts("backward") == backward
     assert all(forward.values()) and forward.total() >= 4
+    loss = [op for op in compiled(model, LAYOUTS[layout]).ops if op.scope[:1] == ("loss",)]
+    assert collectives(loss) == (found.counts("loss"), {})
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -105,26 +109,40 @@ def test_every_stage_does_what_its_plan_says(name: str, layout: str) -> None:
             assert (forward.counts(), backward.counts()) == planned(graph, index), index
 
 
-@pytest.mark.parametrize(
-    ("name", "layers"), [("llama-tiny", {"layers": 4}), ("transformer-tiny", {"encoder": 3, "decoder": 3})]
-)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_table_of_the_command(name: str, layers: dict[str, int], layout: str, tmp_path: Path) -> None:
-    spec = tmp_path / "spec.yaml"
+@pytest.mark.parametrize("name", zoo.TINY)
+def test_the_table_of_the_command(name: str, layout: str, tmp_path: Path) -> None:
+    spec, model = tmp_path / "spec.yaml", zoo.model(name)
     text = Path(zoo.ROOT, "specs", "tiny", f"{name}.yaml").read_text()
     spec.write_text(f"{text}layout: {{tp: 2, sequence_parallel: {str(layout == 'tp 2 sp').lower()}}}\n")
     result = CliRunner().invoke(cli, ["plan", str(spec)])
     assert result.exit_code == 0, result.output
-    lines = result.output.split("collectives of a layer of")[1].splitlines()[1:]
-    totals = (Counter[str](), Counter[str]())
-    for line in lines:
-        who, *columns = [cell for cell in line.split("  ") if cell]
-        for total, column in zip(totals, columns, strict=True):
-            for words in column.split(","):
-                count, kind = words.split()
-                total[kind] += int(count) * layers.get(who, 1)
-    found = traffic(zoo.model(name), LAYOUTS[layout])
-    assert totals == (found.counts("forward"), found.counts("backward"))
+    lines = re.split(r"^collectives.*\n", result.output, flags=re.MULTILINE)[1].splitlines()
+    rows = {who: columns for who, *columns in (re.split(r"  +", line.strip()) for line in lines)}
+    found = traffic(model, LAYOUTS[layout])
+    assert [_counted(cell) for cell in rows.pop("loss")] == [found.counts("loss"), Counter()]
+    layers = Counter(_names(model))
+    assert rows.keys() == layers.keys() | {"outside of layers"}
+    for column, part in enumerate(("forward", "backward")):
+        total: Counter[str] = Counter()
+        for who, cells in rows.items():
+            total += Counter({kind: n * layers.get(who, 1) for kind, n in _counted(cells[column]).items()})
+        assert total == found.counts(part)
+
+
+def _counted(cell: str) -> Counter[str]:
+    """`2 all-gather, 2 reduce-scatter`"""
+    words = [] if cell == "none" else [entry.split() for entry in cell.split(", ")]
+    return Counter({kind: int(count) for count, kind in words})
+
+
+def _names(model: Model) -> Iterator[str]:
+    """The name of every layer's block as the command gives it."""
+    for stack in model.stacks:
+        for run in stack.runs:
+            for layer in range(run.layers):
+                block = run.blocks[layer % len(run.blocks)].name
+                yield stack.role if block == "block" else f"{stack.role}.{block}"
 
 
 @pytest.mark.parametrize("layers", [1, 3])
