@@ -39,7 +39,7 @@ def plan(spec: Path, name: str | None) -> int:
     _parameters(graph, layout)
     if layout.pp.stages > 1:
         _stages(graph, layout, costs)
-    if graph.mesh:
+    if layout.tp > 1:
         _collectives(graph, only.model)
     return 0
 
@@ -89,7 +89,7 @@ def _collectives(graph: Graph, model: Model) -> None:
     loss = [op for op in graph.ops if op.scope[:1] == ("loss",)]
     click.echo("")
     groups = [*blocks(graph, model), ("outside of layers", outside), ("loss", loss)]
-    _table([("collectives of a layer", "forward", "backward"), *((name, *_counts(ops)) for name, ops in groups)])
+    _table([("collectives over tp of a layer", "forward", "backward"), *((name, *_counts(ops)) for name, ops in groups)])
 
 
 def _counts(ops: list[Op]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from specc.source import Path, find, span_of
 from specc.spec.core import Layout, Model
 from specc.spec.grammar import suggestion
 from specc.spec.report import Report
-from specc.spec.rules import branches, place, split_by_tp
+from specc.spec.rules import STACKS, branches, place, split_by_tp
 
 COUNT = 2**16  # ranks of an axis, at most
 
@@ -121,11 +121,10 @@ def _saves(model: Model, layout: Layout, report: Report) -> None:
         what = "every and save cannot both be given" if saved.save else "checkpoint needs every or save"
         report.add("E411", at, what, "every: 2 recomputes each second layer, save every layer but for these results")
     names = save_names(model)
-    reads: list[Path] = [("blocks",), ("encoder",), ("decoder",)]
     for n, name in enumerate(saved.save):
         if name not in names:
             help = suggestion(name, names, "results")
-            report.add("E412", (*at, "save", n), f"no layer has a result {name}", help, reads=reads)
+            report.add("E412", (*at, "save", n), f"no layer has a result {name}", help, reads=STACKS)
         elif name in saved.save[:n]:
             report.add("E412", (*at, "save", n), f"{name} is listed twice", "list it once")
 

@@ -15,6 +15,7 @@ from specc.spec.report import Report
 from specc.spec.stated import stated
 
 MAX_PARAMETER = 2**40  # elements of one matrix
+STACKS: tuple[Path, ...] = (("blocks",), ("encoder",), ("decoder",))
 
 
 def model_rules(spec: Spec, report: Report) -> None:
@@ -25,8 +26,12 @@ def model_rules(spec: Spec, report: Report) -> None:
     if model.pad is not None and model.pad >= model.vocab:
         message = f"pad = {model.pad} is not a token: there are {model.vocab}"
         report.add("E213", ("pad",), message, f"tokens are 0 to {model.vocab - 1}", reads=[("vocab",)])
-    if model.pad is not None and "encoder" not in roles:
-        report.add("E214", ("pad",), "pad masks the keys of an encoder, and there is none", "leave pad out")
+    if model.pad is not None and not any(_reads_encoder(stack, branch) for stack, branch in branches(model)):
+        message = "pad masks keys of an encoder's tokens, and nothing attends to them"
+        report.add("E214", ("pad",), message, "leave pad out", reads=STACKS)
+    if len(roles) > 1 and not any(isinstance(branch.component, CrossAttention) for _, branch in branches(model)):
+        message = "nothing reads the encoder's output: the decoder has no cross_attention"
+        report.add("E228", ("encoder",), message, "give the decoder one, or leave the encoder out", STACKS, key=True)
     if model.embed.positions == "sinusoidal" and model.d_model % 2:
         message = f"sinusoids come in pairs, but d_model = {model.d_model} is odd"
         report.add("E215", ("embedding", "positions"), message, "make d_model even", reads=[("d_model",)])
@@ -46,6 +51,12 @@ def branches(model: Model) -> Iterator[tuple[Stack, Branch]]:
             for sublayer in block.sublayers:
                 for branch in sublayer.branches:
                     yield stack, branch
+
+
+def _reads_encoder(stack: Stack, branch: Branch) -> bool:
+    """Whether the keys of a branch are the encoder's tokens."""
+    own = stack.role == "encoder" and isinstance(branch.component, Attention)
+    return own or isinstance(branch.component, CrossAttention)
 
 
 def split_by_tp(config: ComponentConfig) -> tuple[tuple[str, int], ...]:

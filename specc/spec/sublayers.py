@@ -58,6 +58,9 @@ class _Expander:
             self.report.add("E224", (*at, "base"), message, "give norm, or leave base out", reads=[(*at, "norm")])
         branches = [self._branch(item, (*at, "branches", n), None) for n, item in enumerate(doc.branches)]
         kept = tuple(branch for branch in branches if branch is not None)
+        if shared is not None and doc.base == "stream" and kept and all(branch.pre for branch in kept):
+            message = "nothing reads this norm: every branch has its own pre, and base is the stream"
+            self.report.add("E229", (*at, "norm"), message, "leave it out, or set base: normed", reads=[at], key=True)
         return Sublayer(kept, shared, doc.base, doc.alpha, doc.beta, self._norm(doc.after), at)
 
     def _norm(self, value: bool | Norm) -> Norm | None:
