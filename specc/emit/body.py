@@ -14,7 +14,6 @@ from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref
 from specc.ir.tree import Call, Loop
-from specc.ops import definition
 
 OPEN, CLOSE = "\x01", "\x02"  # around the number of a hole in a line
 WIDTH = 120
@@ -136,12 +135,12 @@ class _Forward:
         if isinstance(item, Loop):
             refs = [item.repeat.inputs[0], *(ref for block in item.blocks for ref in block.inputs[1:])]
             uses: tuple[Part, ...] = tuple(Use(ref, named=True) for ref in dict.fromkeys(refs))
-            return Item((item.end.ref,), "loop", Expr(uses), alone=True, ordered=True)
+            return Item((item.end.ref,), "loop", Expr(uses), alone=True)
         if isinstance(item, Call):
             parts: list[Part] = [f"self.{item.path[-1]}("]
             for n, ref in enumerate(item.inputs):
                 parts += [", "] * bool(n) + [Use(ref)]
-            return Item(item.outputs, "call", Expr((*parts, ")")), ordered=True)
+            return Item(item.outputs, "call", Expr((*parts, ")")))
         if item.kind == "input":
             return None
         source = self.graph.op(item.inputs[0].op)
@@ -156,7 +155,6 @@ class _Forward:
             alone=alone,
             solid=own or collective,
             holds=(source.ref,) if collective else (),
-            ordered=definition(item.kind).random(item),
         )
 
     def _reduced(self, op: Op) -> bool:

@@ -1,12 +1,13 @@
 """Fold values into expressions: which values own a line, and which stand inside the line of their user.
 
-A value is folded into its one user where the line stays readable; while a line is too long, its longest part that is
-itself a good line becomes one, together with its siblings of the same op, so that q and k stay alike.
+A value is folded into its one user where the line stays readable and everything is still computed in op order, so that
+random numbers and sums of gradients are those of the graph. While a line is too long, its longest part that is itself a
+good line becomes one, together with its siblings of the same op, so that q and k stay alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from specc.emit.parts import Expr, Hole, Part, Use
@@ -27,7 +28,6 @@ class Item:
     alone: bool = False
     solid: bool = False  # operands are names: nothing is folded into it but what `holds` names
     holds: tuple[Ref, ...] = ()
-    ordered: bool = False  # draws random numbers or may: must not move past another such item
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,10 @@ def fold(items: list[Item], results: Iterable[Ref]) -> list[Line]:
     while True:
         lines = [Line(item, _inline(item, made, folded)) for item in items if item.refs[0] not in folded]
         long = next((line for line in lines if not _good(line.parts) and _inner(line.parts)), None)
-        if long is None:
+        late = _late(lines, {item.refs[0]: n for n, item in enumerate(items)})
+        if long is None and late is None:
             return lines
-        folded -= set(_unfold(long))
+        folded -= set(_unfold(long)) if long is not None else {late}
 
 
 def _candidates(items: list[Item], results: tuple[Ref, ...]) -> set[Ref]:
@@ -66,15 +67,14 @@ def _candidates(items: list[Item], results: tuple[Ref, ...]) -> set[Ref]:
             if isinstance(part, Use):
                 uses.setdefault(part.ref, []).append((n, part))
     found: set[Ref] = set()
-    for n, item in enumerate(items):
+    for item in items:
         ref = item.refs[0]
         places = uses.get(ref, [])
         if item.alone or len(item.refs) > 1 or ref in results or len(places) != 1:
             continue
         at, use = places[0]
         user = items[at]
-        passed = [other for other in items[n + 1 : at] if other.ordered]
-        if use.named or (user.solid and ref not in user.holds) or (item.ordered and passed):
+        if use.named or (user.solid and ref not in user.holds):
             continue
         if item.kind == "call" and user.kind == "call":
             continue
@@ -91,6 +91,24 @@ def _inline(item: Item, made: dict[Ref, Item], folded: set[Ref]) -> tuple[Part |
         else:
             parts.append(part)
     return tuple(parts)
+
+
+def _late(lines: list[Line], order: dict[Ref, int]) -> Ref | None:
+    """A folded value that would be computed after one that it comes before in op order."""
+    last = -1
+    for ref in (ref for line in lines for ref in (*_evaluated(line.parts), line.item.refs[0])):
+        if order[ref] < last:
+            return ref
+        last = order[ref]
+    return None
+
+
+def _evaluated(parts: tuple[Part | Inner, ...]) -> Iterator[Ref]:
+    """Folded values in the order in which Python computes them."""
+    for part in parts:
+        if isinstance(part, Inner):
+            yield from _evaluated(part.parts)
+            yield part.item.refs[0]
 
 
 def _unfold(line: Line) -> list[Ref]:

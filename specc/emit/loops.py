@@ -29,7 +29,7 @@ def container(runs: Sequence[Loop], constructors: dict[Path, str], mark: Mark) -
             continue
         lines.append(f"for i in {_layers(loop, len(runs) > 1, mark)}:")
         choice = f"self.{name}[str(i)] = {_by_offset(layers, _period(loop), 'i')}"
-        if len(choice) <= WIDTH:
+        if len(choice) <= WIDTH or len(set(layers.values())) == 1:
             lines.append(f"    {choice}")
             continue
         for test, value in _branches(layers, _period(loop), "i"):

@@ -123,7 +123,8 @@ def _lower_sublayer(
     b: Builder, stack: Stack, block: Block, sublayer: Sublayer, x: Ref, around: Around, shared: str
 ) -> Ref:
     first = sublayer.branches[0].name
-    shared = f"{first}_norm" if len(sublayer.branches) == 1 else shared
+    alone = len(sublayer.branches) == 1 and sublayer.branches[0].pre is None
+    shared = f"{first}_norm" if alone else shared
     hint = "x" if len(sublayer.branches) == 1 else "normed"
     shared_input = x if sublayer.norm is None else norm.lower(sublayer.norm, b, x, shared, around.features, hint)
     outs = [_lower_branch(b, stack, block, branch, x, shared_input, around) for branch in sublayer.branches]

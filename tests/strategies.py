@@ -1,0 +1,223 @@
+"""Specs as Hypothesis draws them: every one is valid by construction, so nothing is filtered.
+
+The layout is drawn first, sizes as multiples of its tp; what is drawn last shrinks to one layer of one head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from hypothesis import strategies as st
+
+Doc = dict[str, Any]
+SAVES = ("attention.core", "attention.o", "attention.k", "ffn.up", "ffn.down")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A document as plain data, its layout included."""
+
+    document: Doc
+
+    @property
+    def text(self) -> str:
+        return dump(self.document)
+
+    def __repr__(self) -> str:
+        return f"\n{self.text}"
+
+
+def dump(document: Doc, **style: Any) -> str:
+    return yaml.safe_dump(document, **{"sort_keys": False, "default_flow_style": None, **style})
+
+
+def some(draw: st.DrawFn, **values: st.SearchStrategy[Any]) -> Doc:
+    """Each key or its default: shrinks to nothing."""
+    return {key: draw(value) for key, value in values.items() if draw(st.booleans())}
+
+
+@st.composite
+def attentions(draw: st.DrawFn, tp: int, d_model: int, cross: bool, kept: bool) -> Doc:
+    """kv_heads a multiple of tp, heads of kv_heads."""
+    kv_heads = tp * draw(st.integers(1, 2))
+    heads = kv_heads * draw(st.integers(1, 2))
+    doc: Doc = {"heads": heads}
+    if heads != kv_heads:
+        doc["kv_heads"] = kv_heads
+    if d_model % (2 * heads) or draw(st.booleans()):
+        doc["head_dim"] = 2 * draw(st.integers(1, 3))
+    biases = st.one_of(st.booleans(), st.lists(st.sampled_from("qkvo"), unique=True))
+    doc |= some(draw, bias=biases, scale=st.sampled_from((0.3, 1)))
+    if not kept:
+        doc |= some(draw, dropout=st.just(0.1))
+    return doc if cross else doc | some(draw, causal=st.booleans(), rope=ropes())
+
+
+@st.composite
+def ropes(draw: st.DrawFn) -> Doc:
+    llama3 = st.fixed_dictionaries({"kind": st.just("llama3"), "factor": st.just(4), "original_seq": st.just(16)})
+    linear = st.fixed_dictionaries({"kind": st.just("linear"), "factor": st.sampled_from((2, 4.5))})
+    return some(draw, theta=st.sampled_from((100, 10000.0)), scaling=st.one_of(llama3, linear))
+
+
+@st.composite
+def ffns(draw: st.DrawFn, tp: int) -> Doc:
+    activations = st.sampled_from(("relu", "gelu", "gelu_tanh", "silu"))
+    kinds = st.sampled_from(("plain", "gated"))
+    rest = some(draw, kind=kinds, activation=activations, bias=st.booleans(), dropout=st.just(0.1))
+    return {"hidden": 4 * tp * draw(st.integers(1, 2)), **rest}
+
+
+@st.composite
+def norms(draw: st.DrawFn) -> Doc:
+    kinds = st.sampled_from(("rms", "layer"))
+    return some(draw, kind=kinds, eps=st.sampled_from((1e-2, 1e-5)), bias=st.booleans())
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What components of one model share. `cross`: the stack reads an encoder."""
+
+    tp: int
+    d_model: int
+    kept: bool
+    cross: bool
+
+
+@st.composite
+def components(draw: st.DrawFn, sizes: Sizes) -> Doc:
+    kinds = ("ffn", "attention", "cross_attention") if sizes.cross else ("ffn", "attention")
+    kind = draw(st.sampled_from(kinds))
+    if kind == "ffn":
+        return {kind: draw(ffns(sizes.tp))}
+    return {kind: draw(attentions(sizes.tp, sizes.d_model, kind == "cross_attention", sizes.kept))}
+
+
+@st.composite
+def general(draw: st.DrawFn, sizes: Sizes) -> Doc:
+    """The general form; `base: normed` needs the shared norm."""
+    own = st.one_of(st.booleans(), norms())
+    factor = st.sampled_from((0.7, 1.3, -1))
+    branches: list[Doc] = []
+    for component in draw(st.lists(components(sizes), min_size=1, max_size=2)):
+        rest = some(draw, pre=own, post=own, in_scale=factor, out_scale=factor, layerscale=st.just(0.5))
+        branches.append(component | rest)
+    doc: Doc = {"branches": branches, **some(draw, norm=own, alpha=factor, beta=factor, after=own)}
+    if doc.get("norm"):
+        doc |= some(draw, base=st.just("normed"))
+    return {"sublayer": doc}
+
+
+@st.composite
+def sublayers(draw: st.DrawFn, sizes: Sizes) -> list[Doc]:
+    """A decoder beside an encoder reads it in every block."""
+    parallel = st.lists(components(sizes), min_size=2, max_size=2).map(lambda parts: {"parallel": parts})
+    found = draw(st.lists(st.one_of(components(sizes), parallel, general(sizes)), min_size=1, max_size=2))
+    if not sizes.cross:
+        return found
+    return [*found, {"cross_attention": draw(attentions(sizes.tp, sizes.d_model, True, sizes.kept))}]
+
+
+@st.composite
+def stacks(draw: st.DrawFn, role: str, sizes: Sizes, blocks: Doc) -> Doc:
+    """A block or a pattern; named blocks go to `blocks`."""
+    rest = some(draw, final_norm=st.booleans())
+    if not draw(st.booleans()):
+        return {"layers": draw(st.integers(1, 4)), "block": draw(sublayers(sizes)), **rest}
+    names = [f"{role}_{letter}" for letter in "abc"[: draw(st.integers(1, 3))]]
+    for n, name in enumerate(names):
+        first = blocks.get(names[0])
+        changed = isinstance(first, list) and n and draw(st.booleans())
+        blocks[name] = {"like": names[0]} if changed else draw(sublayers(sizes))
+    name = st.sampled_from(names)
+    head, tail = draw(st.lists(name, max_size=1)), draw(st.lists(name, max_size=1))
+    cycle = draw(st.lists(st.one_of(name, name.map(lambda word: f"{word}*2")), min_size=1, max_size=2))
+    named = expanded([*head, *cycle, *tail])
+    likes = [names[0] for name in named if isinstance(blocks[name], dict)]
+    for unused in set(names) - {*named, *likes}:
+        del blocks[unused]
+    layers = len(head) + len(tail) + draw(st.integers(1, 4))
+    plain = not head and not tail and draw(st.booleans())
+    return {"layers": layers, "pattern": cycle if plain else {"head": head, "cycle": cycle, "tail": tail}, **rest}
+
+
+@st.composite
+def layouts(draw: st.DrawFn, tp: int, dp: int, names: list[str], saves: list[str]) -> Doc:
+    """`names`: of the layers in order."""
+    doc: Doc = {"tp": tp} if tp > 1 else {}
+    if tp > 1:
+        doc |= some(draw, sequence_parallel=st.just(True))
+    if dp > 1:
+        doc["dp"] = dp
+    stages = draw(st.integers(1, min(3, len(names))))
+    if stages > 1:
+        pipeline: Doc = {"stages": stages, **some(draw, schedule=st.sampled_from(("gpipe", "1f1b")))}
+        pipeline["microbatches"] = stages + draw(st.integers(0, 1))
+        if draw(st.booleans()):
+            starts = draw(st.lists(st.integers(1, len(names) - 1), min_size=stages - 1, max_size=stages - 1, unique=True))
+            pipeline["starts"] = [names[n] for n in sorted(starts)]
+        doc["pp"] = pipeline
+    kept = [{"save": saves}] * 3 if saves else []
+    return doc | some(draw, checkpoint=st.sampled_from(["none", "full", {"every": 2}, *kept]))
+
+
+@st.composite
+def specs(draw: st.DrawFn, ranks: int = 4) -> Drawn:
+    """Any valid spec with one layout of at most `ranks` tensor and data ranks."""
+    tp = draw(st.sampled_from([n for n in (1, 2, 4) if n <= ranks]))
+    dp = draw(st.sampled_from([n for n in (1, 2) if n * tp <= ranks]))
+    kept = draw(st.booleans())
+    d_model = 4 * draw(st.integers(2, 4))
+    roles = draw(st.sampled_from((("decoder",), ("encoder", "decoder"), ("encoder",))))
+    uneven = 0 if dp > 1 and tp > 1 else draw(st.integers(0, 1))
+    doc: Doc = {"specc": 1, "name": "drawn", "d_model": d_model, "vocab": 24 + uneven, "max_seq": 64}
+    norm = draw(norms()) | some(draw, placement=st.sampled_from(("pre", "post")))
+    tied = st.one_of(st.booleans(), st.just([*roles, "head"][-2:]))
+    positions = st.sampled_from(("none", "learned", "sinusoidal"))
+    scales = st.sampled_from(("sqrt_d_model", 2, 0.5))
+    doc |= some(
+        draw,
+        norm=st.just(norm),
+        dropout=st.just(0.1),
+        embedding=st.fixed_dictionaries({}, optional={"positions": positions, "tied": tied, "scale": scales}),
+        head=st.just({"bias": True}),
+        init=st.sampled_from(({"kind": "xavier"}, {"std": 0.05, "embedding_std": 1}, {"depth_scaled": True})),
+    )
+    if "encoder" in roles:
+        doc |= some(draw, pad=st.just(0))
+    blocks: Doc = {}
+    for role in roles:
+        cross = role == "decoder" and len(roles) == 2
+        doc[role] = draw(stacks(role, Sizes(tp, d_model, kept, cross), blocks))
+    if blocks:
+        doc["blocks"] = blocks
+    paths = {role: role if len(roles) == 2 else "layers" for role in roles}
+    names = [f"{paths[role]}.{n}" for role in roles for n in range(doc[role]["layers"])]
+    known = [name for name in SAVES if f"'{name.split('.')[0]}'" in str(used(doc))]
+    saves = [name for name in known if draw(st.booleans())] if kept else []
+    layout = draw(layouts(tp, dp, names, saves))
+    return Drawn({**doc, "layout": layout} if layout else doc)
+
+
+def used(document: Doc) -> list[Any]:
+    """The block of every layer."""
+    found: list[Any] = []
+    for role in (document[name] for name in ("encoder", "decoder") if name in document):
+        if "block" in role:
+            found.append(role["block"])
+            continue
+        pattern = role["pattern"] if isinstance(role["pattern"], dict) else {"cycle": role["pattern"]}
+        head, cycle, tail = (expanded(pattern.get(part, [])) for part in ("head", "cycle", "tail"))
+        rest = role["layers"] - len(head) - len(tail)
+        names = [*head, *(cycle * rest)[:rest], *tail]
+        blocks = [document["blocks"][name] for name in dict.fromkeys(names)]
+        found += [document["blocks"][block["like"]] if isinstance(block, dict) else block for block in blocks]
+    return found
+
+
+def expanded(names: list[str]) -> list[str]:
+    """`a*2` is a twice."""
+    pairs = (name.partition("*") for name in names)
+    return [name for name, _, count in pairs for _ in range(int(count or 1))]
