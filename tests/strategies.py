@@ -97,7 +97,7 @@ def components(draw: st.DrawFn, sizes: Sizes) -> Doc:
 
 @st.composite
 def general(draw: st.DrawFn, sizes: Sizes) -> Doc:
-    """The general form; `base: normed` needs the shared norm."""
+    """The general form; `base: normed` needs the shared norm, and a shared norm a reader."""
     own = st.one_of(st.booleans(), norms())
     factor = st.sampled_from((0.7, 1.3, -1))
     branches: list[Doc] = []
@@ -105,8 +105,9 @@ def general(draw: st.DrawFn, sizes: Sizes) -> Doc:
         rest = some(draw, pre=own, post=own, in_scale=factor, out_scale=factor, layerscale=st.just(0.5))
         branches.append(component | rest)
     doc: Doc = {"branches": branches, **some(draw, norm=own, alpha=factor, beta=factor, after=own)}
-    if doc.get("norm"):
-        doc |= some(draw, base=st.just("normed"))
+    if doc.get("norm", False) is not False:
+        read = any(branch.get("pre", False) is False for branch in branches)
+        doc |= some(draw, base=st.just("normed")) if read else {"base": "normed"}
     return {"sublayer": doc}
 
 
@@ -156,7 +157,9 @@ def layouts(draw: st.DrawFn, tp: int, dp: int, names: list[str], saves: list[str
         pipeline: Doc = {"stages": stages, **some(draw, schedule=st.sampled_from(("gpipe", "1f1b")))}
         pipeline["microbatches"] = stages + draw(st.integers(0, 1))
         if draw(st.booleans()):
-            starts = draw(st.lists(st.integers(1, len(names) - 1), min_size=stages - 1, max_size=stages - 1, unique=True))
+            starts = draw(
+                st.lists(st.integers(1, len(names) - 1), min_size=stages - 1, max_size=stages - 1, unique=True)
+            )
             pipeline["starts"] = [names[n] for n in sorted(starts)]
         doc["pp"] = pipeline
     kept = [{"save": saves}] * 3 if saves else []
@@ -185,14 +188,14 @@ def specs(draw: st.DrawFn, ranks: int = 4) -> Drawn:
         head=st.just({"bias": True}),
         init=st.sampled_from(({"kind": "xavier"}, {"std": 0.05, "embedding_std": 1}, {"depth_scaled": True})),
     )
-    if "encoder" in roles:
-        doc |= some(draw, pad=st.just(0))
     blocks: Doc = {}
     for role in roles:
         cross = role == "decoder" and len(roles) == 2
         doc[role] = draw(stacks(role, Sizes(tp, d_model, kept, cross), blocks))
     if blocks:
         doc["blocks"] = blocks
+    if "encoder" in roles and "attention'" in str(used(doc)):
+        doc |= some(draw, pad=st.just(0))
     paths = {role: role if len(roles) == 2 else "layers" for role in roles}
     names = [f"{paths[role]}.{n}" for role in roles for n in range(doc[role]["layers"])]
     known = [name for name in SAVES if f"'{name.split('.')[0]}'" in str(used(doc))]

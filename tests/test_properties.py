@@ -1,0 +1,262 @@
+"""What holds of every spec, tried on drawn ones.
+
+`HYPOTHESIS_PROFILE=nightly python -m pytest tests/test_properties.py` searches longer.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from specc.cli import main
+from specc.emit import emit
+from specc.interpret import init_weights, interpret
+from specc.ir.graph import Graph
+from specc.lower import lower
+from specc.passes import run
+from specc.passes.legality import legality
+from specc.source import Source
+from specc.spec import Spec, load
+from specc.spec.core import Layout
+from specc.verify.relations import Relation, Setting, layout_relations, plain_relations, setting
+from specc.verify.run import SEED, world_size
+from tests.strategies import Doc, Drawn, dump, specs
+
+EXAMPLES = settings.default.max_examples if settings.default else 30
+FEWER, FEW = settings(max_examples=EXAMPLES // 2), settings(max_examples=EXAMPLES // 3)
+
+
+def loaded(text: str) -> Spec:
+    spec = load(Source("drawn.yaml", text))
+    assert isinstance(spec, Spec), spec
+    return spec
+
+
+def failing(rows: list[Relation]) -> list[Relation]:
+    return [row for row in rows if not row.holds]
+
+
+@given(specs())
+def test_every_pass_leaves_a_legal_graph(drawn: Drawn) -> None:
+    spec = loaded(drawn.text)
+    layout = spec.layout()
+    for name, graph in run(lower(spec.model), layout):
+        legality(graph, layout, after=name)
+
+
+@FEWER
+@given(specs())
+def test_files_are_as_formatter_and_linter_want_them(drawn: Drawn) -> None:
+    spec = loaded(drawn.text)
+    source = emit(spec, spec.layout()).source
+    ruff = [sys.executable, "-m", "ruff"]
+    options = ["--isolated", "--line-length", "120"]
+    for command in (["format", *options, "-"], ["check", *options, "--select", "F,I,E,B", "-"]):
+        done = subprocess.run([*ruff, *command], input=source, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+        assert command[0] == "check" or done.stdout == source
+
+
+@given(specs(ranks=1))
+def test_backends_agree(drawn: Drawn) -> None:
+    """The same keys in the same order, logits and gradients to the bit, with and without checkpointing."""
+    spec = loaded(drawn.text)
+    found = setting(spec.model, spec.layout())
+    assert not failing(plain_relations(found, spec.layout()))
+
+
+@FEW
+@given(specs(ranks=2))
+def test_layouts_compute_what_one_device_does(drawn: Drawn) -> None:
+    spec = loaded(drawn.text)
+    layout = spec.layout()
+    rows = layout_relations(setting(spec.model, layout), layout) if world_size(layout) > 1 else []
+    assert not failing(rows)
+
+
+def computed(graph: Graph, found: Setting) -> dict[str, Tensor]:
+    """Logits and all gradients of the interpreted graph."""
+    module: nn.Module = interpret(graph, dtype=torch.float64)
+    init_weights(module, graph, SEED)
+    module.load_state_dict(found.weights)
+    logits = module.eval()(*found.batch.inputs)
+    logits.backward(torch.sin(torch.arange(logits.numel(), dtype=torch.float64)).view_as(logits))
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    assert gradients.keys() == found.weights.keys()
+    return {"logits": logits.detach(), **gradients}
+
+
+@FEWER
+@given(specs())
+def test_passes_preserve_the_function(drawn: Drawn) -> None:
+    """To the bit, but for the bias that leaves its linear, which changes the order of a sum."""
+    spec = loaded(drawn.text)
+    layout = spec.layout()
+    found = setting(spec.model, layout)
+    graphs = dict(run(lower(spec.model), layout))
+    before = computed(graphs["shapes"], found)
+    for name in ("dead", "stages", "legalise"):
+        after = computed(graphs[name], found)
+        for key, value in before.items():
+            close = torch.allclose(after[key], value, rtol=1e-10, atol=1e-11)
+            assert close if name == "legalise" else torch.equal(after[key], value), (name, key)
+
+
+def exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments])
+    return int(stopped.value.code or 0)
+
+
+@FEWER
+@given(specs())
+def test_build_then_check_is_clean(drawn: Drawn) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "drawn.yaml"
+        path.write_text(drawn.text)
+        out = ("-o", f"{folder}/out")
+        assert exit_code("build", str(path), "--check", *out) == 1
+        assert exit_code("build", str(path), *out) == 0
+        assert exit_code("build", str(path), "--check", *out) == 0
+        assert {file.name for file in Path(folder, "out").iterdir()} == {"drawn.py", "drawn.params"}
+
+
+def commented(text: str, comments: list[str]) -> str:
+    """A comment behind and above some lines of a text in block style, and empty lines."""
+    lines: list[str] = []
+    for n, line in enumerate(text.splitlines()):
+        comment = comments[n % len(comments)]
+        lines += [f"# {comment}", "", f"{line}  # {comment}"] if comment else [line]
+    return "\n".join(lines) + "\n"
+
+
+@FEWER
+@given(specs(), st.lists(st.text("abc: #'\"[]{}-", max_size=5), min_size=1, max_size=4))
+def test_the_form_of_the_text_does_not_matter(drawn: Drawn, comments: list[str]) -> None:
+    document = drawn.document
+    block = dump(document, default_flow_style=False)
+    texts = [
+        dump(document, sort_keys=True),
+        dump(document, default_flow_style=True, width=40),
+        dump(document, default_flow_style=False, indent=7),
+        commented(block, comments),
+        block.replace("\n", "\r\n"),
+        f"\ufeff{dump(document, explicit_start=True, explicit_end=True)}",
+    ]
+    spec = loaded(drawn.text)
+    wanted = emit(spec, spec.layout())
+    for text in texts:
+        source = Source("other.yaml", text.removeprefix("\ufeff").replace("\r\n", "\n"))
+        found = load(source)
+        assert isinstance(found, Spec), found
+        assert emit(found, found.layout()) == wanted
+
+
+def told(text: str) -> None:
+    """Ends in a spec, or in findings that point into the text."""
+    found = load(Source("any.yaml", text))
+    if isinstance(found, Spec):
+        return
+    assert found
+    for item in found:
+        assert item.message and item.code
+        for span in (item.span, *(note for note, _ in item.notes)):
+            assert span is None or 0 <= span.start <= span.end <= len(text)
+
+
+@given(st.text())
+def test_any_text_ends_in_findings(text: str) -> None:
+    told(text)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """A valid text with some pieces cut out, doubled, or replaced."""
+    style = draw(st.sampled_from((None, True, False)))
+    text = dump(draw(specs()).document, default_flow_style=style)
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(text)))
+        end = min(len(text), start + draw(st.integers(0, 12)))
+        piece = draw(st.one_of(st.just(text[start:end] * 2), st.text(max_size=6), st.sampled_from(PIECES)))
+        text = text[:start] + piece + text[end:]
+    return text
+
+
+PIECES = ("", "null", "[", "{}", "- ", ": ", "-1", "1e400", ".nan", "&a ", "*a", "!!int ", "\n", "    ", "true", "'")
+
+
+@given(damaged())
+def test_damaged_specs_end_in_findings(text: str) -> None:
+    told(text)
+
+
+def without(document: Doc, *keys: str) -> Doc:
+    return {key: value for key, value in document.items() if key not in keys}
+
+
+BREAKAGES: tuple[tuple[str, Callable[[Doc], Doc]], ...] = (
+    ("E201", lambda d: {**d, "vocabulary": 7}),
+    ("E202", lambda d: without(d, "d_model")),
+    ("E203", lambda d: {**d, "norm": {**d.get("norm", {}), "kind": "batch"}}),
+    ("E204", lambda d: {**d, "d_model": -4}),
+    ("E204", lambda d: {**d, "vocab": 2**40}),
+    ("E205", lambda d: {**d, "vocab": "24"}),
+    ("E206", lambda d: {**d, "name": "class"}),
+    ("E206", lambda d: {**d, "name": "../x"}),
+    ("E206", lambda d: {**d, "name": "torch"}),
+    ("E230", lambda d: without(d, "encoder", "decoder", "blocks", "embedding", "pad", "layout")),
+    ("E240", lambda d: {**d, "layout": {}, "layouts": {"a": {}}}),
+    ("E402", lambda d: {**d, "layout": {"tp": 3}}),
+    ("E405", lambda d: {**d, "layout": {"pp": {"stages": 1000}}}),
+    ("E406", lambda d: {**d, **longer(d), "layout": {"pp": {"stages": 2, "microbatches": 1}}}),
+)
+
+
+def longer(document: Doc) -> Doc:
+    """With layers for two stages."""
+    return {role: {**document[role], "layers": 9} for role in ("encoder", "decoder") if role in document}
+
+
+@given(specs(), st.sampled_from(BREAKAGES))
+def test_one_breakage_is_one_code(drawn: Drawn, breakage: tuple[str, Callable[[Doc], Doc]]) -> None:
+    code, broken = breakage
+    found = load(Source("broken.yaml", dump(broken(copy.deepcopy(drawn.document)))))
+    assert not isinstance(found, Spec)
+    assert {item.code for item in found} == {code}, [item.message for item in found]
+
+
+def test_a_layout_is_drawn_of_every_kind() -> None:
+    """The strategies reach what the properties are about."""
+    seen: dict[str, int] = {}
+
+    @settings(max_examples=200, database=None)
+    @given(specs())
+    def count(drawn: Drawn) -> None:
+        layout: Layout = loaded(drawn.text).layout()
+        stacks = loaded(drawn.text).model.stacks
+        facts = {
+            "tp": layout.tp > 1,
+            "sp": layout.sequence_parallel,
+            "dp": layout.dp > 1,
+            "pp": layout.pp.stages > 1,
+            "starts": bool(layout.pp.starts),
+            "save": bool(layout.checkpoint.save),
+            "every": layout.checkpoint.every == 2,
+            "two stacks": len(stacks) == 2,
+            "runs": any(len(stack.runs) > 1 for stack in stacks),
+        }
+        for name, holds in facts.items():
+            seen[name] = seen.get(name, 0) + holds
+
+    count()
+    assert all(number >= 3 for number in seen.values()), seen
