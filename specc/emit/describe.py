@@ -20,7 +20,8 @@ def describe(model: Model, layout: Layout, parameters: int, fingerprints: tuple[
 
 def _kind(model: Model) -> str:
     stacks = " and ".join(_stack(stack) for stack in model.stacks)
-    return f"{stacks[0].upper()}{stacks[1:]}, width {model.d_model}, vocabulary {model.vocab}"
+    sizes = f"width {model.d_model}, vocabulary {model.vocab}, sequences of up to {model.max_seq}"
+    return f"{stacks[0].upper()}{stacks[1:]}, {sizes}"
 
 
 def _stack(stack: Stack) -> str:
@@ -50,7 +51,7 @@ def _layout(layout: Layout) -> list[str]:
 def _filled(text: str) -> list[str]:
     lines: list[str] = [""]
     for word in text.split():
-        if len(lines[-1]) + len(word) > 110:
+        if len(lines[-1]) + len(word) > 115:
             lines.append("")
         lines[-1] += f"{' ' if lines[-1] else ''}{word}"
     return lines

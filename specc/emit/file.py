@@ -15,6 +15,7 @@ from specc.emit.shell import shell
 from specc.ir.fingerprint import fingerprints
 from specc.ir.graph import Graph
 from specc.spec.core import Layout, Model
+from specc.spec.names import module_name
 
 KERNELS = (
     "all_gather",
@@ -46,11 +47,6 @@ class Files:
     params: str
 
 
-def module_name(model: Model) -> str:
-    """`llama-3.1-8b` as a module: llama_3_1_8b."""
-    return re.sub(r"[-.]", "_", model.name)
-
-
 def class_name(model: Model) -> str:
     """`llama-3.1-8b` as a class: Llama3_1_8b."""
     joined = ""
@@ -70,7 +66,7 @@ def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Fi
     sources = (Code(source) for source in made.sources)
     parts = [part for part in (kernels, rest.leaf_classes, *sources, rest.after) if part]
     text = describe(model, layout, total(graph), fingerprints(unplaced, graph, layout))
-    name = module_name(model)
+    name = module_name(model.name)
     body = parse("\n\n\n".join(parts), name)
     words = names(body)
     top = {"docstring": docstring(text), "imports": imports(words)}

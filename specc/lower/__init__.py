@@ -73,9 +73,9 @@ def _embed(b: Builder, model: Model, stack: Stack, ids: Ref, seq: str, features:
 def _head(b: Builder, model: Model, x: Ref, features: Axis) -> Ref:
     """Logits [batch, seq, vocab]."""
     vocab = Axis("vocab", model.vocab)
-    stack = model.stacks[-1]
     if "head" in model.embed.tied:
-        weight = _table(b, model, stack, features)
+        tied = next(stack for stack in model.stacks if stack.role in model.embed.tied)
+        weight = _table(b, model, tied, features)
     else:
         weight = b.param("head", "weight", (vocab, features), b.weight_init(vocab, features, False), "linear")
     bias = b.param("head", "bias", (vocab,), Init("zeros"), "linear")
