@@ -20,7 +20,7 @@ def describe(model: Model, layout: Layout, parameters: int, fingerprints: tuple[
 
 def _kind(model: Model) -> str:
     stacks = " and ".join(_stack(stack) for stack in model.stacks)
-    sizes = f"width {model.d_model}, vocabulary {model.vocab}, sequences of up to {model.max_seq}"
+    sizes = f"width {model.d_model}, vocabulary {model.vocab}, max_seq {model.max_seq}"
     return f"{stacks[0].upper()}{stacks[1:]}, {sizes}"
 
 
