@@ -84,7 +84,7 @@ def rules(config: Attention | CrossAttention, d_model: int, stated: bool) -> Pro
     if twice:
         yield Problem("E227", ("bias",), f"bias lists {' and '.join(twice)} twice", "list each once")
     rope = config.rope if isinstance(config, Attention) else None
-    if rope is not None and head_dim % 2:
+    if rope is not None and head_dim % 2 and (stated or d_model % config.heads == 0):
         yield Problem("E212", ("rope",), f"rope rotates pairs, but head_dim = {head_dim} is odd", "make head_dim even")
     if rope is not None and rope.scaling is not None and rope.scaling.kind == "llama3":
         low, high = rope.scaling.low_freq, rope.scaling.high_freq
@@ -95,7 +95,9 @@ def rules(config: Attention | CrossAttention, d_model: int, stated: bool) -> Pro
 
 def split_by_tp(config: _Heads) -> tuple[tuple[str, int], ...]:
     """What tp must divide: keys and numbers of a resolved config."""
-    return ("heads", config.heads), ("kv_heads", config.kv_heads or config.heads)
+    kv_heads = config.kv_heads or config.heads
+    shared = config.heads % kv_heads == 0  # else a rule has told
+    return (("heads", config.heads), ("kv_heads", kv_heads)) if shared else (("heads", config.heads),)
 
 
 def lower(

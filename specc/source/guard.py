@@ -48,6 +48,9 @@ def _events(source: Source, loader: Any) -> Diagnostic | None:
         tag: Any = getattr(event, "tag", None)
         if tag is not None:
             return Diagnostic("E106", f"tags such as {tag} are not part of specs", span, "write the plain value")
+        value: Any = getattr(event, "value", "")
+        if not value.isascii() and any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+            return Diagnostic("E101", "this is not YAML: half of a pair is no character", span)  # libyaml sees it, too
         depth += isinstance(event, _STARTS) - isinstance(event, _ENDS)
         nodes += isinstance(event, (*_STARTS, yaml.ScalarEvent))
         if depth > DEPTH:

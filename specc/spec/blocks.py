@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -46,7 +47,6 @@ def written_blocks(document: Document, data: Mapping[str, Any], report: Report) 
     """All named blocks; `data` is what the document was made from."""
     raw: dict[str, _Raw | None] = {}
     done: dict[str, Written] = {}
-    check: TypeAdapter[Sublayers] | None = None  # building one takes milliseconds
     for name, block in document.blocks.items():
         made = _resolved(name, document, data, report, raw, ())
         if made is None:
@@ -54,15 +54,20 @@ def written_blocks(document: Document, data: Mapping[str, Any], report: Report) 
         elif not isinstance(block, LikeDoc):
             done[name] = Written(name, block, made.at)
         else:
-            check = check or TypeAdapter(Sublayers)
             try:
-                sublayers = check.validate_python(made.data)
+                sublayers = _sublayers().validate_python(made.data)
             except ValidationError as error:
                 tell(error, report, Sublayers, lambda path, made=made: _place(made, path, report))
                 report.broken(("blocks", name))
             else:
                 done[name] = Written(name, sublayers, made.at, made.changes)
     return done
+
+
+@cache
+def _sublayers() -> TypeAdapter[Sublayers]:
+    """Made when it is needed: that takes milliseconds."""
+    return TypeAdapter(Sublayers)
 
 
 def _resolved(

@@ -128,6 +128,7 @@ class _Stacks:
         if longest > PERIOD:
             message = f"a pattern repeats after at most {PERIOD} layers, not {longest}"
             self.report.add("E233", at, message, "use fewer different layers")
+            self.report.broken(layers)
             return ()
         used = dict.fromkeys(name for period, _ in sections for name in period)
         made = {name: expand(self.named[name], self.document, self.role, self.report) for name in used}

@@ -1,0 +1,166 @@
+"""Valid specs, and for every error code a breakage of one that gives that code alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DECODER = """\
+specc: 1
+name: small
+d_model: 32
+vocab: 97
+max_seq: 64
+norm: {kind: rms, eps: 1e-5}
+decoder:
+  layers: 4
+  block:
+    - attention: {heads: 4, rope: {theta: 10000}}
+    - ffn: {hidden: 64, activation: silu}
+layout: {tp: 2, pp: {stages: 2, microbatches: 4}, checkpoint: {save: [attention.core]}}
+"""
+
+BOTH = """\
+specc: 1
+name: both
+d_model: 32
+vocab: 96
+pad: 0
+embedding: {positions: sinusoidal, tied: [encoder, decoder, head]}
+encoder:
+  layers: 2
+  block:
+    - attention: {heads: 4, head_dim: 8}
+    - ffn: {hidden: 64}
+decoder:
+  layers: 3
+  block:
+    - attention: {heads: 4, head_dim: 8}
+    - cross_attention: {heads: 4, head_dim: 8}
+    - ffn: {hidden: 64}
+layouts:
+  one: {}
+  four: {tp: 2, pp: 2}
+"""
+
+PATTERN = """\
+specc: 1
+name: mixed
+d_model: 32
+vocab: 96
+blocks:
+  local:
+    - attention: {heads: 4, kv_heads: 2, rope: {theta: 100}}
+    - ffn: {kind: gated, hidden: 64}
+  global: {like: local, with: {attention: {kv_heads: null, rope: {theta: 1000}}}}
+  joined:
+    - sublayer:
+        norm: true
+        base: normed
+        branches:
+          - attention: {heads: 4}
+            post: true
+          - ffn: {hidden: 64}
+            out_scale: 0.5
+decoder:
+  layers: 8
+  pattern: {head: [joined], cycle: [local*2, global], tail: [joined]}
+layout: {tp: 2}
+"""
+
+
+FFN = "- ffn: {hidden: 64, activation: silu}"
+CYCLE = "layers: 8\n  pattern: {head: [joined], cycle: [local*2"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Put `new` in the place of `old`: exactly one finding, in the text at the `|` of `at`, which occurs once."""
+
+    code: str
+    base: str
+    old: str
+    new: str
+    at: str
+
+    @property
+    def text(self) -> str:
+        assert self.old in self.base, f"{self.code}: {self.old!r} is not in its base"
+        return self.base.replace(self.old, self.new, 1)
+
+    @property
+    def start(self) -> int:
+        """Where the finding points."""
+        around = self.at.replace("|", "")
+        assert self.text.count(around) == 1, f"{self.code}: {around!r} is not in its text once"
+        return self.text.index(around) + self.at.index("|")
+
+
+TEXT = (
+    Case("E101", DECODER, "heads: 4, ", "heads: [4, ", "10000}|}"),
+    Case("E102", DECODER, DECODER, "# nothing\n", "|# nothing"),
+    Case("E104", DECODER, "vocab: 97\n", "vocab: 97\n---\n", "|---"),
+    Case("E105", DECODER, "heads: 4", "heads: &h 4", "|&h 4"),
+    Case("E106", DECODER, "heads: 4", "heads: !!int 4", "|!!int 4"),
+    Case("E107", DECODER, "heads: 4", f"heads: {'[' * 70}4{']' * 70}", f": {'[' * 59}|{'[' * 11}4"),
+    Case("E109", DECODER, "vocab: 97", "vocab: 97\nvocab: 98", "|vocab: 98"),
+    Case("E110", DECODER, "vocab: 97", "vocab: 97\n7: 96", "|7: 96"),
+    Case("E111", DECODER, "heads: 4", "<<: {}, heads: 4", "|<<"),
+)
+
+SHAPE = (
+    Case("E201", DECODER, "heads: 4", "heads: 4, kvheads: 2", "|kvheads"),
+    Case("E202", DECODER, "hidden: 64, ", "", "|{activation: silu}"),
+    Case("E203", DECODER, "activation: silu", "activation: swish", "|swish"),
+    Case("E204", DECODER, "hidden: 64", "hidden: -64", "|-64"),
+    Case("E205", DECODER, "hidden: 64", 'hidden: "64"', '|"64"'),
+)
+
+MODEL = (
+    Case("E206", DECODER, "name: small", "name: ../x", "|../x"),
+    Case("E207", DECODER, "vocab: 97", 'vocab: 97\ndescription: "a \\u00e9"', 'description: |"a'),
+    Case("E208", BOTH, "four:", "../four:", "|../four"),
+    Case("E210", DECODER, "heads: 4", "heads: 6", "heads: |6"),
+    Case("E211", DECODER, "heads: 4", "heads: 4, kv_heads: 3", "kv_heads: |3"),
+    Case("E212", DECODER, "heads: 4", "heads: 4, head_dim: 7", "|{theta: 10000}"),
+    Case("E213", BOTH, "pad: 0", "pad: 96", "pad: |96"),
+    Case("E214", DECODER, "vocab: 97", "vocab: 97\npad: 0", "pad: |0"),
+    Case("E215", BOTH, "d_model: 32", "d_model: 33", "|sinusoidal"),
+    Case("E216", DECODER, "d_model: 32", "d_model: 16777216", "heads: |4"),
+    Case("E217", BOTH, "tied: [encoder, decoder, head]", "tied: [encoder, encoder]", "|[encoder, encoder]"),
+    Case("E218", DECODER, FFN, "- cross_attention: {heads: 4}", "|cross_attention"),
+    Case("E219", DECODER, "theta: 10000", "scaling: {kind: llama3, factor: 8, high_freq: 1}", "high_freq: |1"),
+    Case("E226", DECODER, "vocab: 97", "vocab: 97\ninit: {kind: xavier, std: 0.02}", "|0.02"),
+    Case("E227", DECODER, "heads: 4", "heads: 4, bias: [q, q]", "|[q, q]"),
+    Case("E228", BOTH, "    - cross_attention: {heads: 4, head_dim: 8}\n", "", "\n|encoder:"),
+)
+
+BLOCKS = (
+    Case("E220", PATTERN, "tail: [joined]", "tail: [join]", "tail: [|join]"),
+    Case("E221", PATTERN, "like: local", "like: global", "like: |global"),
+    Case("E222", PATTERN, "with: {attention", "with: {cross_attention: {}, attention", "|cross_attention"),
+    Case("E223", DECODER, FFN, "- {}", "|{}"),
+    Case("E224", PATTERN, "norm: true", "norm: false", "|normed"),
+    Case("E225", PATTERN, "cycle: [local*2, global]", "cycle: [local*2]", "|global: {like"),
+    Case("E229", DECODER, FFN, "- sublayer: {norm: true, branches: [{ffn: {hidden: 64}, pre: true}]}", "|norm: true"),
+    Case("E230", DECODER, DECODER[DECODER.index("decoder:") :], "", "|specc: 1"),
+    Case("E231", DECODER, "  layers: 4", "  layers: 4\n  pattern: [x]", "|decoder"),
+    Case("E232", PATTERN, "layers: 8", "layers: 1", "layers: |1"),
+    Case("E233", PATTERN, CYCLE, CYCLE.replace("8", "800").replace("local*2", "local*300"), "pattern: |{"),
+    Case("E240", BOTH, "layouts:", "layout: {}\nlayouts:", "|layouts"),
+)
+
+LAYOUT = (
+    Case("E401", DECODER, "stages: 2", "stages: 1", "|microbatches"),
+    Case("E402", DECODER, "tp: 2", "tp: 8", "tp: |8"),
+    Case("E403", DECODER, "vocab: 97", "vocab: 1", "tp: |2"),
+    Case("E404", DECODER, "tp: 2", "sequence_parallel: true", "|true"),
+    Case("E405", DECODER, "layers: 4", "layers: 1", "stages: |2"),
+    Case("E406", DECODER, "microbatches: 4", "microbatches: 1", "microbatches: |1"),
+    Case("E407", DECODER, "microbatches: 4", "starts: [layers.9]", "|layers.9"),
+    Case("E408", DECODER, "stages: 2, ", "stages: 3, starts: [layers.2, layers.1], ", "|[layers.2"),
+    Case("E409", DECODER, "microbatches: 4", "starts: [layers.1, layers.2]", "|[layers.1"),
+    Case("E410", DECODER, "tp: 2", "tp: 2, dp: 2", "dp: |2"),
+    Case("E411", DECODER, "save: [attention.core]", "every: 2, save: [attention.core]", "|{every"),
+    Case("E412", DECODER, "attention.core", "attention.cor", "|attention.cor"),
+)
+CASES = (*TEXT, *SHAPE, *MODEL, *BLOCKS, *LAYOUT)

@@ -1,0 +1,358 @@
+"""What is wrong with a spec: each code alone, all findings of a spec at once, none that nobody caused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from specc.cli import cli
+from specc.source import Diagnostic, Source, plain, render
+from specc.source.yaml import parse
+from specc.spec import Spec, load
+from specc.spec.names import CLASSES, name_problem
+from tests.broken import BOTH, CASES, DECODER, PATTERN, Case
+
+ROOT = Path(__file__).parents[1]
+BASES = {"decoder": DECODER, "both": BOTH, "pattern": PATTERN}
+
+
+def findings(text: str) -> list[Diagnostic]:
+    found = load(Source("s.yaml", text))
+    return [] if isinstance(found, Spec) else found
+
+
+def told(text: str) -> list[str]:
+    """`E402 4 heads cannot ...`, in order."""
+    return [f"{item.code} {item.message}" for item in findings(text)]
+
+
+def changed(base: str, *edits: tuple[str, str]) -> str:
+    for old, new in edits:
+        assert old in base, old
+        base = base.replace(old, new, 1)
+    return base
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_bases_are_valid(base: str) -> None:
+    assert not findings(BASES[base])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.code)
+def test_a_breakage_gives_its_code_alone_at_its_place(case: Case) -> None:
+    found = findings(case.text)
+    assert [item.code for item in found] == [case.code], [render(item) for item in found]
+    assert found[0].span is not None and found[0].span.start == case.start
+    assert f"error[{case.code}]" in render(found[0])
+
+
+def test_every_code_has_a_breakage_and_a_line_in_the_documents() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "specc").rglob("*.py"))
+    codes = set(re.findall(r'"([EW]\d{3})"', source))
+    elsewhere = {"E100", "E103", "E108", "E112", "E113", "E209", "E413", "W501"}  # of files, sizes and graphs
+    assert {case.code for case in CASES} | elsewhere == codes
+    rows = re.findall(r"^\| ([EW]\d{3}) \| .+ \| (.+) \|$", (ROOT / "docs" / "errors.md").read_text(), re.M)
+    assert [code for code, _ in rows] == sorted(codes)
+    examples = dict(rows)
+    for case in CASES:
+        shown = examples[case.code].replace("`", "")
+        text = " ".join(line.strip() for line in case.text.splitlines())
+        assert (shown in text and shown not in case.base) or "..." in shown, f"{case.code}: {shown}"
+
+
+CHOICES = {
+    "E201": "did you mean kv_heads? keys here are heads, kv_heads, head_dim, bias, scale, dropout, causal, rope",
+    "E202": "keys here are kind, hidden, activation, bias, dropout",
+    "E203": "values here are relu, gelu, gelu_tanh, silu",
+    "E210": "give head_dim, or heads that divide it: 1, 2, 4, 8, 16 or 32",
+    "E211": "with 4 heads, kv_heads can be 1, 2 or 4",
+    "E213": "tokens are 0 to 95",
+    "E217": "choose from encoder, decoder, head",
+    "E220": "did you mean joined? blocks here are local, global, joined",
+    "E222": "did you mean attention? components here are attention, ffn",
+    "E402": "tp can be 1, 2 or 4",
+    "E403": "tp can be 1",
+    "E405": "there can be at most 1 stages",
+    "E406": "give at least 2",
+    "E407": "layers are layers.0 to layers.3",
+    "E410": "round vocab up to 98, or use dp = 1",
+    "E412": "did you mean attention.core? results here are attention.q, attention.k, attention.v, attention.core, "
+    "attention.o, ffn.up, ffn.act, ffn.down",
+}
+
+
+@pytest.mark.parametrize("code", CHOICES)
+def test_findings_name_the_valid_choices(code: str) -> None:
+    (case,) = (case for case in CASES if case.code == code)
+    assert [item.help for item in findings(case.text)] == [CHOICES[code]]
+
+
+def test_choices_of_tp_are_good_for_the_whole_model() -> None:
+    text = changed(DECODER, ("tp: 2", "tp: 6"), ("heads: 4", "heads: 12, head_dim: 8"), ("hidden: 64", "hidden: 20"))
+    assert told(text) == ["E402 hidden = 20 cannot be split over tp = 6"]
+    assert findings(text)[0].help == "tp can be 1, 2 or 4"
+    for tp in (1, 2, 4):
+        assert not findings(text.replace("tp: 6", f"tp: {tp}"))
+    (item,) = findings(changed(DECODER, ("heads: 4", "heads: 4, kv_heads: 1")))
+    assert (item.message, item.help) == ("1 kv_heads cannot be split over tp = 2", "tp can be 1")
+    assert [(span.place, note) for span, note in item.notes] == [((10, 39), "kv_heads is set here")]
+
+
+def test_all_findings_at_once_whatever_their_kind() -> None:
+    text = changed(
+        DECODER,
+        ("vocab: 97", "vocab: -97"),
+        ("max_seq: 64", "max_seq: 64\nmax_seq: 64"),
+        ("theta: 10000", "theta: ten"),
+        ("kind: rms", "kind: batch"),
+        (
+            "- ffn: {hidden: 64, activation: silu}",
+            "- attention: {heads: 6}\n    - ffn: {hiden: 63}\n    - ffn: {hidden: 63}",
+        ),
+        ("stages: 2", "stages: 9"),
+        ("attention.core", "attention.cor"),
+    )
+    assert told(text) == [
+        "E204 vocab must be at least 1, not -97",
+        "E109 the key max_seq is given twice",
+        "E203 kind cannot be batch",
+        "E205 theta must be a number, not ten",
+        "E210 d_model = 32 cannot be split into 6 heads",
+        "E202 the key hidden is missing",
+        "E201 unknown key hiden",
+        "E402 hidden = 63 cannot be split over tp = 2",
+        "E405 4 layers cannot be cut into 9 stages",
+        "E406 1f1b over 9 stages needs as many microbatches, not 4",
+    ]  # but nothing of attention.cor, which a broken block might have
+
+
+UNCAUSED = {
+    "no model width": (DECODER, ("d_model: 32\n", ""), ["E202 the key d_model is missing"]),
+    "no tokens": (BOTH, ("vocab: 96", "vocab: 0"), ["E204 vocab must be at least 1, not 0"]),
+    "no heads": (DECODER, ("heads: 4, ", ""), ["E202 the key heads is missing"]),
+    "a sublayer of another kind": (DECODER, ("- ffn: {hidden: 64,", "- fnn: {hidden: 64,"), ["E201 unknown key fnn"]),
+    "a component of another kind": (
+        DECODER,
+        ("- ffn: {hidden: 64, activation: silu}", "- ffn: 64"),
+        ["E205 ffn must be a mapping, not 64"],
+    ),
+    "a block of another kind": (
+        PATTERN,
+        ("  joined:\n", "  joined: 3\n  other:\n"),
+        ["E205 joined must be a list or a mapping, not 3"],
+    ),
+    "a pattern of another kind": (
+        PATTERN,
+        ("pattern: {head: [joined], cycle: [local*2, global], tail: [joined]}", "pattern: local"),
+        ["E205 pattern must be a list or a mapping, not local"],
+    ),
+    "a stack of another kind": (
+        DECODER,
+        ("decoder:\n", "decoder: 4\nother:\n"),
+        ["E205 decoder must be a mapping, not 4", "E201 unknown key other"],
+    ),
+    "no layers": (DECODER, ("  layers: 4\n", ""), ["E202 the key layers is missing"]),
+    "a layout of another kind": (BOTH, ("four: {tp: 2, pp: 2}", "four: 2"), ["E205 four must be a mapping, not 2"]),
+    "a broken base": (
+        PATTERN,
+        ("heads: 4, kv_heads: 2", "heads: four, kv_heads: 3"),
+        ["E205 heads must be a whole number, not four"],
+    ),
+    "a broken change": (PATTERN, ("theta: 1000}", "theta: 1000, thetta: 1}"), ["E201 unknown key thetta"]),
+    "a null for what is not": (PATTERN, ("kv_heads: null", "kw_heads: null"), ["E201 unknown key kw_heads"]),
+    "no such like": (PATTERN, ("like: local", "like: locl"), ["E220 there is no block locl"]),
+    "an unread merge": (DECODER, ("d_model: 32", "<<: {}"), ["E111 merge keys are not part of specs"]),
+    "unsplit heads": (DECODER, ("heads: 4", "heads: 4, kv_heads: 3"), ["E211 4 heads cannot share 3 kv_heads evenly"]),
+}
+
+
+@pytest.mark.parametrize("name", UNCAUSED)
+def test_no_finding_follows_from_another(name: str) -> None:
+    base, edit, expected = UNCAUSED[name]
+    found = told(changed(base, edit))
+    assert found == expected
+
+
+def test_what_stands_in_a_changed_block_is_found_where_it_is_written() -> None:
+    text = changed(PATTERN, ("kv_heads: null", "kv_heads: 3"), ("theta: 1000}", "theta: -1}"))
+    places = [(item.code, item.span and text[item.span.start : item.span.end]) for item in findings(text)]
+    assert places == [("E204", "-1")]
+    text = changed(PATTERN, ("kv_heads: null", "kv_heads: 3"))
+    places = [(item.code, item.span and text[item.span.start : item.span.end]) for item in findings(text)]
+    assert places == [("E211", "3")]
+    text = changed(PATTERN, ("kv_heads: null", "heads: null"))
+    assert told(text) == ["E202 the key heads is missing"]
+    (item,) = findings(text)
+    assert item.span is not None and item.span.place[0] == 9
+    text = changed(PATTERN, ("heads: 4, kv_heads: 2", "heads: 6, head_dim: 8, kv_heads: 2"), ("tp: 2", "tp: 4"))
+    (item,) = findings(text)  # one for both blocks: it is one number
+    assert (item.message, item.notes[0][0].place) == ("6 heads cannot be split over tp = 4", (7, 26))
+
+
+def test_the_second_example_of_the_design_names_what_is_not_there_yet() -> None:
+    text = """\
+specc: 1
+name: hybrid
+d_model: 2560
+vocab: 262144
+blocks:
+  local:
+    - attention: {heads: 8, kv_heads: 4, head_dim: 256, qk_norm: true, window: 1024, rope: {theta: 10000}}
+    - ffn: {kind: gated, hidden: 10240, activation: gelu_tanh}
+  global:
+    like: local
+    with: {attention: {window: null, rope: {theta: 1000000, scaling: {kind: linear, factor: 8}}}}
+decoder:
+  layers: 34
+  pattern: [local*5, global]
+layouts:
+  laptop: {}
+  h100x64: {tp: 8, sequence_parallel: true, pp: {stages: 2, schedule: interleaved_1f1b, virtual: 2}, fsdp: true,
+            checkpoint: {save: [attention.core, attention.o]}}
+"""
+    assert told(text) == [
+        "E201 unknown key qk_norm",
+        "E201 unknown key window",
+        "E201 unknown key window",
+        "E203 schedule cannot be interleaved_1f1b",
+        "E201 unknown key virtual",
+        "E201 unknown key fsdp",
+    ]
+    for gone in ("qk_norm: true, window: 1024, ", "window: null, ", ", virtual: 2", ", fsdp: true", "interleaved_"):
+        text = changed(text, (gone, ""))
+    assert told(text.replace("tp: 8", "tp: 4")) == []
+    assert told(text) == ["E402 4 kv_heads cannot be split over tp = 8"]
+
+
+GOOD_NAMES = ("a", "small", "llama-3.1-8b", "a_b", "transformer", "linear", "attention", "block", "x1")
+BAD_NAMES = (
+    "",
+    "A",
+    "1a",
+    "_a",
+    "-a",
+    ".a",
+    "a.",
+    "a-",
+    "a..b",
+    "../x",
+    "a/b",
+    "a\\b",
+    "a b",
+    "a\nb",
+    "\u00e9",
+    "\ufb01",
+    "a" * 65,
+)
+WORDS = (
+    "class",
+    "match",
+    "type",
+    "lambda",
+    "print",
+    "list",
+    "torch",
+    "numpy",
+    "os",
+    "json",
+    "specc",
+    "site",
+    "con",
+    "nul",
+    "com1",
+)
+SHADOWS = ("f", "tensor", "d-tensor", "row-linear", "rms-norm", "trainer", "device-mesh", "pipeline.stage", "tape")
+
+
+@pytest.mark.parametrize("name", (*BAD_NAMES, *WORDS, *SHADOWS), ids=repr)
+def test_names_that_cannot_be_files_modules_or_classes(name: str) -> None:
+    text = changed(DECODER, ("name: small", f"name: {yaml.safe_dump(name, default_style=chr(34), width=200).strip()}"))
+    assert [item.code for item in findings(text)] == ["E206"]
+
+
+def test_names_that_can(tmp_path: Path) -> None:
+    for name in GOOD_NAMES:
+        assert not findings(changed(DECODER, ("name: small", f"name: {name}"))), name
+
+
+def test_no_model_takes_the_name_of_what_its_file_uses() -> None:
+    """Whatever templates and kernels define or import with a capital is refused as a model's class."""
+    sources = [*(ROOT / "templates").rglob("*.j2"), *(ROOT / "specc" / "kernels").glob("*.py")]
+    text = "".join(path.read_text() for path in (*sources, ROOT / "specc" / "emit" / "pasted.py"))
+    words = set(re.findall(r"^class ([A-Z]\w*)", text, re.M))
+    for names in re.findall(r"^(?:from [\w.]+ )?import (.+)$", text, re.M):
+        words |= {word for word in re.split(r"[ ,]+", names.split("#")[0]) if re.fullmatch(r"[A-Z]\w*", word)}
+    words -= {"Code", "Import", "Iterable", "Kernel", "Names", "Path"}  # of the emitter itself
+    assert {"Tensor", "F", "ColumnLinear", "Trainer", "DTensor", "AllReduce"} <= words <= set(CLASSES)
+    for word in CLASSES:
+        kebab = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", word).lower()
+        assert name_problem(kebab) or name_problem(kebab.replace("-", "_")), word
+
+
+def mutations(node: Any, path: tuple[Any, ...] = ()) -> Any:
+    """Every place of a document."""
+    yield path
+    if isinstance(node, dict):
+        for key, inner in node.items():
+            yield from mutations(inner, (*path, key))
+    elif isinstance(node, list):
+        for n, inner in enumerate(node):
+            yield from mutations(inner, (*path, n))
+
+
+OTHERS = (None, True, -1, 0, 10**30, 1e-5, float("inf"), "x", "", [], {}, [None], {"x": 1}, [{}], {"kind": "x"})
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_any_value_in_any_place_is_fine_or_told_with_its_place(base: str) -> None:
+    """Every node of a valid spec replaced by every kind of value, or taken out, or joined by an unknown key."""
+    root = parse(Source("s.yaml", BASES[base])).root
+    assert root is not None
+    for path in mutations(plain(root)):
+        for other in (*OTHERS, "out", "more"):
+            document = plain(root)
+            parent = document
+            for part in path[:-1]:
+                parent = parent[part]
+            if not path:
+                document = other
+            elif other == "out":
+                del parent[path[-1]]
+            elif other == "more" and isinstance(parent, dict):
+                parent["unheard"] = 1
+            else:
+                parent[path[-1]] = other
+            text = yaml.dump(document, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+            for item in findings(text):
+                assert item.span is not None and item.span.end <= len(text), (path, other, item)
+                assert render(item)
+
+
+def test_checks_of_graphs_have_codes_and_places_too(tmp_path: Path) -> None:
+    """E413 and W501 come from the compiled graph; a warning alone is no error."""
+    text = changed(DECODER, ("heads: 4", "heads: 4, dropout: 0.1"), ("vocab: 97", "vocab: 97\ndropout: 0.1"))
+    (tmp_path / "s.yaml").write_text(text)
+    result = CliRunner().invoke(cli, ["check", str(tmp_path / "s.yaml")], standalone_mode=False)
+    assert result.return_value == 1 and "error[E413]" in result.stdout and "s.yaml:13:71" in result.stdout
+    (tmp_path / "s.yaml").write_text(changed(DECODER, ("attention.core", "ffn.down")))
+    result = CliRunner().invoke(cli, ["check", str(tmp_path / "s.yaml")], standalone_mode=False)
+    assert result.return_value == 0 and "warning[W501]" in result.stdout and "1 spec fine" in result.stderr
+
+
+def test_huge_and_repetitive_texts_are_told_of_in_few_words() -> None:
+    for old, new in (
+        ("hidden: 64", f"hidden: {'9' * 5000}"),
+        ("activation: silu", f"activation: {'x' * 5000}"),
+        ("name: small", f"name: {'x' * 5000}"),
+        ("vocab: 97", f"vocab: 97\n{'k' * 1000}: 1"),
+        ("vocab: 97", f'vocab: 97\n"{"k" * 1000}": 1\n"{"k" * 1000}": 1'),
+    ):
+        for item in findings(changed(DECODER, (old, new))):
+            assert len(item.message) < 250 and len(render(item)) < 1500
+    many = findings(DECODER + "".join(f"k{n}: 1\n" for n in range(300)))
+    assert [item.code for item in many] == ["E201"] * 300
