@@ -123,7 +123,6 @@ def test_all_findings_at_once_whatever_their_kind() -> None:
         "E203 kind cannot be batch",
         "E205 theta must be a number, not ten",
         "E210 d_model = 32 cannot be split into 6 heads",
-        "E202 the key hidden is missing",
         "E201 unknown key hiden",
         "E402 hidden = 63 cannot be split over tp = 2",
         "E405 4 layers cannot be cut into 9 stages",
@@ -135,6 +134,7 @@ UNCAUSED = {
     "no model width": (DECODER, ("d_model: 32\n", ""), ["E202 the key d_model is missing"]),
     "no tokens": (BOTH, ("vocab: 96", "vocab: 0"), ["E204 vocab must be at least 1, not 0"]),
     "no heads": (DECODER, ("heads: 4, ", ""), ["E202 the key heads is missing"]),
+    "a key that is misspelt": (DECODER, ("vocab:", "vocabb:"), ["E201 unknown key vocabb"]),
     "a sublayer of another kind": (DECODER, ("- ffn: {hidden: 64,", "- fnn: {hidden: 64,"), ["E201 unknown key fnn"]),
     "a component of another kind": (
         DECODER,

@@ -49,10 +49,15 @@ def tags(annotation: Any, loc: Loc) -> tuple[bool, ...]:
     return tuple(_tagged(_at(annotation, loc[:n], whole=True), part) for n, part in enumerate(loc))
 
 
+def alike(word: str, known: Iterable[str]) -> list[str]:
+    """The known word that was meant, if there is one that is close."""
+    return get_close_matches(word[:LONGEST], list(known), 1)
+
+
 def suggestion(word: str, known: Iterable[str], what: str) -> str:
     """`did you mean heads? keys here are ...`"""
     known = list(known)
-    close = get_close_matches(word[:LONGEST], known, 1)
+    close = alike(word, known)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}{what} here are {', '.join(known)}" if known else f"there are no {what} here"
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from specc.source import Path, find, shown
-from specc.spec.grammar import expected, keys, suggestion, tags, values
+from specc.spec.grammar import alike, expected, keys, suggestion, tags, values
 from specc.spec.report import Report
 
 BOUNDS = {
@@ -29,10 +29,13 @@ def tell(
     error: ValidationError, report: Report, model: Any, place: Callable[[Path], Path] = lambda path: path
 ) -> list[Path]:
     """Report each error, and where they are; `place` says where in the document a part of the value stands."""
-    return [_tell(item, report, model, place) for item in error.errors(include_url=False)]
+    items = error.errors(include_url=False)
+    unknown = (item["loc"] for item in items if item["type"] == "extra_forbidden")
+    misspelt = {(*loc[:-1], close) for loc in unknown for close in alike(str(loc[-1]), keys(model, loc[:-1]))}
+    return [_tell(item, report, model, place, item["loc"] in misspelt) for item in items]
 
 
-def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path], Path]) -> Path:
+def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path], Path], misspelt: bool) -> Path:
     loc = item["loc"]
     path = place(tuple(part for part, tag in zip(loc, tags(model, loc), strict=True) if not tag))
     kind, name = item["type"], name_of(path)
@@ -41,10 +44,13 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     if kind == "extra_forbidden":
         help = suggestion(str(path[-1]), keys(model, loc[:-1]), "keys")
         report.add("E201", path, f"unknown key {name}", help, key=True)
-    elif kind == "missing" or kind == "union_tag_not_found":
-        path = path if kind == "missing" else (*path, "kind")
-        help = suggestion("", keys(model, loc[:-1]), "keys") if kind == "missing" else None
-        report.add("E202", path, f"the key {path[-1]} is missing", help)
+    elif kind == "missing":
+        if not misspelt:
+            help = suggestion("", keys(model, loc[:-1]), "keys")
+            report.add("E202", path, f"the key {name} is missing", help)
+    elif kind == "union_tag_not_found":
+        path = (*path, "kind")
+        report.add("E202", path, "the key kind is missing")
     elif kind == "union_tag_invalid" and context["discriminator"] == "'kind'":
         path = (*path, "kind")
         known = [word.strip("'") for word in context["expected_tags"].split(", ")]
