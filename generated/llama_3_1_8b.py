@@ -128,7 +128,7 @@ class Tape:
         current.tape = self.outer
 
     def scope(self) -> list:
-        """What the next scope keeps of each step: op, result or None to run it again, counts of changes in place."""
+        """What the next scope keeps of each step: op, result (None: run it again), tensors with counts of changes."""
         if not self.again:
             self.scopes.append([])
         return next(self.rest)
@@ -165,15 +165,19 @@ class kept(TorchDispatchMode):
         self.steps = self.tape.scope() if self.tape else []
         self.rest = iter(self.steps)
         self.ran: list = []
+        self.moved: list = []
         self.reduced = 0  # that many steps lead to a collective
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        moves = op.is_view or op in (torch.ops.aten.clone.default, torch.ops.aten._to_copy.default)
+        aten = torch.ops.aten
+        moves = op.is_view or op in (aten._unsafe_view.default, aten.clone.default, aten._to_copy.default)
         if self.tape is None or moves:
-            return op(*args, **(kwargs or {}))
+            result = op(*args, **(kwargs or {}))
+            self.moved += [result] if self.ran else []
+            return result
         if self.tape.again:
             step, result, before = next(self.rest, (None, None, []))
-            if op is not step or before != [x._version for x in tensors(result)]:
+            if op is not step or any(x._version != version for x, version in before):
                 raise RuntimeError(f"kept {self.name}: {op} was {step} before, or its result was changed in place")
             return op(*args, **(kwargs or {})) if result is None else tree_map_only(Tensor, Tensor.detach, result)
         if op._schema.is_mutable and not memory(args[0]) <= memory(self.ran):
@@ -187,11 +191,13 @@ class kept(TorchDispatchMode):
     def __exit__(self, *error) -> None:
         super().__exit__(*error)
         for n, (op, result) in enumerate(self.ran):
+            again, aliases = None, []
             if memory(result) <= memory(self.ran[-1]):
-                result = tree_map_only(Tensor, Tensor.detach, result)
-            else:
-                result = tree_map_only(Tensor, hollow, result) if n < self.reduced else None
-            self.steps.append((op, result, [x._version for x in tensors(result)]))
+                again = tree_map_only(Tensor, Tensor.detach, result)
+                aliases = [x.detach() for x in tensors([result, self.moved]) if memory(x) <= memory(result)]
+            elif n < self.reduced:
+                again = tree_map_only(Tensor, hollow, result)
+            self.steps.append((op, again, [(x, x._version) for x in aliases]))
 
 
 class VocabEmbedding(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,11 +14,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.checkpoint import checkpoint
 
-from specc.kernels.saves import current, keep, kept
+from specc.kernels.collectives import all_reduce
+from specc.kernels.saves import current, hollow, keep, kept
+from specc.verify.launch import run_ranks
 from tests.counting import Counting
 
 BATCH, SEQ, HEADS, KV_HEADS, HEAD_DIM, LAYERS = 2, 24, 4, 2, 8, 2
@@ -145,6 +149,70 @@ def test_a_copy_of_an_operand_is_not_kept() -> None:
     assert_same(found, plain)
     assert_same(found, step(block, None)[0])
     assert more - less == LAYERS * BATCH * SEQ * WIDTH * 8
+
+
+def copied_and_reduced(how: dict[str, Any] | None, cast: bool) -> list[Tensor]:
+    tp = init_device_mesh("cpu", (2,), mesh_dim_names=("tp",))
+
+    def block(x: Tensor, w: dict[str, Tensor]) -> Tensor:
+        with kept("q"):
+            y = all_reduce(F.linear(x.transpose(0, 1), w["q"]), tp)
+        return attend(x + y.transpose(0, 1).tanh(), w)
+
+    with torch.autocast("cpu", BF16, enabled=cast):
+        return step(block, how, F32 if cast else F64)[0]
+
+
+@pytest.mark.parametrize("cast", [False, True], ids=["copied", "cast"])
+def test_copies_before_a_collective_are_made_again(cast: bool) -> None:
+    runs = [run_ranks(2, copied_and_reduced, how, cast) for how in (KEEP, None)]
+    for found, expected in zip(*runs, strict=True):
+        assert_same([torch.from_numpy(x) for x in found], [torch.from_numpy(x) for x in expected])
+
+
+def test_what_is_dropped_before_backward_is_freed() -> None:
+    w, x = weights(), noise(BATCH, SEQ, WIDTH).requires_grad_()
+    gc.disable()
+    try:
+        left = []
+        for how in (None, FULL, KEEP):
+            with Counting() as count:
+                y = forward(attend, x, w, how)
+                del y
+            left.append(count.bytes)
+    finally:
+        gc.enable()
+    assert left == left[:1] * 3
+
+
+def test_a_graph_that_stays_holds_no_more_after_backward() -> None:
+    grown = []
+    for how in (FULL, KEEP):
+        w, x = weights(), noise(BATCH, SEQ, WIDTH).requires_grad_()
+        with Counting() as count:
+            y = forward(attend, x, w, how).square().sum()
+            before = count.bytes
+            y.backward(retain_graph=True)
+            grown.append(count.bytes - before)
+    assert grown[0] == grown[1]
+
+
+def test_only_the_shape_of_numbers_is_kept() -> None:
+    assert bool(hollow(torch.ones(3, 4)).isnan().all()) and hollow(torch.ones(3, 4)).untyped_storage().nbytes() == 4
+    assert torch.equal(hollow(torch.arange(3)), torch.arange(3))  # there is no NaN among whole numbers
+
+
+def test_other_threads_have_no_part_in_it() -> None:
+    seen = []
+
+    def block(x: Tensor, w: dict[str, Tensor]) -> Tensor:
+        thread = threading.Thread(target=lambda: seen.append(current.tape))
+        thread.start()
+        thread.join()
+        return attend(x, w)
+
+    step(block, KEEP)
+    assert seen == [None] * 2 * LAYERS
 
 
 def test_a_view_may_be_the_result() -> None:
@@ -303,7 +371,7 @@ def twice(x: Tensor, w: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        (in_place_after, "kept q: aten._unsafe_view.default .* changed in place"),
+        (in_place_after, "kept q: aten.mm.default .* changed in place"),
         (in_place_on_an_operand, "kept q: aten.add_.Tensor changes in place what was made outside"),
         (changing, "kept q: aten.tanh.default was aten.mm.default before"),
         (twice, "kept outer: aten.tanh.default was aten.mm.default before"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ from tests.files import file_of
 from tests.models import D_MODEL, decoder_only, gpt2, llama, llama_block, sublayer, transformer
 
 MODES = {"one": Layout(), "tp": Layout(tp=2), "sp": Layout(tp=2, sequence_parallel=True)}
-NAMES = ("llama-tiny", "gpt2-tiny", "transformer-tiny")
+NAMES = ("llama-tiny", "gpt2-tiny", "transformer-tiny", "hybrid-tiny")
 
 
 def ops_of_a_step(model: Model, layout: Layout) -> Counter[str]:
@@ -42,11 +41,8 @@ def ops_of_a_step(model: Model, layout: Layout) -> Counter[str]:
     return Counter({name: n for name, n in count.ops.items() if name != "new_full"})
 
 
-# of several ranks, the hybrid's file runs a factor of a sum after the other branch, unlike the graph
-EXACT = [*product(NAMES, MODES), ("hybrid-tiny", "one")]
-
-
-@pytest.mark.parametrize(("name", "mode"), EXACT)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NAMES)
 def test_keeping_is_vain_exactly_where_it_is_said(name: str, mode: str) -> None:
     model, layout = zoo.still(zoo.spec(name).model), MODES[mode]
     full = ops_of_a_step(model, replace(layout, checkpoint=Checkpoint(every=1)))
@@ -97,7 +93,7 @@ def test_a_name_pays_where_some_block_runs_less_again() -> None:
 
 
 def test_what_draws_is_not_kept_before_what_draws() -> None:
-    assert codes(gpt2(dropout=0.1), "ffn.up", "attention.core") == [("E413", "attention.core")]
+    assert codes(gpt2(dropout=0.1), "attention.q", "ffn.up", "attention.core") == [("E413", "attention.core")]
     assert codes(transformer(dropout=0.1), "cross_attention.core") == [("E413", "cross_attention.core")]
     assert codes(gpt2(), "attention.core") == []
     (finding,) = findings(gpt2(dropout=0.1), Layout(checkpoint=Checkpoint(save=("attention.core",))))
