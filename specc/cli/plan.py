@@ -47,7 +47,7 @@ def plan(spec: Path, name: str | None) -> int:
 def _values(spec: Spec, layout: Layout, costs: list[StageCost]) -> None:
     starts = tuple(f"{path}.{first}" for path, first, _ in (cost.layers[0] for cost in costs[1:]))
     values = [(row.key, row.value, row.origin) for row in decided(spec, layout, starts)]
-    _table([("value", "is", "from"), *values], widest=50)
+    _table([("value", "is", "from"), *values], widest=45)
 
 
 def _parameters(graph: Graph, layout: Layout) -> None:
@@ -89,7 +89,9 @@ def _collectives(graph: Graph, model: Model) -> None:
     loss = [op for op in graph.ops if op.scope[:1] == ("loss",)]
     click.echo("")
     groups = [*blocks(graph, model), ("outside of layers", outside), ("loss", loss)]
-    _table([("collectives over tp of a layer", "forward", "backward"), *((name, *_counts(ops)) for name, ops in groups)])
+    _table(
+        [("collectives over tp of a layer", "forward", "backward"), *((name, *_counts(ops)) for name, ops in groups)]
+    )
 
 
 def _counts(ops: list[Op]) -> tuple[str, str]:

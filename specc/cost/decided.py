@@ -77,7 +77,7 @@ def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
     yield _row(spec, (role, "layers"), stack.layers)
     if spec.root is not None and find(spec.root, (role, "pattern")) is not None:
         yield _row(spec, (role, "pattern"), _pattern(stack.runs))
-    yield _row(spec, (role, "final_norm"), stack.final_norm is not None, "true where norm.placement is pre")
+    yield _row(spec, (role, "final_norm"), stack.final_norm is not None, "by norm.placement")
     for block in dict.fromkeys(block for run in stack.runs for block in run.blocks[: run.layers]):
         prefix = role if block.name == "block" else f"{role}.{block.name}"
         general = [sublayer for sublayer in block.sublayers if sublayer.at]
