@@ -110,7 +110,7 @@ class _Forward:
     def lines(self) -> list[str]:
         """Lines of the forward."""
         items = [item for item in map(self._item, self.call.items) if item is not None]
-        self.loops = {item.end.ref: item for item in self.call.items if isinstance(item, Loop)}
+        self.loops = {item.end.id: item for item in self.call.items if isinstance(item, Loop)}
         made = fold(items, self.results)
         last = {ref: n for n, line in enumerate(made) for ref in _uses(line.parts)}
         last |= {ref: len(made) for ref in self.results}
@@ -123,7 +123,7 @@ class _Forward:
         returned = False
         for n, line in enumerate(made):
             if line.item.kind == "loop":
-                out += self._loop(self.loops[line.item.refs[0]], n)
+                out += self._loop(self.loops[line.item.refs[0].op], n)
                 continue
             returned = n == len(made) - 1 and line.item.refs == self.results
             out += self._line(line, n, returned)
@@ -133,9 +133,10 @@ class _Forward:
 
     def _item(self, item: Op | Call | Loop) -> Item | None:
         if isinstance(item, Loop):
-            refs = [item.repeat.inputs[0], *(ref for block in item.blocks for ref in block.inputs[1:])]
+            count = len(item.repeat.inputs)
+            refs = [*item.repeat.inputs, *(ref for block in item.blocks for ref in block.inputs[count:])]
             uses: tuple[Part, ...] = tuple(Use(ref, named=True) for ref in dict.fromkeys(refs))
-            return Item((item.end.ref,), "loop", Expr(uses), alone=True)
+            return Item(tuple(Ref(item.end.id, n) for n in range(count)), "loop", Expr(uses), alone=True)
         if isinstance(item, Call):
             parts: list[Part] = [f"self.{item.path[-1]}("]
             for n, ref in enumerate(item.inputs):
@@ -193,21 +194,24 @@ class _Forward:
         return op.kept, self._random(op)
 
     def _loop(self, loop: Loop, n: int) -> list[str]:
-        names = self.naming.names
-        start = loop.repeat.inputs[0]
-        before: list[str] = []
-        carry = names[start]
-        if self.naming.needed(start, n):  # the value before the loop is read again after it
-            carry = self.naming.choose(loop.repeat.ref, n)
-            before = [f"{carry} = {names[start]}"]
+        """The carries keep their names over the loop; one that is read again after it is put away first."""
+        names, count = self.naming.names, len(loop.repeat.inputs)
+        carries: list[str] = []
+        lines: list[str] = []
+        for out, start in enumerate(loop.repeat.inputs):
+            carries.append(names[start])
+            if self.naming.needed(start, n):
+                carries[-1] = self.naming.choose(Ref(loop.repeat.id, out), n)
+                lines.append(f"{carries[-1]} = {names[start]}")
         runs = [item for item in self.call.items if isinstance(item, Loop) and item.path == loop.path]
-        arguments = [[names[ref] for ref in block.inputs[1:]] for block in loop.blocks]
-        lines = [*before, *loop_lines(loop, len(runs) > 1, carry, arguments, self.holes.mark)]
-        self.naming.give(loop.end.ref, carry)
+        arguments = [[names[ref] for ref in block.inputs[count:]] for block in loop.blocks]
+        lines += loop_lines(loop, len(runs) > 1, carries, arguments, self.holes.mark)
+        for out, carry in enumerate(carries):
+            self.naming.give(Ref(loop.end.id, out), carry)
         wanted = self.graph.op(loop.end.id).hint
-        if wanted not in (carry, "x") and not self.naming.taken(wanted, n):
-            lines.append(f"{wanted} = {carry}")
-            self.naming.holders.pop(carry)
+        if wanted not in (carries[0], "x") and not self.naming.taken(wanted, n):
+            lines.append(f"{wanted} = {carries[0]}")
+            self.naming.holders.pop(carries[0])
             self.naming.give(loop.end.ref, wanted)
         return lines
 

@@ -37,11 +37,11 @@ def container(runs: Sequence[Loop], constructors: dict[Path, str], mark: Mark) -
     return lines
 
 
-def loop_lines(loop: Loop, several: bool, carry: str, arguments: list[list[str]], mark: Mark) -> list[str]:
+def loop_lines(loop: Loop, several: bool, carries: list[str], arguments: list[list[str]], mark: Mark) -> list[str]:
     """The loop over the layers of a run. `several`: the container holds those of other runs too."""
-    name = str(loop.path[-1])
+    name, carry = str(loop.path[-1]), ", ".join(carries)
     calls = {
-        offset: ", ".join([carry, *arguments[n]])
+        offset: ", ".join([*carries, *arguments[n]])
         for n, (offset, _) in enumerate(sorted(_blocks(loop).items(), key=lambda item: loop.blocks.index(item[1])))
     }
     if _single(loop, several):

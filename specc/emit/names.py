@@ -13,22 +13,18 @@ from specc.passes.mesh import TOKENS
 def hint(graph: Graph, ref: Ref) -> str:
     """What a value is called where it comes from; one that crossed cuts is called as before."""
     op = graph.op(ref.op)
-    if op.kind == "cut":
-        return hint(graph, op.inputs[ref.out])
-    if op.kind in ("repeat", "convert"):
-        return hint(graph, op.inputs[0])
-    return op.hint
+    handed_on = op.kind in ("cut", "repeat", "convert") or (op.kind == "end" and ref.out > 0)
+    return hint(graph, op.inputs[ref.out]) if handed_on else op.hint
 
 
 def formal_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
-    """Names of what a scope takes: the stream is x, a second one with gradient the memory, the rest as they are."""
+    """Names of what a scope takes: the stream is x, another x the memory, the rest as they are."""
     names: list[str] = []
-    streams = 0
     for ref in inputs:
         kind = graph.op(graph.origin(ref).op).kind
         if graph.type(ref).grad:
-            name = "x" if not streams else "memory" if streams == 1 else f"memory{streams}"
-            streams += 1
+            known = hint(graph, ref)
+            name = "x" if "x" not in names else "memory" if known == "x" else known
         else:
             name = "rope" if kind == "rope_table" else hint(graph, ref)
         names.append(name)

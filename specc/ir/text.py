@@ -153,7 +153,8 @@ def _attr(value: Attr) -> str:
 def _hint(graph: Graph, ref: Ref) -> str:
     """What is carried or converted is called as before."""
     op = graph.op(ref.op)
-    return _hint(graph, op.inputs[ref.out]) if op.kind in ("cut", "repeat", "convert") else op.hint
+    handed_on = op.kind in ("cut", "repeat", "convert") or (op.kind == "end" and ref.out > 0)
+    return _hint(graph, op.inputs[ref.out]) if handed_on else op.hint
 
 
 def _ops(call: Call) -> Iterator[Op]:

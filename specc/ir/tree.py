@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from specc.ir.graph import Graph, Scope, inside
@@ -80,14 +80,21 @@ def _call(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...] = ()
 
 
 def _loop(graph: Graph, repeat: Op, ops: list[Op], end: Op) -> Loop:
+    """Each block returns the carries in the order in which the next one takes them."""
     path, run = (*repeat.scope, repeat.text("path")), repeat.number("run")
+    found = [scope for scope in graph.scopes if scope.path[:-1] == path and _of_run(scope.path[-1], run)]
+    given = [*(scope.inputs[: len(repeat.inputs)] for scope in found[1:]), end.inputs]
     blocks: list[Call] = []
-    for scope in graph.scopes:
-        last = scope.path[-1] if scope.path else None
-        if scope.path[:-1] == path and isinstance(last, Layer) and last.run == run:
-            inner = [op for op in ops if inside(op.scope, scope.path)]
-            blocks.append(_call(graph, scope, inner))
+    for scope, carries in zip(found, given, strict=True):
+        call = _call(graph, scope, [op for op in ops if inside(op.scope, scope.path)])
+        order = {graph.origin(ref): n for n, ref in enumerate(carries)}
+        outputs = sorted(call.outputs, key=lambda ref: order.get(graph.origin(ref), -1))
+        blocks.append(replace(call, outputs=tuple(outputs)))
     return Loop(repeat, tuple(blocks), end)
+
+
+def _of_run(part: str | Layer, run: int) -> bool:
+    return isinstance(part, Layer) and part.run == run
 
 
 def _inputs(graph: Graph, scope: Scope, ops: list[Op]) -> tuple[Ref, ...]:

@@ -10,6 +10,7 @@ stage its number, first layer and number of layers.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from specc.ir.graph import Graph, Scope, inside
 from specc.ir.op import Layer, Op, Path, Ref
@@ -36,6 +37,11 @@ class _Repeat:
         start = self.repeat.number("start")
         return range(start, start + self.repeat.number("n"))
 
+    @property
+    def blocks(self) -> tuple[Path, ...]:
+        """Scopes of the blocks, in op order."""
+        return tuple(layer for layer in dict.fromkeys(_layer(op.scope) for op in self.body) if layer is not None)
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -52,6 +58,12 @@ class _Part:
     @property
     def last(self) -> bool:
         return self.layers.stop == self.of.layers.stop
+
+    @property
+    def start(self) -> tuple[Ref, ...]:
+        """What the first layer is given: of a run cut in two, what the run carries."""
+        carried = range(len(self.of.repeat.inputs))
+        return self.of.repeat.inputs if self.first else tuple(Ref(self.of.end.id, n) for n in carried)
 
 
 def stages(graph: Graph, layout: Layout) -> Graph:
@@ -196,16 +208,13 @@ class _Cutter:
         made |= {part.of.repeat.id for part in parts} | {part.of.end.id for part in parts}
         refs: dict[Ref, None] = {}
         for part in parts:
-            refs |= dict.fromkeys(part.of.repeat.inputs if part.first else (part.of.end.ref,))
-        carried = {ref for op in ops if (layer := _layer(op.scope)) for ref in self.graph.scope_at[layer].inputs[:1]}
+            refs |= dict.fromkeys(part.start)
+        carried = {ref for part in parts for layer in part.of.blocks for ref in self._taken(part, layer)}
         for op in ops:
             refs |= dict.fromkeys(ref for ref in op.inputs if ref not in carried)
-        for part in parts:
-            if part.first:
-                made.discard(part.of.end.id) if part.of.end.ref in part.of.repeat.inputs else None
         outside: dict[Ref, None] = {}
         pending = list(refs)
-        starts_inside = {part.of.end.ref for part in parts if not part.first}
+        starts_inside = {ref for part in parts if not part.first for ref in part.start}
         while pending:
             ref = pending.pop(0)
             if ref.op in made and ref not in starts_inside:
@@ -218,9 +227,13 @@ class _Cutter:
                 outside[ref] = None
         return list(outside)
 
+    def _taken(self, part: _Part, layer: Path) -> tuple[Ref, ...]:
+        """The carries as a block knows them."""
+        return self.graph.scope_at[layer].inputs[: len(part.of.repeat.inputs)]
+
     def _cut_op(self, stage: int, wanted: list[Ref]) -> None:
         order = {op.id: n for n, op in enumerate(self.graph.ops)}
-        alive = sorted({ref for ref in wanted if ref in self.env}, key=lambda ref: -order[ref.op])
+        alive = sorted({ref for ref in wanted if ref in self.env}, key=lambda ref: (-order[ref.op], ref.out))
         id = f"cut{stage}"
         source = {op.id: op for op in self.ops}
         inputs = tuple(self.env[ref] for ref in alive)
@@ -247,36 +260,29 @@ class _Cutter:
         for op in part.of.body:  # invariants that are made again stand in front of the repeat
             for ref in op.inputs if _offset(op.scope) in used else ():
                 self._recompute(ref, prefix)
-        start = repeat.inputs if part.first else (end.ref,)
-        inputs = tuple(self.env[ref] for ref in start)
+        inputs = tuple(self.env[ref] for ref in part.start)
         new = replace(repeat, id=f"{prefix}.{repeat.id}", inputs=inputs, scope=(prefix,))
         new = new.having(start=part.layers.start, n=len(part.layers))
         self.ops.append(new.having(spans=part.spans) if part.spans else new)
-        current = new.ref
-        for layer in dict.fromkeys(_layer(op.scope) for op in part.of.body):
-            assert layer is not None
-            scope = self.graph.scope_at[layer]
-            if _offset(layer) not in used:
-                continue
-            self.env[scope.inputs[0]] = current
-            ops = [op for op in part.of.body if inside(op.scope, layer)]
-            for op in ops:
-                self._clone(op, prefix)
+        carries = tuple(Ref(new.id, n) for n in range(len(inputs)))
+        blocks = part.of.blocks
+        given = {layer: self._taken(part, following) for layer, following in pairwise(blocks)}
+        given[blocks[-1]] = end.inputs
+        for layer in (layer for layer in blocks if _offset(layer) in used):
+            self.env |= dict(zip(self._taken(part, layer), carries, strict=True))
+            for op in part.of.body:
+                if inside(op.scope, layer):
+                    self._clone(op, prefix)
             for inner in self.graph.scopes:
                 if inside(inner.path, layer):
                     known = tuple(self.env[ref] for ref in inner.inputs if ref in self.env)
                     self.scopes.append(replace(inner, path=(prefix, *inner.path), inputs=known))
-            made = {op.id for op in ops}
-            current = next(
-                self.env[Ref(op.id)]
-                for op in reversed(ops)
-                if any(u.id not in made for u in self.graph.users(Ref(op.id)))
-            )
+            carries = tuple(self.env[ref] for ref in given[layer])
         hint = end.hint if part.last else repeat.hint
-        closing = replace(end, id=f"{prefix}.{end.id}", inputs=(current,), scope=(prefix,), hint=hint)
+        closing = replace(end, id=f"{prefix}.{end.id}", inputs=carries, scope=(prefix,), hint=hint)
         closing = closing.having(repeat=new.id)
         self.ops.append(closing)
-        self.env[end.ref] = closing.ref
+        self.env |= {Ref(end.id, n): Ref(closing.id, n) for n in range(len(carries))}
 
     def _recompute(self, ref: Ref, prefix: str) -> None:
         """Make a value from shapes again where this stage does not have it."""
