@@ -264,7 +264,7 @@ class _Cutter:
         new = replace(repeat, id=f"{prefix}.{repeat.id}", inputs=inputs, scope=(prefix,))
         new = new.having(start=part.layers.start, n=len(part.layers))
         self.ops.append(new.having(spans=part.spans) if part.spans else new)
-        carries = tuple(Ref(new.id, n) for n in range(len(inputs)))
+        carries: tuple[Ref, ...] = tuple(Ref(new.id, n) for n in range(len(inputs)))
         blocks = part.of.blocks
         given = {layer: self._taken(part, following) for layer, following in pairwise(blocks)}
         given[blocks[-1]] = end.inputs
