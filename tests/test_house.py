@@ -1,0 +1,328 @@
+"""The rules of the house, on its own source: sizes, imports, names, and no key of the language without a reader."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+import types
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from specc.emit import emit
+from specc.source import Source
+from specc.spec import Spec, load
+from specc.spec.document import Document
+from tests.broken import BOTH, DECODER, FFN, PATTERN
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "specc").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").glob("*.py"))
+TEMPLATES = sorted((ROOT / "templates").rglob("*.j2"))
+WITH_TORCH = ("kernels", "interpret", "interop", "verify")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(path: Path, typing_too: bool = True) -> Iterator[str]:
+    """Every module that is imported, in functions too; without those under TYPE_CHECKING if so asked."""
+    skipped: set[int] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing_too:
+            skipped |= {id(inner) for inner in ast.walk(node)}
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name_of(path)}: imports are absolute"
+            yield node.module or ""
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield ast.unparse(node.args[0])
+
+
+def words(path: Path) -> Iterator[str]:
+    """Names and texts of code: no docstrings, no comments."""
+    told = {id(node.value) for node in ast.walk(tree(path)) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            yield node.value
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+
+
+def test_sizes() -> None:
+    long = [name_of(path) for path in (*MODULES, *TESTS) if len(path.read_text().splitlines()) > 400]
+    long += [name_of(path) for path in TEMPLATES if len(path.read_text().splitlines()) > 80]
+    assert MODULES and TESTS and TEMPLATES and not long
+
+
+def test_source_and_what_is_generated_is_ascii() -> None:
+    paths = [*MODULES, *TEMPLATES, *(ROOT / "specs").rglob("*.yaml"), *(ROOT / "generated").iterdir()]
+    assert not [name_of(path) for path in paths if not path.read_text(encoding="utf-8").isascii()]
+
+
+def test_torch_is_imported_where_it_may_be() -> None:
+    used = {path for path in MODULES if any(name.split(".")[0] in ("torch", "numpy") for name in imported(path, False))}
+    assert used and {path.relative_to(ROOT / "specc").parts[0] for path in used} <= set(WITH_TORCH)
+
+
+def test_who_needs_torch_is_imported_late() -> None:
+    """Modules that import torch are imported in functions only, outside their own packages."""
+    for path in MODULES:
+        if path.relative_to(ROOT / "specc").parts[0] in WITH_TORCH:
+            continue
+        top = {
+            name for node in tree(path).body if isinstance(node, (ast.Import, ast.ImportFrom)) for name in _names(node)
+        }
+        assert not [name for name in top if name.startswith(tuple(f"specc.{part}" for part in WITH_TORCH))], path
+
+
+def _names(node: ast.Import | ast.ImportFrom) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [f"{node.module}.{alias.name}" for alias in node.names]
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def declared(lines: list[str]) -> set[str]:
+        names = {re.split(r"[\[=<>~ ]", line)[0] for line in lines}
+        return {{"pyyaml": "yaml"}.get(name, name) for name in names}
+
+    core = declared(project["dependencies"])
+    with_torch = core | declared(project["optional-dependencies"]["torch"])
+    tests = with_torch | declared(project["optional-dependencies"]["test"])
+    own = {"specc", "tests", *sys.stdlib_module_names}
+    for path in (*MODULES, *TESTS):
+        allowed = core
+        if path in TESTS:
+            allowed = tests
+        elif path.relative_to(ROOT / "specc").parts[0] in WITH_TORCH:
+            allowed = with_torch
+        found = {name.split(".")[0] for name in imported(path, False) if "(" not in name and not name.startswith("f'")}
+        found -= {"markupsafe", "pydantic_core"}  # parts of jinja2 and of pydantic: marked texts, and errors
+        assert found - own <= allowed, f"{name_of(path)}: {found - own - allowed}"
+
+
+FAMILIES = (
+    *("gpt", "llama", "bert", "transformer", "mistral", "mixtral", "qwen", "gemma", "falcon", "bloom", "deepseek"),
+    *("olmo", "mamba", "roberta", "bart", "pythia", "granite", "nemotron", "jamba", "cohere", "glm"),
+)
+
+
+def test_no_model_family_is_named_in_code() -> None:
+    """But for the published name of a rope scaling."""
+    for path in (*MODULES, *TEMPLATES):
+        found = words(path) if path in MODULES else re.findall(r"\w+", path.read_text())
+        for word in found:
+            rest = word.lower().replace("llama3", "")
+            assert not any(family in rest for family in FAMILIES), f"{name_of(path)}: {word[:80]}"
+
+
+def test_nothing_is_run_or_caught_blindly() -> None:
+    runs_its_file = ("specc/verify/run.py", "exec")
+    for path in MODULES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                bad = node.func.id in ("eval", "exec", "__import__", "input", "breakpoint")
+                assert not bad or (name_of(path), node.func.id) == runs_its_file, f"{name_of(path)}:{node.lineno}"
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{name_of(path)}:{node.lineno}"
+                silent = all(isinstance(inner, ast.Pass) for inner in node.body)
+                assert not silent, f"{name_of(path)}:{node.lineno}"
+
+
+def test_public_functions_and_classes_say_what_they_are() -> None:
+    for path in MODULES:
+        if path.relative_to(ROOT / "specc").parts[0] == "kernels" or not path.read_text():
+            continue  # kernels are pasted: the classes of autograd in them explain themselves
+        assert ast.get_docstring(tree(path)), name_of(path)
+        for node in tree(path).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{name_of(path)}: {node.name}"
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every spec model that can stand in a document."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from models(field.annotation)
+    elif get_origin(annotation) in (Annotated, Union, types.UnionType, list, dict):
+        for inner in get_args(annotation):
+            yield from models(inner)
+
+
+GENERAL = DECODER.replace(FFN, "- sublayer: {norm: true, branches: [{ffn: {hidden: 64, activation: silu}}]}")
+LEARNED = DECODER.replace("norm:", "embedding: {positions: learned}\nnorm:")
+PLAIN = PATTERN.replace("tp: 2", "tp: 1")
+LINEAR = DECODER.replace("{theta: 10000}", "{scaling: {kind: linear, factor: 8}}")
+LLAMA3 = DECODER.replace("{theta: 10000}", "{scaling: {kind: llama3, factor: 8}}")
+CROSS = "cross_attention: {heads: 4, head_dim: 8"
+OWN = GENERAL.replace("norm: true", "norm: {kind: rms}")
+FULL = DECODER.replace("{save: [attention.core]}", "full")
+READ: dict[str, tuple[str, str, str]] = {
+    "Document.name": (DECODER, "name: small", "name: other"),
+    "Document.description": (DECODER, "vocab", "description: What it is.\nvocab"),
+    "Document.d_model": (DECODER, "d_model: 32", "d_model: 64"),
+    "Document.vocab": (DECODER, "vocab: 97", "vocab: 98"),
+    "Document.max_seq": (LEARNED, "max_seq: 64", "max_seq: 65"),
+    "Document.pad": (BOTH, "pad: 0", "pad: 1"),
+    "Document.norm": (DECODER, "{kind: rms, eps: 1e-5}", "{}\ndropout: 0.1"),
+    "Document.dropout": (BOTH, "pad: 0", "pad: 0\ndropout: 0.1"),
+    "Document.embedding": (BOTH, "embedding: {positions: sinusoidal, tied: [encoder, decoder, head]}", ""),
+    "Document.head": (DECODER, "vocab", "head: {bias: true}\nvocab"),
+    "Document.init": (DECODER, "vocab", "init: {kind: xavier}\nvocab"),
+    "Document.blocks": (PATTERN, "theta: 100}", "theta: 101}"),
+    "Document.encoder": (BOTH, "layers: 2", "layers: 3"),
+    "Document.decoder": (BOTH, "layers: 3", "layers: 4"),
+    "Document.layout": (DECODER, "layout: ", "layouts:\n  only: "),
+    "Document.layouts": (BOTH, "  one: {}\n", ""),
+    "ModelNorm.kind": (DECODER, "kind: rms", "kind: layer"),
+    "ModelNorm.eps": (DECODER, "eps: 1e-5", "eps: 1e-6"),
+    "ModelNorm.bias": (DECODER, "kind: rms", "kind: rms, bias: true"),
+    "ModelNorm.placement": (DECODER, "kind: rms", "kind: rms, placement: post"),
+    "Norm.kind": (OWN, "{kind: rms}", "{kind: layer}"),
+    "Norm.eps": (OWN, "{kind: rms}", "{kind: rms, eps: 0.1}"),
+    "Norm.bias": (OWN, "{kind: rms}", "{kind: rms, bias: true}"),
+    "EmbeddingDoc.scale": (BOTH, "{positions", "{scale: 2, positions"),
+    "EmbeddingDoc.positions": (BOTH, "positions: sinusoidal", "positions: learned"),
+    "EmbeddingDoc.tied": (BOTH, "[encoder, decoder, head]", "[encoder, decoder]"),
+    "EmbeddingDoc.dropout": (BOTH, "{positions", "{dropout: 0.1, positions"),
+    "HeadDoc.bias": (DECODER, "vocab", "head: {bias: true}\nvocab"),
+    "InitDoc.kind": (DECODER, "vocab", "init: {kind: xavier}\nvocab"),
+    "InitDoc.std": (DECODER, "vocab", "init: {std: 0.1}\nvocab"),
+    "InitDoc.embedding_std": (DECODER, "vocab", "init: {embedding_std: 0.1}\nvocab"),
+    "InitDoc.depth_scaled": (DECODER, "vocab", "init: {depth_scaled: true}\nvocab"),
+    "StackDoc.layers": (DECODER, "layers: 4", "layers: 5"),
+    "StackDoc.block": (DECODER, f"    {FFN}\n", ""),
+    "StackDoc.pattern": (PLAIN, "local*2", "local*3"),
+    "StackDoc.final_norm": (DECODER, "layers: 4", "layers: 4\n  final_norm: false"),
+    "PatternDoc.head": (PLAIN, "head: [joined]", "head: [local]"),
+    "PatternDoc.cycle": (PLAIN, "local*2, global", "global, local*2"),
+    "PatternDoc.tail": (PLAIN, "tail: [joined]", "tail: [local]"),
+    "LikeDoc.like": (PLAIN, "like: local, with: {attention: {kv_heads: null, rope: {theta: 1000}}}", "like: joined"),
+    "LikeDoc.with": (PLAIN, "theta: 1000", "theta: 1001"),
+    "SublayerDoc.attention": (DECODER, FFN, "- attention: {heads: 4}"),
+    "SublayerDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- {CROSS}}}\n    - {CROSS}}}"),
+    "SublayerDoc.ffn": (DECODER, FFN, "- ffn: {hidden: 64}\n    - ffn: {hidden: 64}"),
+    "SublayerDoc.parallel": (DECODER, FFN, "- parallel: [{ffn: {hidden: 64}}, {ffn: {hidden: 64}}]"),
+    "SublayerDoc.sublayer": (GENERAL, "hidden: 64", "hidden: 32"),
+    "ParallelDoc.attention": (DECODER, FFN, "- parallel: [{attention: {heads: 4}}, {ffn: {hidden: 64}}]"),
+    "ParallelDoc.ffn": (DECODER, FFN, "- parallel: [{ffn: {hidden: 32}}, {ffn: {hidden: 64}}]"),
+    "ParallelDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- parallel: [{{{CROSS}}}}}, {{ffn: {{hidden: 64}}}}]"),
+    "GeneralDoc.norm": (GENERAL, "{norm: true, ", "{norm: {eps: 0.1}, "),
+    "GeneralDoc.branches": (GENERAL, "}}]}", "}}, {ffn: {hidden: 64}}]}"),
+    "GeneralDoc.base": (GENERAL, "{norm: true, ", "{norm: true, base: normed, "),
+    "GeneralDoc.alpha": (GENERAL, "{norm: true, ", "{norm: true, alpha: 2, "),
+    "GeneralDoc.beta": (GENERAL, "{norm: true, ", "{norm: true, beta: 2, "),
+    "GeneralDoc.after": (GENERAL, "{norm: true, ", "{norm: true, after: true, "),
+    "BranchDoc.attention": (GENERAL, "ffn: {hidden: 64, activation: silu}", "attention: {heads: 4}"),
+    "BranchDoc.cross_attention": (
+        BOTH.replace(f"- {CROSS}}}", f"- sublayer: {{branches: [{{{CROSS}}}}}]}}"),
+        f"{{{CROSS}}}}}",
+        f"{{{CROSS}}}}}, {{{CROSS}}}}}",
+    ),
+    "BranchDoc.ffn": (GENERAL, "ffn: {hidden: 64, activation: silu}", "ffn: {hidden: 32}"),
+    **{
+        f"BranchDoc.{key}": (GENERAL, "{ffn", f"{{{key}: {value}, ffn")
+        for key, value in (("post", "true"), ("in_scale", 2), ("out_scale", 2), ("layerscale", 2), ("dropout", 0.1))
+    },
+    "BranchDoc.pre": (GENERAL.replace("norm: true, ", ""), "{ffn", "{pre: true, ffn"),
+    **{
+        f"Attention.{key}": (FULL, "heads: 4, rope: {theta: 10000}", change)
+        for key, change in {
+            "heads": "heads: 8, rope: {theta: 10000}",
+            "kv_heads": "heads: 4, kv_heads: 2, rope: {theta: 10000}",
+            "head_dim": "heads: 4, head_dim: 16, rope: {theta: 10000}",
+            "bias": "heads: 4, bias: [q], rope: {theta: 10000}",
+            "scale": "heads: 4, scale: 0.3, rope: {theta: 10000}",
+            "dropout": "heads: 4, dropout: 0.1, rope: {theta: 10000}",
+            "causal": "heads: 4, causal: false, rope: {theta: 10000}",
+            "rope": "heads: 4",
+        }.items()
+    },
+    **{
+        f"CrossAttention.{key}": (BOTH, CROSS, f"{CROSS}, {key}: {value}")
+        for key, value in (("kv_heads", 2), ("bias", "[o]"), ("scale", 0.3), ("dropout", 0.1))
+    },
+    "CrossAttention.heads": (BOTH, CROSS, "cross_attention: {heads: 8, head_dim: 8"),
+    "CrossAttention.head_dim": (BOTH, CROSS, "cross_attention: {heads: 4, head_dim: 16"),
+    "Rope.theta": (DECODER, "theta: 10000", "theta: 100"),
+    "Rope.scaling": (DECODER, "theta: 10000", "theta: 10000, scaling: {kind: linear, factor: 2}"),
+    "LinearScaling.kind": (LINEAR, "kind: linear", "kind: llama3"),
+    "LinearScaling.factor": (LINEAR, "factor: 8", "factor: 4"),
+    "Llama3Scaling.kind": (LLAMA3, "kind: llama3", "kind: linear"),
+    **{
+        f"Llama3Scaling.{key}": (LLAMA3, "factor: 8", f"factor: 8, {key}: {value}")
+        for key, value in (("low_freq", 2), ("high_freq", 8), ("original_seq", 64))
+    },
+    "Llama3Scaling.factor": (LLAMA3, "factor: 8", "factor: 4"),
+    **{
+        f"Ffn.{key}": (DECODER, FFN, f"- ffn: {{{change}}}")
+        for key, change in {
+            "kind": "kind: gated, hidden: 64, activation: silu",
+            "hidden": "hidden: 32, activation: silu",
+            "activation": "hidden: 64, activation: relu",
+            "bias": "hidden: 64, activation: silu, bias: true",
+            "dropout": "hidden: 64, activation: silu, dropout: 0.1",
+        }.items()
+    },
+    "LayoutDoc.tp": (DECODER, "tp: 2", "tp: 4"),
+    "LayoutDoc.sequence_parallel": (DECODER, "tp: 2", "tp: 2, sequence_parallel: true"),
+    "LayoutDoc.dp": (BOTH, "one: {}", "one: {dp: 2}"),
+    "LayoutDoc.pp": (BOTH, "one: {}", "one: {pp: 2}"),
+    "LayoutDoc.checkpoint": (BOTH, "one: {}", "one: {checkpoint: full}"),
+    "PipelineDoc.stages": (DECODER, "stages: 2", "stages: 3"),
+    "PipelineDoc.schedule": (DECODER, "stages: 2", "stages: 2, schedule: gpipe"),
+    "PipelineDoc.microbatches": (DECODER, "microbatches: 4", "microbatches: 8"),
+    "PipelineDoc.starts": (DECODER, "stages: 2", "stages: 2, starts: [layers.1]"),
+    "EveryDoc.every": (DECODER, "save: [attention.core]", "every: 2"),
+    "EveryDoc.save": (DECODER, "save: [attention.core]", "save: [attention.core, attention.o]"),
+}
+
+
+@cache
+def built(text: str) -> tuple[str, str]:
+    found = load(Source("s.yaml", text))
+    assert isinstance(found, Spec), found
+    made = emit(found, found.layout())
+    return made.source, made.params
+
+
+def test_every_key_of_the_language_is_in_the_table() -> None:
+    keys = {
+        f"{model.__name__}.{field.alias or name}"
+        for model in models(Document)
+        for name, field in model.model_fields.items()
+    }
+    assert set(READ) == keys - {"Document.specc"}  # the version of the language has one value
+
+
+@pytest.mark.parametrize("key", READ)
+def test_no_key_is_read_by_nobody(key: str) -> None:
+    """Another value makes another file."""
+    base, old, new = READ[key]
+    assert old in base
+    assert built(base.replace(old, new, 1)) != built(base)
