@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from specc.source import Source
 from specc.spec import Spec, load
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/tour.md")
+DOCUMENTS = ("README.md", "docs/tour.md", "docs/training.md")
+LIMIT = 300.0  # seconds for a command
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -34,22 +36,42 @@ def commands(block: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user has, to run commands in."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("specs", "generated"):
+def checkout_in(folder: Path) -> Path:
+    """What a user has, to run commands in, and the files that documents show: blocks that begin with `# name.ext`."""
+    for name in ("specs", "generated", "examples"):
         shutil.copytree(ROOT / name, folder / name)
+    for document in DOCUMENTS:
+        for block in blocks(document, "(?:python|yaml)"):
+            if named := re.match(r"# (\w+\.\w+)\n", block):
+                (folder / named[1]).write_text(block)
     programs = folder / "bin"
     programs.mkdir()
-    (programs / "specc").write_text(f'#!/bin/sh\nexec {sys.executable} -m specc "$@"\n')
-    (programs / "specc").chmod(0o755)
+    for name, module in {"specc": "-m specc", "torchrun": "-m torch.distributed.run", "python": ""}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
+        (programs / name).chmod(0o755)
     return folder
 
 
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout_in(tmp_path_factory.mktemp("checkout"))
+
+
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell command; nothing that it started outlives it."""
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
+    environment["PET_STANDALONE"] = "1"  # torchrun takes a free port
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, shell=True, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)  # torchrun ends its ranks
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -88,6 +110,13 @@ def test_python_of_the_readme_runs(checkout: Path) -> None:
             (checkout / "block.py").write_text(block)
             result = run(f"{sys.executable} block.py", checkout)
             assert result.returncode == 0, result.stderr
+
+
+def test_python_of_the_page_on_training_is_run() -> None:
+    """By the commands in it."""
+    run = "".join(blocks("docs/training.md", "console"))
+    for block in blocks("docs/training.md", "python"):
+        assert block.splitlines()[0].removeprefix("# ") in run.split()
 
 
 def test_links_lead_somewhere() -> None:

@@ -1,0 +1,167 @@
+"""Train a generated file on English text, byte by byte: the topics of `help()`, which every Python ships.
+
+    specc build specs/examples/llama-text.yaml -o /tmp/generated
+    torchrun --nproc-per-node 4 examples/train_text.py /tmp/generated/llama_text.py
+
+A file with a mesh runs under torchrun on as many ranks as its layout has; one without a mesh, in one process.
+A decoder learns to tell the next byte. An encoder-decoder reads text with masked words and learns to write it in full.
+The vocabulary needs 256 ids, and 0 must be the padding of an encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import inspect
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from pydoc_data.topics import topics
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PAD, MASK, START, NO_LABEL = 0, 1, 2, -100  # the text has no bytes 0, 1 and 2
+MASKED_WORDS = 0.3  # share of all words
+
+
+class Alone:
+    """For a file without a mesh, what `Trainer` is in the others."""
+
+    def __init__(self, file: ModuleType, device: torch.device, seed: int, lr: float):
+        torch.manual_seed(seed)  # of dropout
+        self.loss, self.module = file.loss, file.build_model(device, seed)
+        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=lr)
+
+    def step(self, *batch: Tensor) -> tuple[float, float]:
+        self.optimizer.zero_grad()
+        value = self.forward_backward(*batch)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        return value.item(), norm.item()
+
+    def forward_backward(self, *batch: Tensor) -> Tensor:
+        *inputs, labels = batch
+        value = self.loss(self.module(*inputs), labels, 1 / labels.ne(NO_LABEL).sum())
+        value.backward()
+        return value.detach()
+
+
+def english() -> tuple[Tensor, Tensor]:
+    """The text [bytes], and for each byte the number of the word that it is in, from 1, or 0 between words."""
+    raw = " ".join(" ".join(topics[name] for name in sorted(topics)).split()).encode()
+    words = torch.zeros(len(raw), dtype=torch.int64)
+    for number, word in enumerate(re.finditer(rb"[A-Za-z]+", raw), start=1):
+        words[word.start() : word.end()] = number
+    return torch.tensor(list(raw)), words
+
+
+def batches(text: Tensor, words: Tensor, pair: bool, batch: int, seq: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
+    """Without end, tokens and labels [batch, seq], or for a pair source, target and labels; the same for a seed."""
+    rng = torch.Generator().manual_seed(seed)
+    while True:
+        at = torch.randint(len(text) - seq, (batch, 1), generator=rng) + torch.arange(seq)
+        if pair:
+            masked = torch.rand(int(words.max()) + 1, generator=rng).lt(MASKED_WORDS)[words[at]] & words[at].ne(0)
+            beyond = torch.arange(seq) >= torch.randint(seq // 2, seq + 1, (batch, 1), generator=rng)  # its end
+            source = text[at].masked_fill(masked, MASK).masked_fill(beyond, PAD)
+            target = F.pad(text[at][:, :-1], (1, 0), value=START).masked_fill(beyond, PAD)
+            yield source, target, text[at].masked_fill(beyond, NO_LABEL)
+        else:
+            yield text[at], text[at + 1]
+
+
+def guess(told: Tensor) -> float:
+    """Loss in nats of telling each of these bytes by nothing but how frequent it is."""
+    share = torch.bincount(told) / len(told)
+    return -torch.xlogy(share, share).sum().item()
+
+
+def build(file: ModuleType, device: torch.device, args: argparse.Namespace) -> tuple[Any, bool, slice]:
+    """A trainer, whether it takes pairs, and which samples of a batch are this rank's."""
+    if not hasattr(file, "Trainer"):
+        trainer = Alone(file, device, args.seed, args.lr)
+        return trainer, "source" in inspect.signature(trainer.module.forward).parameters, slice(None)
+    mesh = file.device_mesh(device.type)
+    rank, ranks = (mesh.get_local_rank("dp"), mesh["dp"].size()) if "dp" in mesh.mesh_dim_names else (0, 1)
+    parts, size = ranks * getattr(file, "MICROBATCHES", 1), args.batch // ranks
+    if args.batch % parts:
+        raise SystemExit(f"--batch must be a multiple of {parts}: data ranks times microbatches")
+    known = {"mesh": mesh, "device": device, "batch": size, "seed": args.seed, "lr": args.lr}
+    known |= dict.fromkeys(("seq", "source", "target"), args.seq)  # lengths, which pipeline stages are built for
+    trainer = file.Trainer(**{name: known[name] for name in inspect.signature(file.Trainer).parameters})
+    pair = "source" in inspect.signature(file.Trainer.step).parameters
+    return trainer, pair, slice(rank * size, (rank + 1) * size)
+
+
+def run(args: argparse.Namespace, file: ModuleType, device: torch.device) -> Iterator[dict[str, float]]:
+    """Train; what each step gave, and at last the mean losses on held-out text, in nats, by kind of byte."""
+    trainer, pair, own = build(file, device, args)
+    text, words = english()
+    split = len(text) * 9 // 10  # what follows is held out
+    trainer.module.train(not args.no_dropout)
+    schedule = torch.optim.lr_scheduler.LambdaLR(  # up in a tenth of the steps, then down to 0
+        trainer.optimizer, lambda done: min(10 * (done + 1) / args.steps, 1 - done / args.steps)
+    )
+    data = batches(text[:split], words[:split], pair, args.batch, args.seq, args.seed)
+    for step, batch in enumerate(islice(data, args.steps), start=1):
+        loss, norm = trainer.step(*(x[own].to(device) for x in batch))
+        schedule.step()
+        yield {"step": step, "loss": loss, "norm": norm}
+    trainer.module.eval()
+    means: Counter[str] = Counter()
+    data = batches(text[split:], words[split:], pair, args.batch, args.seq, args.seed)
+    for batch in islice(data, args.held_out):
+        *inputs, labels = (x[own].to(device) for x in batch)
+        kinds = {"visible": inputs[0] != MASK, "masked": inputs[0] == MASK} if pair else {"next": labels != NO_LABEL}
+        for kind, which in kinds.items():
+            loss = trainer.forward_backward(*inputs, labels.where(which, NO_LABEL)).item()
+            means[f"held_out.{kind}"] += loss / args.held_out
+    yield {**means, "guess": guess(text[words > 0] if pair else text)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="a generated file")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=32, help="samples a step, of all data ranks together")
+    parser.add_argument("--seq", type=int, default=32, help="bytes a sample")
+    parser.add_argument("--lr", type=float, default=3e-3, help="at its height")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, samples and dropout")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--no-dropout", action="store_true", help="as each layout draws dropout in its own way")
+    parser.add_argument("--held-out", type=int, default=16, help="batches of held-out text after the last step")
+    parser.add_argument("--out", type=Path, help="a file for the losses, one line of JSON a step")
+    args = parser.parse_args()
+
+    spec = importlib.util.spec_from_file_location(args.file.stem, args.file)
+    assert spec and spec.loader
+    file = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(file)
+    torch.set_default_dtype(getattr(torch, args.dtype))
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if hasattr(file, "Trainer"):
+        dist.init_process_group(device_id=None if device.type == "cpu" else device)
+    lines: list[str] = []
+    first = int(os.environ.get("RANK", 0)) == 0  # of all ranks; they tell the same
+    for line in run(args, file, device):
+        lines.append(json.dumps(line) + "\n")
+        if first and (line.get("step") == 1 or line.get("step", 0) % 50 == 0):
+            print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
+    if first and args.out:
+        args.out.write_text("".join(lines))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
