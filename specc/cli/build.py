@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from pathlib import Path
 
 import click
 
 from specc.cli.specs import layout_of, load_all, plural, specs_argument, stem
-from specc.emit import Files, emit
+from specc.emit import Files, compile_spec, emit
 from specc.emit.write import Output, Unwritable, write
+from specc.ir.graph import Graph
 from specc.ir.text import text
-from specc.lower import lower
-from specc.passes import compile_graph, run
 from specc.passes.saves import save_findings
-from specc.source import Diagnostic
 from specc.spec import Layout, Spec
 
 
@@ -44,13 +41,14 @@ def build(
     outputs: list[Output] = []
     owners: dict[Path, str] = {}
     for spec, layout in [(spec, layout_of(spec, name)) for spec in loaded.specs]:
-        loaded.tell(_save_findings(spec, layout))
-        files, place = _emit(spec, layout), folder / stem(spec, layout)
+        graphs, files = _compiled(spec, layout)
+        loaded.tell(save_findings(graphs["legality"], layout, spec.root))
+        place = folder / stem(spec, layout)
         made = [Output(Path(f"{place}.py"), files.source), Output(Path(f"{place}.params"), files.params)]
         owners |= {output.path: spec.file for output in made}
         outputs += made
         if dump_passes is not None:
-            outputs += _dumps(spec, layout, dump_passes if len(loaded.specs) == 1 else dump_passes / place.name)
+            outputs += _dumps(graphs, dump_passes if len(loaded.specs) == 1 else dump_passes / place.name)
     if loaded.code:
         return loaded.finish("", ": nothing is written" if writes else "")
     try:
@@ -65,24 +63,17 @@ def build(
     return 0
 
 
-def _emit(spec: Spec, layout: Layout) -> Files:
+def _compiled(spec: Spec, layout: Layout) -> tuple[dict[str, Graph], Files]:
     try:
-        return emit(spec, layout)
+        graphs = compile_spec(spec, layout)
+        return graphs, emit(spec, layout, graphs)
     except Exception as error:
         error.add_note(f"while compiling {spec.file}{f', layout {layout.name}' if layout.name else ''}")
         raise
 
 
-def _save_findings(spec: Spec, layout: Layout) -> list[Diagnostic]:
-    if not layout.checkpoint.save:
-        return []
-    return save_findings(compile_graph(lower(spec.model), layout), layout, spec.root)
-
-
-def _dumps(spec: Spec, layout: Layout, folder: Path) -> list[Output]:
-    graph = lower(spec.model)
-    steps = [("lower", graph), *run(graph, layout)]
-    return [Output(folder / f"{n:02}_{name}.txt", text(step)) for n, (name, step) in enumerate(steps)]
+def _dumps(graphs: dict[str, Graph], folder: Path) -> list[Output]:
+    return [Output(folder / f"{n:02}_{name}.txt", text(graph)) for n, (name, graph) in enumerate(graphs.items())]
 
 
 def _compare(outputs: list[Output], owners: dict[Path, str], show: bool) -> int:
@@ -106,6 +97,8 @@ def _compare(outputs: list[Output], owners: dict[Path, str], show: bool) -> int:
 
 
 def _diff(old: bytes | None, output: Output) -> str:
+    import difflib  # most builds show no difference
+
     names = (str(output.path) if old is not None else "/dev/null", str(output.path))
     before = (old or b"").decode("utf-8", "replace").splitlines(True)
     lines = difflib.unified_diff(before, output.text.splitlines(True), *names)

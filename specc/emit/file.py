@@ -61,15 +61,16 @@ def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Fi
     made = classes(graph, str(ident(class_name(model))))
     rest = shell(graph, layout, model, made.stages)
     own = "\n\n\n".join(made.sources)
-    used = [name for name in KERNELS if re.search(rf"\b{name}\b", own)]
+    words = frozenset(re.findall(r"\w+", own))
+    used = [name for name in KERNELS if name in words]
     kernels = pasted(dict.fromkeys([*rest.kernels, *used]))
     sources = (Code(source) for source in made.sources)
     parts = [part for part in (kernels, rest.leaf_classes, *sources, rest.after) if part]
     text = describe(model, layout, total(graph), fingerprints(unplaced, graph, layout))
     name = module_name(model.name)
     body = parse("\n\n\n".join(parts), name)
-    words = names(body)
-    top = {"docstring": docstring(text), "imports": imports(words)}
+    found = names(body)
+    top = {"docstring": docstring(text), "imports": imports(found)}
     source = str(render("file.j2", **top, parts=parts))
-    guard(parse('"""{docstring}"""\n{imports}'.format(**top), name), body, words, source, name)
+    guard(parse('"""{docstring}"""\n{imports}'.format(**top), name), body, found, source, name)
     return Files(name, source, table(graph))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +41,10 @@ class Kernel:
     line: int
     uses: tuple[str, ...]  # names of its module, qualified
 
+    @property
+    def key(self) -> str:
+        return f"{self.module}.{self.name}"
+
 
 @dataclass(frozen=True)
 class Import:
@@ -55,17 +60,17 @@ def pasted(names: Iterable[str]) -> Code:
 
     A name that several modules have is given as `module.name`. Raises KeyError for one that does not exist.
     """
-    table, found = _kernels(), dict[str, None]()
+    found: dict[str, Kernel] = {}
 
-    def visit(key: str) -> None:
-        if key not in found:
-            for used in table[key].uses:
-                visit(used)
-            found[key] = None
+    def visit(kernel: Kernel) -> None:
+        if kernel.key not in found:
+            for used in kernel.uses:
+                visit(_kernel(used))
+            found[kernel.key] = kernel
 
-    for key in sorted((_key(name) for name in names), key=lambda key: (table[key].module, table[key].line)):
-        visit(key)
-    return Code("\n\n\n".join(_joined(table[key] for key in found)))
+    for kernel in sorted((_kernel(_key(name)) for name in names), key=lambda kernel: (kernel.module, kernel.line)):
+        visit(kernel)
+    return Code("\n\n\n".join(_joined(found.values())))
 
 
 def imports(words: Names) -> Code:
@@ -109,41 +114,42 @@ def _joined(kernels: Iterable[Kernel]) -> list[str]:
 
 
 def _key(name: str) -> str:
-    table = _kernels()
-    keys = [name] if name in table else [key for key in table if key.endswith(f".{name}")]
+    modules, _, last = name.rpartition(".")
+    keys = [f"{module}.{last}" for module in _defining().get(last, ()) if modules in ("", module)]
     if len(keys) != 1:
         raise KeyError(f"kernel {name}: {'no such kernel' if not keys else ' or '.join(keys)}")
     return keys[0]
 
 
 @cache
-def _modules() -> dict[str, ast.Module]:
+def _texts() -> dict[str, str]:
     folder = Path(__file__).parents[1] / "kernels"
-    return {
-        path.stem: ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("*.py"))
-        if path.stem != "__init__"
-    }
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
 
 
 @cache
-def _kernels() -> dict[str, Kernel]:
-    found: dict[str, Kernel] = {}
-    for module in _modules():
-        for kernel in _of_module(module):
-            found[f"{module}.{kernel.name}"] = kernel
+def _defining() -> dict[str, tuple[str, ...]]:
+    """Which modules define a name at their top, read off the text: most modules are never parsed."""
+    found: dict[str, tuple[str, ...]] = {}
+    for module, text in _texts().items():
+        for name in re.findall(r"^(?:def |class )?(\w+)(?:\(|:| = )", text, re.MULTILINE):
+            found[name] = (*found.get(name, ()), module)
     return found
 
 
-def _of_module(module: str) -> list[Kernel]:
-    text = (Path(__file__).parents[1] / "kernels" / f"{module}.py").read_text(encoding="utf-8").splitlines()
-    tree = _modules()[module]
+def _kernel(key: str) -> Kernel:
+    return _of_module(key.partition(".")[0])[key]
+
+
+@cache
+def _of_module(module: str) -> dict[str, Kernel]:
+    tree, text = ast.parse(_texts()[module]), _texts()[module].splitlines()
     here = {name: f"{module}.{name}" for node in tree.body for name in _names(node)}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("specc.kernels."):
             other = str(node.module).rpartition(".")[2]
             here |= {alias.name: f"{other}.{alias.name}" for alias in node.names}
-    found: list[Kernel] = []
+    found: dict[str, Kernel] = {}
     for node in tree.body:
         for name in _names(node):
             decorators = node.decorator_list if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
@@ -151,7 +157,7 @@ def _of_module(module: str) -> list[Kernel]:
             source = "\n".join(text[first - 1 : node.end_lineno])
             used = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
             uses = tuple(dict.fromkeys(here[u] for u in used if u in here and u != name))
-            found.append(Kernel(module, name, source, node.lineno, uses))
+            found[f"{module}.{name}"] = Kernel(module, name, source, node.lineno, uses)
     return found
 
 
@@ -165,8 +171,9 @@ def _names(node: ast.stmt) -> list[str]:
 @cache
 def _known_imports() -> dict[str, Import]:
     found: dict[str, Import] = {}
-    for tree in (ast.parse(IMPORTS), *_modules().values()):
-        for node in tree.body:
+    for text in (IMPORTS, *_texts().values()):
+        lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
+        for node in ast.parse("\n".join(lines)).body:
             if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("specc."):
                 items = [Import(str(node.module), alias.name, alias.asname or alias.name) for alias in node.names]
             elif isinstance(node, ast.Import):

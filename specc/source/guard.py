@@ -41,7 +41,7 @@ def _events(source: Source, loader: Any) -> Diagnostic | None:
             documents += 1
             if documents > 1:
                 return Diagnostic("E104", "a spec is one YAML document, this is the second", span, "use one file each")
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+        if getattr(event, "anchor", None) is not None:  # of an alias, too
             return Diagnostic(
                 "E105", "anchors and aliases are not part of specs", span, "name a block and use `like` to share it"
             )
