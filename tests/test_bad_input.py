@@ -167,6 +167,11 @@ UNCAUSED = {
     "a null for what is not": (PATTERN, ("kv_heads: null", "kw_heads: null"), ["E201 unknown key kw_heads"]),
     "no such like": (PATTERN, ("like: local", "like: locl"), ["E220 there is no block locl"]),
     "an unread merge": (DECODER, ("d_model: 32", "<<: {}"), ["E111 merge keys are not part of specs"]),
+    "a vocabulary of one": (
+        DECODER.replace("tp: 2", "tp: 2, dp: 2"),
+        ("vocab: 97", "vocab: 1"),
+        ["E403 a vocabulary of 1 leaves some of tp = 2 ranks without a token"],
+    ),
     "unsplit heads": (DECODER, ("heads: 4", "heads: 4, kv_heads: 3"), ["E211 4 heads cannot share 3 kv_heads evenly"]),
 }
 
@@ -176,6 +181,24 @@ def test_no_finding_follows_from_another(name: str) -> None:
     base, edit, expected = UNCAUSED[name]
     found = told(changed(base, edit))
     assert found == expected
+
+
+def test_a_broken_layout_hides_nothing_of_another() -> None:
+    text = changed(BOTH, ("one: {}", "one: {tpp: 1}"), ("tp: 2", "tp: 3"))
+    assert [item.split()[0] for item in told(text)] == ["E201", "E402", "E402"]
+    assert [[span.place[0] for span, _ in item.notes] for item in findings(text)[1:]] == [[10, 15, 16], [11, 17]]
+
+
+def test_bounds_of_whole_numbers_of_any_length_and_of_the_first_layer() -> None:
+    huge = "9" * 401
+    assert told(changed(DECODER, ("heads: 4", f"heads: 4, scale: {huge}"))) == [
+        f"E204 scale must be finite, not {huge[:57]}..."
+    ]
+    assert told(changed(DECODER, ("heads: 4", f"heads: -{huge}")))[0].startswith(
+        "E204 heads must be at least 1, not -99"
+    )
+    text = changed(DECODER, ("microbatches: 4", "starts: [layers.0]"))
+    assert told(text) == ["E407 stage 0 starts with layers.0, no other does"]
 
 
 def test_what_stands_in_a_changed_block_is_found_where_it_is_written() -> None:

@@ -130,6 +130,9 @@ def test_defaults_say_what_they_follow() -> None:
     assert values(DECODER)["decoder.attention.head_dim"] == ("8", "default: d_model / heads")
     given = values(DECODER.replace("microbatches: 4", "microbatches: 4, starts: [layers.2]"))
     assert given["layout.pp.starts"] == ("layers.2", "line 12")
+    for text, told in (("full", "every layer"), ("{every: 3}", "layers whose number is a multiple of 3")):
+        made = values(DECODER.replace("{save: [attention.core]}", text))
+        assert made["layout.checkpoint"] == (told, "line 12")
     assert values(DECODER)["layout.checkpoint"] == ("every layer but for attention.core", "line 12")
 
 
@@ -238,8 +241,20 @@ def test_plan_tells_of_tied_copies_and_of_each_block(tmp_path: Path) -> None:
     assert [cells[0] for cells in table(text, "collectives")] == ["encoder", "decoder", "outside of layers", "loss"]
     assert table(text, "collectives")[1][1:] == ["3 all-reduce", "3 all-reduce"]
     (tmp_path / "s.yaml").write_text(PATTERN.replace("tp: 2", "tp: 2, pp: 4"))
-    blocks = [cells[0] for cells in table(plan(tmp_path / "s.yaml"), "collectives")]
+    text = plan(tmp_path / "s.yaml")
+    blocks = [cells[0] for cells in table(text, "collectives")]
     assert blocks[:-2] == ["decoder.joined", "decoder.local", "decoder.global"]
+    assert [cells[1] for cells in table(text, "stage ")] == ["layers.0..1", "layers.2..3", "layers.4..5", "layers.6..7"]
+
+
+def test_collectives_stand_at_the_block_that_issues_them(tmp_path: Path) -> None:
+    """Where a run begins in the middle of its period, too."""
+    blocks = "blocks:\n  a: [attention: {heads: 4}]\n  b: [attention: {heads: 4}, ffn: {hidden: 64}]\n"
+    for pattern in ("{head: [a], cycle: [a, b]}", "{head: [b, a, a], cycle: [b, a]}", "[a, b]"):
+        stack = f"decoder: {{layers: 6, pattern: {pattern}}}\nlayout: {{tp: 2}}\n"
+        (tmp_path / "s.yaml").write_text(f"specc: 1\nname: s\nd_model: 32\nvocab: 96\n{blocks}{stack}")
+        counts = {cells[0]: cells[1] for cells in table(plan(tmp_path / "s.yaml"), "collectives")}
+        assert (counts["decoder.a"], counts["decoder.b"]) == ("1 all-reduce", "2 all-reduce")
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "transformer-base"])

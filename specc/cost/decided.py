@@ -95,7 +95,7 @@ def _pattern(runs: tuple[Run, ...]) -> str:
     first = 0
     for run in runs:
         names = [block.name for block in run.blocks]
-        cut = ", the last repeat cut short" if run.layers % len(names) and run.layers > len(names) else ""
+        cut = ", the last repeat cut short" if run.layers % len(names) else ""
         layers = f"{first}..{first + run.layers - 1}" if run.layers > 1 else f"{first}"
         words.append(f"{layers}: {', '.join(names)}{cut}")
         first += run.layers

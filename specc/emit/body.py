@@ -99,6 +99,8 @@ def _filled(parts: tuple[Part, ...], holes: Holes) -> str:
 
 @dataclass
 class _Forward:
+    """Writes the forward of one scope."""
+
     graph: Graph
     call: Call
     formals: tuple[Ref, ...]

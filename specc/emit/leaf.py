@@ -29,6 +29,8 @@ class Leaf:
 
 @dataclass(frozen=True)
 class _Read:
+    """A parameter as one op reads it."""
+
     op: Op
     param: Param
     use: Use | None

@@ -30,6 +30,8 @@ class Row:
 
 @dataclass
 class _Found:
+    """A parameter, and the stages and layers that hold it."""
+
     param: Param
     stored: Spmd
     stages: list[int]

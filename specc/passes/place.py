@@ -48,6 +48,8 @@ def stream(mesh: MeshAxis) -> Callable[[TensorType], Place]:
 
 @dataclass
 class _Placing:
+    """Types of values so far, and who demands which."""
+
     graph: Graph
     returned: frozenset[str]  # ops whose results leave a block of a repeat
     types: dict[Ref, Spmd] = field(default_factory=dict[Ref, Spmd])

@@ -172,6 +172,8 @@ def _alike(before: list[_Part], parts: list[_Part]) -> bool:
 
 @dataclass
 class _Cutter:
+    """Writes the stages one after the other."""
+
     graph: Graph
     ops: list[Op] = field(default_factory=list[Op])
     scopes: list[Scope] = field(default_factory=list[Scope])

@@ -30,14 +30,16 @@ def _tensor(model: Model, layout: Layout, report: Report) -> None:
     rows = -(-model.vocab // layout.tp)
     empty = (layout.tp - 1) * rows >= model.vocab
     parts = list(_split(model, report))
-    broken = [next(((k, n) for k, n in sizes if n % layout.tp), None) for _, sizes in parts]
-    help = f"tp can be {choices(_sizes(model, report, parts))}" if empty or any(broken) else None
-    for (paths, _), wrong in zip(parts, broken, strict=True):
-        if wrong is not None:
-            key, number = wrong
-            number_of = f"{number} {key}" if key != "hidden" else f"hidden = {number}"
-            notes = ((span_of(report.root, paths[key]), f"{key} is set here"),)
-            report.add("E402", at, f"{number_of} cannot be split over tp = {layout.tp}", help, notes=notes)
+    wrong: dict[tuple[str, int], list[Path]] = {}
+    for paths, sizes in parts:
+        bad = next(((key, number) for key, number in sizes if number % layout.tp), None)
+        if bad is not None:
+            wrong.setdefault(bad, []).append(paths[bad[0]])
+    help = f"tp can be {choices(_sizes(model, report, parts))}" if empty or wrong else None
+    for (key, number), places in wrong.items():
+        number_of = f"{number} {key}" if key != "hidden" else f"hidden = {number}"
+        notes = tuple((span_of(report.root, path), f"{key} is set here") for path in dict.fromkeys(places))
+        report.add("E402", at, f"{number_of} cannot be split over tp = {layout.tp}", help, notes=notes)
     if empty:
         message = f"a vocabulary of {model.vocab} leaves some of tp = {layout.tp} ranks without a token"
         report.add("E403", at, message, help, reads=[("vocab",)])

@@ -26,6 +26,8 @@ def model_norm(document: Document) -> Norm:
 
 @dataclass
 class _Expander:
+    """Expands the sublayers of one block."""
+
     written: Written
     document: Document
     role: str
