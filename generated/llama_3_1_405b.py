@@ -245,7 +245,7 @@ class Last(nn.Module):
 
 
 def device_mesh(device_type: str) -> DeviceMesh:
-    """All ranks, as a mesh of pp, dp, tp."""
+    """All ranks, as a mesh of pp, dp, tp; after dist.init_process_group()."""
     return init_device_mesh(device_type, (16, dist.get_world_size() // 128, 8), mesh_dim_names=("pp", "dp", "tp"))
 
 

@@ -344,7 +344,7 @@ class Last(nn.Module):
 
 
 def device_mesh(device_type: str) -> DeviceMesh:
-    """All ranks, as a mesh of pp, tp."""
+    """All ranks, as a mesh of pp, tp; after dist.init_process_group()."""
     return init_device_mesh(device_type, (4, 8), mesh_dim_names=("pp", "tp"))
 
 

@@ -17,7 +17,7 @@ def verify_layout(spec: Spec, layout: Layout, ranks: int) -> int:
     if (model.stacks, small) != (spec.model.stacks, layout):
         small = shrink_starts(small)
     which = f", layout {layout.name}" if layout.name else ""
-    note = "" if describe(small) == describe(layout) else f", of {describe(layout)}"
+    note = "" if describe(small) == describe(layout) else f" in the place of {describe(layout)}: at most {ranks} ranks"
     layers = " + ".join(str(stack.layers) for stack in model.stacks)
     print(f"{spec.model.name}{which}: {layers} layers of width {model.d_model}, fp64, dropout off")
     print(f"{describe(small)}{note}")
