@@ -156,7 +156,9 @@ def _convert(graph: Graph, op: Op) -> Expr:
         ("S", "R"): "all_gather",
         ("R", "S"): "shard",
     }
-    name = names[source.kind, target.kind]
+    name = names.get((source.kind, target.kind))
+    if name is None:
+        raise ValueError(f"{op.id}: no function of generated code converts {source} to {target}")
     axis = target.axis or source.axis
     dim = f", {op.outs[0].dim(axis)}" if axis else ""
     return Expr((f"{name}(", Use(op.inputs[0]), f"{dim}, self.{mesh})"))
