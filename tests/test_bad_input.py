@@ -14,8 +14,7 @@ from specc.cli import cli
 from specc.source import Diagnostic, Source, plain, render
 from specc.source.yaml import parse
 from specc.spec import Spec, load
-from specc.spec.names import CLASSES, name_problem
-from tests.broken import BOTH, CASES, DECODER, PATTERN, Case
+from tests.broken import BOTH, CASES, DECODER, FFN, PATTERN, Case
 
 ROOT = Path(__file__).parents[1]
 BASES = {"decoder": DECODER, "both": BOTH, "pattern": PATTERN}
@@ -166,11 +165,36 @@ UNCAUSED = {
     "a broken change": (PATTERN, ("theta: 1000}", "theta: 1000, thetta: 1}"), ["E201 unknown key thetta"]),
     "a null for what is not": (PATTERN, ("kv_heads: null", "kw_heads: null"), ["E201 unknown key kw_heads"]),
     "no such like": (PATTERN, ("like: local", "like: locl"), ["E220 there is no block locl"]),
+    "a base that only a misspelt like would name": (
+        PATTERN.replace("local*2, global", "global"),
+        ("like: local", "like: locl"),
+        ["E220 there is no block locl"],
+    ),
     "an unread merge": (DECODER, ("d_model: 32", "<<: {}"), ["E111 merge keys are not part of specs"]),
     "a vocabulary of one": (
         DECODER.replace("tp: 2", "tp: 2, dp: 2"),
         ("vocab: 97", "vocab: 1"),
         ["E403 a vocabulary of 1 leaves some of tp = 2 ranks without a token"],
+    ),
+    "a layout with a value given twice": (
+        DECODER.replace("tp: 2", "tp: 1, sequence_parallel: true"),
+        ("tp: 1", "tp: 1, tp: 2"),
+        ["E109 the key tp is given twice"],
+    ),
+    "no blocks at all": (
+        PATTERN,
+        ("blocks:\n", "blocks: 3\nother:\n"),
+        ["E205 blocks must be a mapping, not 3", "E201 unknown key other"],
+    ),
+    "a result of a broken change": (
+        PATTERN.replace("{tp: 2}", "{checkpoint: {save: [ffn.core]}}"),
+        ("theta: 1000}", "theta: 1000, thetta: 1}"),
+        ["E201 unknown key thetta"],
+    ),
+    "a result of no component": (
+        DECODER.replace("attention.core", "ffn.up"),
+        (FFN, "- {}"),
+        ["E223 a sublayer is one of attention, cross_attention, ffn, parallel, sublayer, this is none of them"],
     ),
     "unsplit heads": (DECODER, ("heads: 4", "heads: 4, kv_heads: 3"), ["E211 4 heads cannot share 3 kv_heads evenly"]),
 }
@@ -250,71 +274,6 @@ layouts:
         text = changed(text, (gone, ""))
     assert told(text.replace("tp: 8", "tp: 4")) == []
     assert told(text) == ["E402 4 kv_heads cannot be split over tp = 8"]
-
-
-GOOD_NAMES = ("a", "small", "llama-3.1-8b", "a_b", "transformer", "linear", "attention", "block", "x1")
-BAD_NAMES = (
-    "",
-    "A",
-    "1a",
-    "_a",
-    "-a",
-    ".a",
-    "a.",
-    "a-",
-    "a..b",
-    "../x",
-    "a/b",
-    "a\\b",
-    "a b",
-    "a\nb",
-    "\u00e9",
-    "\ufb01",
-    "a" * 65,
-)
-WORDS = (
-    "class",
-    "match",
-    "type",
-    "lambda",
-    "print",
-    "list",
-    "torch",
-    "numpy",
-    "os",
-    "json",
-    "specc",
-    "site",
-    "con",
-    "nul",
-    "com1",
-)
-SHADOWS = ("f", "tensor", "d-tensor", "row-linear", "rms-norm", "trainer", "device-mesh", "pipeline.stage", "tape")
-
-
-@pytest.mark.parametrize("name", (*BAD_NAMES, *WORDS, *SHADOWS), ids=repr)
-def test_names_that_cannot_be_files_modules_or_classes(name: str) -> None:
-    text = changed(DECODER, ("name: small", f"name: {yaml.safe_dump(name, default_style=chr(34), width=200).strip()}"))
-    assert [item.code for item in findings(text)] == ["E206"]
-
-
-def test_names_that_can(tmp_path: Path) -> None:
-    for name in GOOD_NAMES:
-        assert not findings(changed(DECODER, ("name: small", f"name: {name}"))), name
-
-
-def test_no_model_takes_the_name_of_what_its_file_uses() -> None:
-    """Whatever templates and kernels define or import with a capital is refused as a model's class."""
-    sources = [*(ROOT / "templates").rglob("*.j2"), *(ROOT / "specc" / "kernels").glob("*.py")]
-    text = "".join(path.read_text() for path in (*sources, ROOT / "specc" / "emit" / "pasted.py"))
-    words = set(re.findall(r"^class ([A-Z]\w*)", text, re.M))
-    for names in re.findall(r"^(?:from [\w.]+ )?import (.+)$", text, re.M):
-        words |= {word for word in re.split(r"[ ,]+", names.split("#")[0]) if re.fullmatch(r"[A-Z]\w*", word)}
-    words -= {"Code", "Import", "Iterable", "Kernel", "Names", "Path"}  # of the emitter itself
-    assert {"Tensor", "F", "ColumnLinear", "Trainer", "DTensor", "AllReduce"} <= words <= set(CLASSES)
-    for word in CLASSES:
-        kebab = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", word).lower()
-        assert name_problem(kebab) or name_problem(kebab.replace("-", "_")), word
 
 
 def mutations(node: Any, path: tuple[Any, ...] = ()) -> Any:

@@ -50,8 +50,8 @@ def written_blocks(document: Document, data: Mapping[str, Any], report: Report) 
     for name, block in document.blocks.items():
         made = _resolved(name, document, data, report, raw, ())
         if made is None:
-            report.broken(("blocks", name))
-        elif not isinstance(block, LikeDoc):
+            continue  # told; a pattern that names it is not followed
+        if not isinstance(block, LikeDoc):
             done[name] = Written(name, block, made.at)
         else:
             try:
