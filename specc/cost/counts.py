@@ -10,6 +10,7 @@ from specc.emit.names import hint
 from specc.emit.params import stages_of
 from specc.ir.graph import Graph, inside
 from specc.ir.op import Layer, Op, Path, Ref
+from specc.ir.parameters import layers_at
 from specc.ir.types import Place, Spmd
 from specc.ops import definition
 from specc.spec.core import Model
@@ -47,9 +48,7 @@ def runs_of(graph: Graph, op: Op, stage: int) -> int:
             outer = op.scope[:n]
             repeats = (r for r in graph.ops if r.kind == "repeat" and (*r.scope, r.text("path")) == outer)
             repeat = next(r for r in repeats if r.number("run") == part.run)
-            start, layers = span(repeat, stage)
-            period = repeat.number("period")
-            return len(range(start + (part.offset - start) % period, start + layers, period))
+            return len(layers_at(repeat, part, *span(repeat, stage)))
     return 1
 
 

@@ -7,6 +7,7 @@ from math import prod
 
 from specc.ir.graph import Graph
 from specc.ir.op import Layer, Op, Param, Path
+from specc.ir.parameters import layers_at
 from specc.ir.types import Spmd
 
 
@@ -73,8 +74,7 @@ def _layers(op: Op, param: Param, repeats: list[Op]) -> list[range]:
         return []
     at = op.scope.index(layer)
     repeat = next(r for r in repeats if (*r.scope, r.text("path")) == op.scope[:at] and r.number("run") == layer.run)
-    start, n, period = repeat.number("start"), repeat.number("n"), repeat.number("period")
-    return [range(start + (layer.offset - start) % period, start + n, period)]
+    return [layers_at(repeat, layer)]
 
 
 def _row(entry: _Found) -> Row:

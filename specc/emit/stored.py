@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from specc.ir.graph import Graph
 from specc.ir.op import Layer, Op, Param, Path, dotted
+from specc.ir.parameters import layers_at
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,4 @@ def stage_of(scope: Path) -> int:
 
 def _layers(op: Op, runs: dict[tuple[Path, str, int], Op]) -> range:
     at, layer = next((n, part) for n, part in enumerate(op.scope) if isinstance(part, Layer))
-    repeat = runs[op.scope[: at - 1], str(op.scope[at - 1]), layer.run]
-    start, n, period = repeat.number("start"), repeat.number("n"), repeat.number("period")
-    return range(start + (layer.offset - start) % period, start + n, period)
+    return layers_at(runs[op.scope[: at - 1], str(op.scope[at - 1]), layer.run], layer)

@@ -23,7 +23,7 @@ def occurrences(graph: Graph) -> Iterator[tuple[Op, Param, range | None]]:
         opened = op if op.kind == "repeat" else None if op.kind == "end" else opened
         for param in op.params:
             layer = next((part for part in param.path if isinstance(part, Layer)), None)
-            yield op, param, None if layer is None or opened is None else _span(opened, layer)
+            yield op, param, None if layer is None or opened is None else layers_at(opened, layer)
 
 
 def clashes(graph: Graph) -> Iterator[tuple[str, str]]:
@@ -62,6 +62,8 @@ def _meet(a: range, b: range) -> bool:
     return any(number in b for number in range(first, stop, a.step)[: b.step])
 
 
-def _span(repeat: Op, layer: Layer) -> range:
-    start, period = repeat.number("start"), repeat.number("period")
-    return range(start + (layer.offset - start) % period, start + repeat.number("n"), period)
+def layers_at(repeat: Op, layer: Layer, start: int | None = None, n: int | None = None) -> range:
+    """Numbers of the layers that run the block at that place of the period, of the whole repeat or of a part of it."""
+    start = repeat.number("start") if start is None else start
+    n, period = repeat.number("n") if n is None else n, repeat.number("period")
+    return range(start + (layer.offset - start) % period, start + n, period)
