@@ -100,24 +100,24 @@ def _repeats(graph: Graph) -> list[_Repeat]:
     return found
 
 
-def _flops(ops: tuple[Op, ...] | list[Op], graph: Graph) -> int:
-    symbols = {axis.size: TOKENS for op in graph.ops for t in op.outs for axis in t.axes if isinstance(axis.size, str)}
-    symbols["batch"] = 1
-    return sum(definition(op.kind).flops(op, tuple(graph.type(ref) for ref in op.inputs), symbols) for op in ops)
-
-
 def _costs(repeats: list[_Repeat], graph: Graph) -> list[int]:
     """Flops of each layer, with what goes along with it."""
+    symbols = {axis.size: TOKENS for op in graph.ops for t in op.outs for axis in t.axes if isinstance(axis.size, str)}
+    symbols["batch"] = 1
+
+    def flops(op: Op) -> int:
+        return definition(op.kind).flops(op, tuple(graph.type(ref) for ref in op.inputs), symbols)
+
     costs: list[int] = []
     for item in repeats:
         period = item.repeat.number("period")
         each = [0] * period
         for op in item.body:
             offset = next(part.offset for part in op.scope if isinstance(part, Layer))
-            each[offset] += _flops([op], graph)
+            each[offset] += flops(op)
         own = [each[layer % period] for layer in item.layers]
-        own[0] += _flops(item.before, graph)
-        own[-1] += _flops(item.after, graph)
+        own[0] += sum(map(flops, item.before))
+        own[-1] += sum(map(flops, item.after))
         costs.extend(own)
     return costs
 
