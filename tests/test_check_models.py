@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from specc.ir.graph import Graph
-from specc.ir.op import Attr, Layer, Op, Path, Ref, Use
+from specc.ir.op import Attr, Layer, Op, Path, Ref, Stage, Use
 from specc.ir.types import I, P, Place, R, S, Spmd
 from specc.lower import lower
 from specc.passes.check import SpmdError, check
@@ -192,7 +192,7 @@ def test_blocks_exchange_the_stream_type() -> None:
 def test_stages_exchange_the_stream_type() -> None:
     layout = Layout(tp=2, sequence_parallel=True, pp=Pipeline(stages=2))
     graph = placed(llama(layers=2), layout)
-    gather = _convert(graph, "gather", graph.op("cut1").inputs[0], S("seq"), R, ("stage0",))
+    gather = _convert(graph, "gather", graph.op("cut1").inputs[0], S("seq"), R, (Stage(0),))
     ops: list[Op] = []
     for op in graph.ops:
         ops += [gather, replace(op, inputs=(gather.ref,), types=gather.types)] if op.id == "cut1" else [op]

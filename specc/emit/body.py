@@ -12,7 +12,7 @@ from specc.emit.loops import container, loop_lines
 from specc.emit.names import Naming, axis_names, formal_names, hint, shape, unique
 from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Path, Ref
+from specc.ir.op import Op, Path, Ref, in_model
 from specc.ir.tree import Call, Loop
 
 OPEN, CLOSE = "\x01", "\x02"  # around the number of a hole in a line
@@ -73,7 +73,7 @@ def body(
 
 def _init(graph: Graph, call: Call, constructors: dict[Path, str], holes: Holes) -> list[str]:
     """Own parameters, then children in the order of first use, which is the order of the state dict."""
-    depth = len(call.path) - (1 if call.path and str(call.path[0]).startswith("stage") else 0)
+    depth = len(in_model(call.path))
     own: dict[str, list[str]] = {}
     children: dict[str, list[str]] = {}
     for item in call.items:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Part, Use
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Param, Ref
+from specc.ir.op import Op, Param, Ref, in_model
 from specc.ir.types import Axis, Place, Spmd
 from specc.ops import definition
 
@@ -30,8 +30,7 @@ def _hole(op: Op, name: str, value: object, default: object = None, before: str 
 
 def _module(op: Op, param: Param) -> str:
     """`self.attention.q` seen from the op's own scope."""
-    depth = len(op.scope) - (1 if op.scope and str(op.scope[0]).startswith("stage") else 0)
-    return "self." + ".".join(str(part) for part in param.path[depth:])
+    return "self." + ".".join(str(part) for part in param.path[len(in_model(op.scope)) :])
 
 
 def read(graph: Graph, op: Op, n: int) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from specc.emit.body import Body, body
 from specc.emit.classes import Class, group, make_class, name_groups
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Path, Ref
+from specc.ir.op import Op, Path, Ref, Stage
 from specc.ir.tree import Call, Loop, tree
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageClass:
     """A pipeline stage, or the whole model: its class, the arguments but the mesh, what enters and what leaves."""
 
     name: str
@@ -27,7 +27,7 @@ class Classes:
     """Sources of all classes in an order in which each stands before its users, and the stages in order."""
 
     sources: tuple[str, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[StageClass, ...]
 
 
 def classes(graph: Graph, model_name: str) -> Classes:
@@ -44,13 +44,13 @@ def classes(graph: Graph, model_name: str) -> Classes:
     bodies = [body(graph, call, inputs, outputs, constructors, root=True) for call, inputs, outputs in roots]
     taken.pop(model_name, None)
     final = _level(graph, bodies, taken, constructors)
-    stages: list[Stage] = []
+    stages: list[StageClass] = []
     axes = list(graph.model_axes)
     for call, inputs, outputs in roots:
         owner = next(item for item in final if call.path in item.constructors)
         arguments = owner.constructors[call.path]
         meshes = tuple(arg for arg in arguments if arg in axes)
-        stages.append(Stage(owner.name, tuple(a for a in arguments if a not in axes), meshes, inputs, outputs))
+        stages.append(StageClass(owner.name, tuple(a for a in arguments if a not in axes), meshes, inputs, outputs))
     return Classes(tuple(item.source for item in [*made, *final]), tuple(stages))
 
 
@@ -80,10 +80,11 @@ def _unmerged(call: Call) -> list[Call]:
     for span in spans:
         assert isinstance(span, tuple)
         stage, start, n = span
+        assert isinstance(stage, int)
         loop = replace(loops[0], repeat=loops[0].repeat.having(start=start, n=n))
         items = tuple(loop if isinstance(item, Loop) else item for item in call.items)
         names = (call.scope.names[0], f"Stage{stage}")
-        found.append(replace(call, scope=replace(call.scope, path=(f"stage{stage}",), names=names), items=items))
+        found.append(replace(call, scope=replace(call.scope, path=(Stage(stage),), names=names), items=items))
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from specc.ir.graph import Graph
-from specc.ir.op import Layer, Op, Param, Path
+from specc.ir.op import Layer, Op, Param, Path, stage_of
 from specc.ir.parameters import layers_at
 from specc.ir.types import Spmd
 
@@ -58,13 +58,10 @@ def rows(graph: Graph) -> tuple[Row, ...]:
 
 def stages_of(op: Op, graph: Graph) -> tuple[int, ...]:
     """Numbers of the pipeline stages that run an op."""
-    first = str(op.scope[0]) if op.scope else ""
-    if not first.startswith("stage"):
-        return (0,)
     repeats = (other for other in graph.ops if other.kind == "repeat" and other.scope == op.scope[:1])
     spans = next((attrs["spans"] for repeat in repeats if "spans" in (attrs := dict(repeat.attrs))), None)
     if not isinstance(spans, tuple):
-        return (int(first.removeprefix("stage")),)
+        return (stage_of(op.scope),)
     return tuple(span[0] for span in spans if isinstance(span, tuple) and isinstance(span[0], int))
 
 
@@ -80,7 +77,7 @@ def _layers(op: Op, param: Param, repeats: list[Op]) -> list[range]:
 def _row(entry: _Found) -> Row:
     param = entry.param
     layers = _joined(entry.layers)
-    words = [_span(layers) if isinstance(part, Layer) else part for part in param.path]
+    words = [_span(layers) if isinstance(part, Layer) else str(part) for part in param.path]
     shape = tuple(axis.size for axis in param.axes if isinstance(axis.size, int))
     names = tuple(axis.shard_name for axis in param.axes)
     return Row(".".join(words), shape, entry.stored, names, tuple(entry.stages), layers or None, str(param.init))

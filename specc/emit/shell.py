@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
 
 from specc.emit.code import Code, ident, part
 from specc.emit.cuts import Cuts, cuts
 from specc.emit.layout import wrapped
 from specc.emit.leaf import classes
 from specc.emit.leaf_class import leaf_class
+from specc.emit.model import StageClass
 from specc.emit.stored import stored
 from specc.emit.weights import init_weights
 from specc.ir.graph import Graph
-from specc.ir.op import Ref
 from specc.ops import definition
 from specc.spec.core import Layout, Model
 
 SCHEDULES = {"1f1b": "Schedule1F1B", "gpipe": "ScheduleGPipe"}
-
-
-class StageClass(Protocol):
-    """A pipeline stage, or the whole model: its class, the class's arguments but the mesh, what enters and leaves."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def arguments(self) -> tuple[str, ...]: ...
-    @property
-    def meshes(self) -> tuple[str, ...]: ...
-    @property
-    def inputs(self) -> tuple[Ref, ...]: ...
-    @property
-    def outputs(self) -> tuple[Ref, ...]: ...
 
 
 @dataclass(frozen=True)

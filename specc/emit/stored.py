@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from specc.ir.graph import Graph
-from specc.ir.op import Layer, Op, Param, Path, dotted
+from specc.ir.op import Layer, Op, Param, Path, dotted, stage_of
 from specc.ir.parameters import layers_at
 
 
@@ -44,12 +44,6 @@ def stored(graph: Graph) -> tuple[Stored, ...]:
             stages = tuple(dict.fromkeys((*known.stages, stage)))
             found[key] = Stored(known.name, param, stages, layers)
     return tuple(found.values())
-
-
-def stage_of(scope: Path) -> int:
-    """Number of the stage, the first of several equal ones, that a scope stands in."""
-    first = scope[0] if scope else ""
-    return int(first[5:]) if isinstance(first, str) and first[:5] == "stage" and first[5:].isdigit() else 0
 
 
 def _layers(op: Op, runs: dict[tuple[Path, str, int], Op]) -> range:

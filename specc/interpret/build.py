@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import fx, nn
 from specc.interpret.table import TABLE, Random
 from specc.interpret.unroll import unrolled
 from specc.ir.graph import Graph
-from specc.ir.op import Layer, Op, Param, Path, Ref, dotted
+from specc.ir.op import Layer, Op, Param, Path, Ref, dotted, in_model
 from specc.ir.tree import Call, Loop, tree
 from specc.ops import definition
 
@@ -82,7 +81,7 @@ def _items(target: _Target, frame: _Frame, call: Call) -> None:
 
 def _module_path(scope: Path, layer: int | None) -> tuple[str, ...]:
     """Where the module of a scope stands. Stages are no part of it, so names do not depend on the layout."""
-    inner = scope[1:] if scope and isinstance(scope[0], str) and re.fullmatch(r"stage\d+", scope[0]) else scope
+    inner = in_model(scope)
     return tuple(str(layer) if isinstance(part, Layer) and layer is not None else str(part) for part in inner)
 
 

@@ -18,13 +18,34 @@ class Layer:
         return f"{'' if not self.run else self.run}+{self.offset}"
 
 
-Path = tuple[str | Layer, ...]
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The first path component in a pipeline stage, the first of several equal ones: no part of a parameter's name."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"stage{self.number}"
+
+
+PathPart = str | Layer | Stage
+Path = tuple[PathPart, ...]
 Attr = int | float | str | bool | None | tuple["Attr", ...] | Axis | Place
 
 
 def dotted(path: Path, layer: int | None = None) -> str:
     """`layers.3.attention`; without a layer number its place in the period is shown."""
     return ".".join(str(layer) if isinstance(p, Layer) and layer is not None else str(p) for p in path)
+
+
+def stage_of(path: Path) -> int:
+    """Number of the pipeline stage that a path stands in, 0 in a model that is not cut."""
+    return path[0].number if path and isinstance(path[0], Stage) else 0
+
+
+def in_model(path: Path) -> Path:
+    """Where a scope stands in the model, which does not depend on stages."""
+    return path[1:] if path and isinstance(path[0], Stage) else path
 
 
 @dataclass(frozen=True, slots=True)

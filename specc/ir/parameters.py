@@ -13,7 +13,7 @@ Template = tuple[str, ...]
 
 def template(path: Path) -> Template:
     """The path without the number of its layer: the same for all layers of a block."""
-    return tuple("*" if isinstance(part, Layer) else part for part in path)
+    return tuple("*" if isinstance(part, Layer) else str(part) for part in path)
 
 
 def occurrences(graph: Graph) -> Iterator[tuple[Op, Param, range | None]]:

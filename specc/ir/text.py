@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from specc.ir.graph import Graph, inside
-from specc.ir.op import Attr, Layer, Op, Param, Ref, Use
+from specc.ir.op import Attr, Layer, Op, Param, Ref, Use, in_model
 from specc.ir.tree import Call, Loop, tree
 from specc.ir.types import Axis, Spmd
 
@@ -134,9 +134,8 @@ def _param(op: Op, param: Param, use: Use | None) -> str:
 
 
 def _name(op: Op, param: Param) -> str:
-    """Stages are scopes, but no part of a parameter's name."""
-    inner = next((scope for scope in (op.scope, op.scope[1:]) if scope and inside(param.path, scope)), ())
-    return ".".join("*" if isinstance(part, Layer) else part for part in param.path[len(inner) :])
+    inner = in_model(op.scope) if inside(param.path, in_model(op.scope)) else ()
+    return ".".join("*" if isinstance(part, Layer) else str(part) for part in param.path[len(inner) :])
 
 
 def _spmd(spmd: Spmd) -> str:

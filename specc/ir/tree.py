@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from specc.ir.graph import Graph, Scope, inside
-from specc.ir.op import Layer, Op, Path, Ref
+from specc.ir.op import Layer, Op, Path, PathPart, Ref
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,17 @@ def _loop(graph: Graph, repeat: Op, ops: list[Op], end: Op) -> Loop:
     return Loop(repeat, tuple(blocks), end)
 
 
-def _of_run(part: str | Layer, run: int) -> bool:
+def _of_run(part: PathPart, run: int) -> bool:
     return isinstance(part, Layer) and part.run == run
+
+
+def loops(call: Call) -> Iterator[Loop]:
+    """Every loop of a call, in op order; none stands in another."""
+    for item in call.items:
+        if isinstance(item, Loop):
+            yield item
+        elif isinstance(item, Call):
+            yield from loops(item)
 
 
 def _inputs(graph: Graph, scope: Scope, ops: list[Op]) -> tuple[Ref, ...]:

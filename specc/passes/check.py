@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Ref, dotted
-from specc.ir.tree import Call, Loop, tree
+from specc.ir.tree import loops, tree
 from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Facts, definition
 from specc.spec.core import Layout
@@ -65,7 +65,7 @@ def check(graph: Graph, layout: Layout) -> Graph:
             _compare(graph, op, number, derived)
         if op.kind in CARRIES:
             _check_carries(graph, op, op.inputs)
-    for loop in _loops(tree(graph)):
+    for loop in loops(tree(graph)):
         for block in loop.blocks:
             _check_carries(graph, loop.repeat, block.outputs)
     _check_ends(graph)
@@ -300,16 +300,6 @@ def _check_carries(graph: Graph, op: Op, refs: tuple[Ref, ...]) -> None:
             place, stream = graph.spmd(ref).at(mesh.name), stream_type(graph.type(ref), mesh)
             if place != stream:
                 raise SpmdError(op, mesh.name, f"{ref} is {place}, must be {stream} here")
-
-
-def _loops(call: Call) -> Iterator[Loop]:
-    for item in call.items:
-        if isinstance(item, Call):
-            yield from _loops(item)
-        elif isinstance(item, Loop):
-            yield item
-            for block in item.blocks:
-                yield from _loops(block)
 
 
 def _check_ends(graph: Graph) -> None:

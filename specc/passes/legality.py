@@ -10,7 +10,7 @@ import networkx as nx
 from specc.ir.graph import Graph, inside, layer_of
 from specc.ir.op import Layer, Op, Path, Ref, dotted
 from specc.ir.parameters import clashes
-from specc.ir.tree import Call, Loop, tree
+from specc.ir.tree import loops, tree
 from specc.ir.types import Axis, Spmd
 from specc.ops import OPS, definition
 from specc.spec.core import Layout
@@ -208,7 +208,7 @@ def _nested(view: _View) -> Problems:
     except ValueError as error:
         yield "the graph", str(error)
         return
-    for loop in _loops(root) if view.typed else ():
+    for loop in loops(root) if view.typed else ():
         carried = [Ref(loop.repeat.id, n) for n in range(len(loop.repeat.outs))]
         if [block.path for block in loop.blocks] != _blocks(loop.repeat):
             yield loop.repeat.id, f"has the blocks {[dotted(block.path) for block in loop.blocks]}"
@@ -221,14 +221,6 @@ def _nested(view: _View) -> Problems:
                 yield dotted(block.path), f"returns {returned}, the carries are {[str(t) for t in loop.repeat.outs]}"
         if sorted(map(str, carried)) != sorted(map(str, loop.end.inputs)) or loop.end.outs != loop.repeat.outs:
             yield loop.end.id, f"carries {[str(t) for t in loop.end.outs]} out, {loop.repeat.id} others in"
-
-
-def _loops(call: Call) -> Iterator[Loop]:
-    for item in call.items:
-        if isinstance(item, Loop):
-            yield item
-        elif isinstance(item, Call):
-            yield from _loops(item)
 
 
 def _parameters(view: _View) -> Problems:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from specc.ir.graph import Graph, Scope, inside
-from specc.ir.op import Layer, Op, Path, Ref
+from specc.ir.op import Layer, Op, Path, Ref, Stage
 from specc.ops import definition
 from specc.passes.balance import balanced
 from specc.passes.dead import dead
@@ -244,7 +244,7 @@ class _Cutter:
         self.env = {ref: Ref(id, n) for n, ref in enumerate(alive)}
 
     def _stage(self, stage: int, last: int, parts: list[_Part]) -> None:
-        prefix = f"stage{stage}"
+        prefix = Stage(stage)
         names = ("First",) if stage == 0 else ("Last",) if stage == last else ("Middle",)
         self.scopes.append(Scope((prefix,), tuple(self.env.values()), (*names, f"Stage{stage}")))
         for part in parts:
@@ -256,7 +256,7 @@ class _Cutter:
                 for op in part.of.after:
                     self._clone(op, prefix)
 
-    def _part(self, part: _Part, prefix: str) -> None:
+    def _part(self, part: _Part, prefix: Stage) -> None:
         repeat, end = part.of.repeat, part.of.end
         used = {layer % repeat.number("period") for layer in part.layers}
         for op in part.of.body:  # invariants that are made again stand in front of the repeat
@@ -286,13 +286,13 @@ class _Cutter:
         self.ops.append(closing)
         self.env |= {Ref(end.id, n): Ref(closing.id, n) for n in range(len(carries))}
 
-    def _recompute(self, ref: Ref, prefix: str) -> None:
+    def _recompute(self, ref: Ref, prefix: Stage) -> None:
         """Make a value from shapes again where this stage does not have it."""
         op = self.graph.op(ref.op)
         if ref not in self.env and self._again(op):
             self._clone(op, prefix)
 
-    def _clone(self, op: Op, prefix: str) -> None:
+    def _clone(self, op: Op, prefix: Stage) -> None:
         only = definition(op.kind).facts(op, tuple(self.graph.type(ref) for ref in op.inputs)).shape_only
         inputs: list[Ref] = []
         for number, ref in enumerate(op.inputs):
