@@ -127,3 +127,11 @@ MODELS = {
     "patterned": patterned(),
     "transformer": transformer(),
 }
+
+SMALL = {
+    "gpt2": gpt2(layers=1, dropout=0.1),
+    "llama": llama(layers=1, tied=True, bias=True),
+    "patterned": patterned(layers=2),
+    "transformer": transformer(layers=1, dropout=0.1, bias=True),
+}
+"""As few layers as show every kind of op, for tests of many mutants."""

@@ -19,7 +19,7 @@ from specc.passes.place import place
 from specc.passes.shapes import shapes
 from specc.passes.stages import stages
 from specc.spec.core import Layout, Model, Pipeline
-from tests.models import MODELS, gpt2, llama, patterned, transformer
+from tests.models import MODELS, SMALL, gpt2, llama, patterned, transformer
 from tests.mutants import mutants, retyped
 
 
@@ -46,14 +46,6 @@ def test_accepts_what_is_placed(name: str) -> None:
     for layout in layouts(tp=(1, 2, 4) if wide else (1, 2)):
         graph = placed(MODELS[name], layout)
         assert check(graph, layout) is graph
-
-
-SMALL = {
-    "gpt2": gpt2(layers=1, dropout=0.1),
-    "llama": llama(layers=1, tied=True, bias=True),
-    "patterned": patterned(layers=2),
-    "transformer": transformer(layers=1, dropout=0.1, bias=True),
-}
 
 
 @pytest.mark.parametrize("sequence_parallel", [False, True])

@@ -9,7 +9,7 @@ from specc.spec.core import Layout
 from specc.verify.run import load_file
 from tests import zoo
 from tests.files import file_of, source_of
-from tests.models import gpt2, llama, patterned, transformer
+from tests.models import SMALL
 from tests.spmd import check
 from tests.spmd_mutants import mutants
 
@@ -31,14 +31,6 @@ def test_stages_type_check(name: str, sequence_parallel: bool) -> None:
     layout = zoo.layout(2, sequence_parallel, 4, "1f1b", "full")
     model = zoo.model(name, layout)
     check(model, layout, file_of(model, layout))
-
-
-SMALL = {
-    "gpt2": gpt2(layers=1, dropout=0.1),
-    "llama": llama(layers=1, tied=True, bias=True),
-    "patterned": patterned(layers=2),
-    "transformer": transformer(layers=1, dropout=0.1, bias=True),
-}
 
 
 @pytest.mark.parametrize("sequence_parallel", [False, True])

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from specc.emit.names import hint
 from specc.emit.params import stages_of
 from specc.ir.graph import Graph, inside
 from specc.ir.op import Layer, Op, Path, Ref
@@ -153,6 +152,6 @@ def crossing(graph: Graph, stages: int) -> list[tuple[Crossing, ...]]:
         for n, out in enumerate(op.outs):
             elements = prod(axis.size for axis in out.axes if isinstance(axis.size, int))
             ranks = prod(sizes.get(name, 1) for _, names in (op.types[n].nesting if op.types else ()) for name in names)
-            values.append(Crossing(hint(graph, op.inputs[n]), Ref(op.id, n), elements * BYTES[out.dtype] / ranks))
+            values.append(Crossing(graph.hint(op.inputs[n]), Ref(op.id, n), elements * BYTES[out.dtype] / ranks))
         found.append(tuple(values))
     return found

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from specc.emit.code import ident
-from specc.emit.names import hint
 from specc.ir.graph import Graph
 from specc.ir.op import Ref
 from specc.ir.types import Axis, Spmd, TensorType
@@ -45,7 +44,7 @@ def _named(graph: Graph, ref: Ref, names: dict[str, str]) -> str:
     type = graph.type(ref)
     source = _source(graph, type, graph.spmd(ref) if graph.mesh else Spmd())
     if source not in names:
-        word = hint(graph, ref)
+        word = graph.hint(ref)
         word = "hidden" if type.grad and word == "x" else word
         word = f"{word}_ids" if any(axis.name == word for axis in type.axes) else word  # the length has that name
         axis = next((axis.name for axis in type.axes[1:] if isinstance(axis.size, str)), "")

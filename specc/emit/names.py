@@ -10,23 +10,16 @@ from specc.ir.op import Ref
 from specc.passes.mesh import TOKENS
 
 
-def hint(graph: Graph, ref: Ref) -> str:
-    """What a value is called where it comes from; one that crossed cuts is called as before."""
-    op = graph.op(ref.op)
-    handed_on = op.kind in ("cut", "repeat", "convert") or (op.kind == "end" and ref.out > 0)
-    return hint(graph, op.inputs[ref.out]) if handed_on else op.hint
-
-
 def formal_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
     """Names of what a scope takes: the stream is x, another x the memory, the rest as they are."""
     names: list[str] = []
     for ref in inputs:
         kind = graph.op(graph.origin(ref).op).kind
         if graph.type(ref).grad:
-            known = hint(graph, ref)
+            known = graph.hint(ref)
             name = "x" if "x" not in names else "memory" if known == "x" else known
         else:
-            name = "rope" if kind == "rope_table" else hint(graph, ref)
+            name = "rope" if kind == "rope_table" else graph.hint(ref)
         names.append(name)
     return unique(names)
 
@@ -54,7 +47,7 @@ class Naming:
 
     def choose(self, ref: Ref, line: int) -> str:
         """A name for a value made at a line: its hint, unless a value that is read later holds it."""
-        wanted = hint(self.graph, ref)
+        wanted = self.graph.hint(ref)
         op = self.graph.op(ref.op)
         if op.kind == "convert" and op.inputs[0] in self.names and not self.needed(op.inputs[0], line):
             wanted = self.names[op.inputs[0]]

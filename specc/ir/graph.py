@@ -95,6 +95,12 @@ class Graph:
             ref = op.inputs[0]
         return ref
 
+    def hint(self, ref: Ref) -> str:
+        """What a value is called; what is carried, converted or crosses a cut is called as before."""
+        op = self.op(ref.op)
+        handed_on = op.kind in ("cut", "repeat", "convert") or (op.kind == "end" and ref.out > 0)
+        return self.hint(op.inputs[ref.out]) if handed_on else op.hint
+
     @cached_property
     def scope_at(self) -> dict[Path, Scope]:
         return {scope.path: scope for scope in self.scopes}

@@ -77,10 +77,10 @@ def _body(graph: Graph, call: Call, names: _Names, depth: int) -> Iterator[str]:
 def _call(graph: Graph, call: Call, outer: _Names, depth: int, label: str) -> Iterator[str]:
     """`%x2 = attention Attention(%x = %norm, %rope = %rope):`, its ops, and what it returns."""
     inner = _Names()
-    inputs = [f"{inner.give(ref, _hint(graph, ref))} = {outer.of(ref)}" for ref in call.inputs]
+    inputs = [f"{inner.give(ref, graph.hint(ref))} = {outer.of(ref)}" for ref in call.inputs]
     body = list(_body(graph, call, inner, depth + 1))
     returned = _returned(graph, call)
-    results = ", ".join(outer.give(ref, _hint(graph, ref)) for ref in returned)
+    results = ", ".join(outer.give(ref, graph.hint(ref)) for ref in returned)
     indent, kind = "  " * depth, " ".join((label, *call.scope.names[:1]))
     yield f"{indent}{results}{' = ' if results else ''}{kind}({', '.join(inputs)}):"
     yield from body
@@ -112,7 +112,7 @@ def _op(graph: Graph, op: Op, names: _Names) -> str:
         head = LINKS.get(str(src)[0] + str(dst)[0], "convert")
         operands.append(f"{attrs.pop('mesh')}: {src} -> {dst}")
     refs = [Ref(op.id, n) for n in range(max(1, len(op.outs)))]
-    results = ", ".join(names.give(ref, _hint(graph, ref)) for ref in refs)
+    results = ", ".join(names.give(ref, graph.hint(ref)) for ref in refs)
     line = f"{results} = {head}({', '.join(operands)})"
     shown = [f"{key}={_attr(value)}" for key, value in attrs.items() if value is not None]
     line += f" {{{', '.join(shown)}}}" if shown else ""
@@ -147,13 +147,6 @@ def _attr(value: Attr) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(_attr(item) for item in value)})"
     return value.name if isinstance(value, Axis) else str(value)
-
-
-def _hint(graph: Graph, ref: Ref) -> str:
-    """What is carried or converted is called as before."""
-    op = graph.op(ref.op)
-    handed_on = op.kind in ("cut", "repeat", "convert") or (op.kind == "end" and ref.out > 0)
-    return _hint(graph, op.inputs[ref.out]) if handed_on else op.hint
 
 
 def _ops(call: Call) -> Iterator[Op]:
