@@ -12,23 +12,25 @@ from pathlib import Path
 from specc.emit.code import Code
 from specc.emit.guard import Names
 
-IMPORTS = """
-import hashlib
-import math
-from functools import partial
-import torch
-import torch.distributed as dist
-import torch.distributed._functional_collectives as fc
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
-from torch.distributed.tensor import Replicate, Shard
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from torch.utils.checkpoint import checkpoint
-"""
-"""What templates and expressions name; kernels bring their own."""
+MODULES = {
+    "hashlib": "hashlib",
+    "math": "math",
+    "torch": "torch",
+    "torch.distributed": "dist",
+    "torch.distributed._functional_collectives": "fc",
+    "torch.nn.functional": "F",
+}
+NAMES = {
+    "functools": ("partial",),
+    "torch": ("Tensor", "nn"),
+    "torch.distributed.device_mesh": ("DeviceMesh", "init_device_mesh"),
+    "torch.distributed.fsdp": ("fully_shard",),
+    "torch.distributed.pipelining": ("PipelineStage", "Schedule1F1B", "ScheduleGPipe"),
+    "torch.distributed.tensor": ("Replicate", "Shard"),
+    "torch.distributed.tensor._utils": ("compute_local_shape_and_global_offset",),
+    "torch.utils.checkpoint": ("checkpoint",),
+}
+"""What templates and expressions use: modules by what they are called, names by module; kernels bring their own."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,9 @@ def _names(node: ast.stmt) -> list[str]:
 
 @cache
 def _known_imports() -> dict[str, Import]:
-    found: dict[str, Import] = {}
-    for text in (IMPORTS, *_texts().values()):
+    found = {bound: Import(module, None, bound) for module, bound in MODULES.items()}
+    found |= {name: Import(module, name, name) for module, names in NAMES.items() for name in names}
+    for text in _texts().values():
         lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
         for node in ast.parse("\n".join(lines)).body:
             if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("specc."):
