@@ -134,6 +134,9 @@ UNCAUSED = {
     "no tokens": (BOTH, ("vocab: 96", "vocab: 0"), ["E204 vocab must be at least 1, not 0"]),
     "no heads": (DECODER, ("heads: 4, ", ""), ["E202 the key heads is missing"]),
     "a key that is misspelt": (DECODER, ("vocab:", "vocabb:"), ["E201 unknown key vocabb"]),
+    "the only stack misspelt": (DECODER, ("decoder:", "decodr:"), ["E201 unknown key decodr"]),
+    "an encoder misspelt": (BOTH, ("encoder:\n", "encodr:\n"), ["E201 unknown key encodr"]),
+    "a decoder misspelt": (BOTH, ("decoder:\n", "decodr:\n"), ["E201 unknown key decodr"]),
     "a sublayer of another kind": (DECODER, ("- ffn: {hidden: 64,", "- fnn: {hidden: 64,"), ["E201 unknown key fnn"]),
     "a component of another kind": (
         DECODER,

@@ -23,7 +23,8 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
     named = written_blocks(document, data.get("blocks", {}), report)
     given = {role: doc for role in ("encoder", "decoder") if (doc := getattr(document, role)) is not None}
     if not given:
-        report.add("E230", (), "a model needs a decoder, an encoder, or both", "give decoder")
+        roles = (("encoder",), ("decoder",))
+        report.add("E230", (), "a model needs a decoder, an encoder, or both", "give decoder", roles)
     stacks = [_Stacks(role, doc, document, named, report).stack(len(given) == 1) for role, doc in given.items()]
     _unused(document, report)
     model = Model(

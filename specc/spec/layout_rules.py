@@ -70,7 +70,7 @@ def _sizes(model: Model, report: Report, parts: list[tuple[dict[str, Path], tupl
 
 def _pipeline(model: Model, layout: Layout, report: Report) -> None:
     at, pp = (*layout.at, "pp"), layout.pp
-    count, stacks = sum(stack.layers for stack in model.stacks), [(stack.role, "layers") for stack in model.stacks]
+    count, stacks = sum(stack.layers for stack in model.stacks), (("encoder", "layers"), ("decoder", "layers"))
     if pp.stages > count:
         node = find(report.root, at)
         here = (*at, "stages") if node is not None and isinstance(node.value, dict) else at

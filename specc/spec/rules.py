@@ -95,7 +95,7 @@ def _tied(model: Model, report: Report, known: list[str]) -> None:
     at: Path = ("embedding", "tied")
     tied = model.embed.tied
     for n, part in enumerate(tied):
-        if part not in known:
+        if part not in known and report.there((part,)):
             report.add("E217", (*at, n), f"there is no {part} to tie", _choose(known))
     if len(set(tied)) == 1 or len(set(tied)) != len(tied):
         report.add("E217", at, "tying takes two or more different parts", _choose(known))
@@ -125,7 +125,8 @@ def _branch(model: Model, stack: Stack, branch: Branch, report: Report) -> None:
         _size(report, place(report, branch, ("heads",)), what, features, model, reads)
     else:
         _size(report, place(report, branch, ("hidden",)), f"hidden = {config.hidden}", config.hidden, model, reads)
-    if isinstance(config, CrossAttention) and (stack.role != "decoder" or len(model.stacks) < 2):
+    alone = stack.role != "decoder" or (len(model.stacks) < 2 and report.there(("encoder",)))
+    if isinstance(config, CrossAttention) and alone:
         message = "cross_attention reads an encoder's output: it stands in a decoder beside an encoder"
         at = branch.under[-1] if branch.under else branch.at
         report.add("E218", at, message, "add an encoder, or use attention", key=True)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from specc.source import Path, find, shown
-from specc.spec.grammar import alike, expected, keys, suggestion, tags, values
+from specc.spec.grammar import Loc, alike, expected, keys, suggestion, tags, values
 from specc.spec.report import Report
 
 BOUNDS = {
@@ -31,13 +31,16 @@ def tell(
     """Report each error, and where they are; `place` says where in the document a part of the value stands."""
     items = error.errors(include_url=False)
     unknown = (item["loc"] for item in items if item["type"] == "extra_forbidden")
-    misspelt = {(*loc[:-1], close) for loc in unknown for close in alike(str(loc[-1]), keys(model, loc[:-1]))}
+    misspelt = [(*loc[:-1], close) for loc in unknown for close in alike(str(loc[-1]), keys(model, loc[:-1]))]
+    for path in (place(_in_document(model, loc)) for loc in misspelt):
+        if find(report.root, path) is None:
+            report.broken(path)  # it is there, under another name
     return [_tell(item, report, model, place, item["loc"] in misspelt) for item in items]
 
 
 def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path], Path], misspelt: bool) -> Path:
     loc = item["loc"]
-    path = place(tuple(part for part, tag in zip(loc, tags(model, loc), strict=True) if not tag))
+    path = place(_in_document(model, loc))
     kind, name = item["type"], name_of(path)
     context: dict[str, Any] = item.get("ctx", {})
     given = _given(report, path, item["input"])
@@ -70,6 +73,11 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     else:
         report.add("E205", path, f"{name} must be {expected(model, loc) or 'a mapping'}, not {given}")
     return path
+
+
+def _in_document(model: Any, loc: Loc) -> Path:
+    """The place without the tags that pydantic put in."""
+    return tuple(part for part, tag in zip(loc, tags(model, loc), strict=True) if not tag)
 
 
 def name_of(path: Path) -> str:
