@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -25,6 +26,7 @@ from specc.kernels.parallel_loss import loss
 from specc.kernels.random import own_random
 from specc.kernels.saves import keep, kept
 from specc.verify.launch import RankError, run_ranks
+from tests.comm import fake_group
 
 WORLDS = (2, 4)
 
@@ -292,3 +294,16 @@ def test_dtensor_parameters_are_placed():
         return tuple(p.to_local().shape)
 
     assert run_ranks(2, placed) == [(3, 4), (2, 4)]
+
+
+def starts() -> int:
+    """The row at which this rank's shard starts, by the mesh that its parameter names."""
+    p = parameter((4, 3), Shard(0), mesh(2))
+    return compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)[1][0]
+
+
+def test_ranks_forget_who_their_parent_was():
+    """torch caches specs with their meshes, and a mesh that is equal but for its rank is found again after a fork."""
+    with fake_group(2):
+        assert starts() == 0
+    assert run_ranks(2, starts) == [0, 2]

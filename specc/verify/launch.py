@@ -20,6 +20,7 @@ import torch.distributed.fsdp
 import torch.distributed.pipelining
 import torch.distributed.tensor
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_map_only
 
@@ -86,6 +87,7 @@ def _rank(
 ) -> None:
     try:
         torch.set_num_threads(1)
+        _clear_sharding_prop_cache()  # its specs hold meshes on which this process still has its parent's rank
         limit = timedelta(seconds=timeout)
         dist.init_process_group("gloo", store=dist.FileStore(store, world), rank=rank, world_size=world, timeout=limit)
         pipe.send((True, tree_map_only(torch.Tensor, _plain, function(*args))))
