@@ -54,6 +54,7 @@ class Loaded:
 
 def load(path: str | Path) -> Loaded:
     """The spec in a file. Raises SpecError."""
+    from specc.compile import compile_spec
     from specc.source import read
     from specc.spec import load as load_source
 
@@ -61,4 +62,8 @@ def load(path: str | Path) -> Loaded:
     found = source if isinstance(source, list) else load_source(source)
     if isinstance(found, list):
         raise SpecError(found)
+    findings = [finding for layout in found.layouts for finding in compile_spec(found, layout).findings]
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise SpecError(errors)
     return Loaded(found)

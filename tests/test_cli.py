@@ -14,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from specc import passes
 from specc.cli import main
 from specc.emit.write import Output, Unwritable, write
+from specc.ir.graph import Graph
+from specc.ir.op import OpError
+from specc.spec.core import Layout
 from tests.broken import BOTH, DECODER, PATTERN
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +45,6 @@ def specc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     def run(*arguments: str) -> Run:
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
-        gc.enable()  # a program that builds does without
         captured = capsys.readouterr()
         return Run(stop.value.code if isinstance(stop.value.code, int) else -1, captured.out, captured.err)
 
@@ -268,7 +271,14 @@ def test_an_interrupt_and_a_bug_have_their_codes(specc: Specc, monkeypatch: pyte
 
     monkeypatch.setattr(build, "write", interrupted)
     assert specc("build", "small.yaml").code == 130
-    monkeypatch.setattr(build, "emit", wrong)
+    import specc.compile as compile
+
+    lowered = compile.lower
+
+    def misplaced(graph: Graph, _: Layout) -> None:
+        raise OpError(graph.op("head"), "went wrong")
+
+    monkeypatch.setattr(compile, "lower", wrong)
     run = specc("build", "both.yaml", "--layout", "four")
     assert run.code == 2 and not run.out
     assert run.err == (
@@ -276,6 +286,10 @@ def test_an_interrupt_and_a_bug_have_their_codes(specc: Specc, monkeypatch: pyte
         "while compiling both.yaml, layout four\n`specc --debug ...` shows where\n"
     )
     assert "Traceback" in specc("--debug", "build", "small.yaml").err
+    monkeypatch.setattr(compile, "lower", lowered)
+    monkeypatch.setattr(passes, "PASSES", (misplaced,))
+    assert "head: went wrong\nwhile compiling small.yaml\nat small.yaml:1:1\n" in specc("check", "small.yaml").err
+    assert gc.isenabled()
 
 
 def test_help_of_commands_does_not_import_them(specc: Specc) -> None:

@@ -5,13 +5,23 @@ The default run takes layouts in which every pair of choices occurs; `python -m 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from specc.spec.core import Layout
 from specc.verify import relations, verify_layout
-from specc.verify.relations import Relation, describe, layout_relations, plain_relations, setting
+from specc.verify.relations import (
+    Relation,
+    describe,
+    largest,
+    layout_relations,
+    plain_relations,
+    setting,
+    unlike,
+)
 from specc.verify.run import world_size
 from tests import zoo
 
@@ -67,3 +77,28 @@ def test_a_wrong_gradient_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     layout = zoo.layout(2, True, 1, "1f1b", "none")
     assert verify_layout(zoo.spec("llama-tiny"), layout, 4) == 1
     assert "norm.weight" in next(line for line in capsys.readouterr().out.splitlines() if "DIFFERS" in line)
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_other_parameters_are_a_row_of_their_own(
+    tp: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name or a shape that the model has not is told, and nothing else is compared with it."""
+    true_emit = relations.emit
+
+    def wrong(spec: zoo.Spec, layout: Layout) -> object:
+        files = true_emit(spec, layout)
+        text = files.source.replace("self.down", "self.low") if layout.tp == tp else files.source
+        return replace(files, source=text)
+
+    monkeypatch.setattr(relations, "emit", wrong)
+    assert verify_layout(zoo.spec("llama-tiny"), zoo.layout(tp, tp > 1, 1, "1f1b", "none"), 4) == 1
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "DIFFERS" in line)
+    assert "parameter" in line and "layers.0.ffn.low.weight" in line
+
+
+def test_another_shape_is_a_difference() -> None:
+    one, two = torch.zeros(1, 4), torch.zeros(2, 4)
+    assert largest({"a": one}, {"a": two}) == (math.inf, "a") and unlike({"a": one}, {"a": two}) == (1.0, "a")
+    assert unlike({"a": one, "b": two}, {"a": one}) == (1.0, "b") and unlike({"a": one}, {"a": one}) == (0.0, "")
+    assert largest({"a": one / 0}, {"a": one}) == (math.inf, "a")

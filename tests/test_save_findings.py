@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from specc import SpecError, load
 from specc.cli import cli
 from specc.components.attention import Attention, resolved
 from specc.components.ffn import Ffn
@@ -134,20 +135,23 @@ layouts:
 """
 
 
-@pytest.mark.parametrize("command", ["check", "build"])
+@pytest.mark.parametrize("command", ["check", "build", "plan", "verify"])
 def test_users_are_told_with_the_place(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "told.yaml"
 
     def run(drop: str, folder: str) -> tuple[int, str, bool]:
         path.write_text(SPEC.replace("DROP", drop))
-        options = ["--layout", "saving", "-o", str(tmp_path / folder)] if command == "build" else []
+        options = [] if command == "check" else ["--layout", "saving"]
+        options += ["-o", str(tmp_path / folder)] if command == "build" else []
         code = cli.main([command, str(path), *options], standalone_mode=False)
         return code, capsys.readouterr().out, (tmp_path / folder).exists()
 
     code, out, written = run("0.0", "vain")
     assert (code, written) == (0, command == "build")
-    assert "warning[W501]: keeping ffn2.down saves nothing" in out and out.count("[") == 2  # and the line of the spec
+    assert "warning[W501]: keeping ffn2.down saves nothing" in out and out.count("warning[") == 1
     assert f"{path}:17:30" in out
     code, out, written = run("0.1", "wrong")
     assert (code, written) == (1, False)
     assert "error[E413]: attention.core draws random numbers" in out and f"{path}:17:14" in out
+    with pytest.raises(SpecError, match="draws random numbers"):
+        load(path)

@@ -52,12 +52,6 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def default_dtype():
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def made(model: Model, layout: Layout) -> Files:
     return emit(Spec(model, (layout,)), layout)
 
@@ -287,6 +281,7 @@ def test_steps_of_the_trainer_are_those_of_one_device(model: str, layout: str):
     results = run_ranks(
         world(LAYOUTS[layout]), trained, made(VARIANTS[model], LAYOUTS[layout]).source, LAYOUTS[layout], found
     )
+    torch.set_default_dtype(torch.float64)
     alone = load_file(made(VARIANTS[model], Layout()).source, "alone").build_model(torch.device("cpu"), SEED)
     optimizer = torch.optim.AdamW(alone.parameters(), lr=LR)
     for step in range(STEPS):

@@ -39,11 +39,9 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="specc")
-@click.option("--debug", is_flag=True, help="Show the traceback of a bug.")
-@click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of a bug.")  # read by `main`
+def cli() -> None:
     """Compile model specs to readable, partitioned PyTorch."""
-    context.obj = debug
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,8 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name of a file may have what a terminal has not
-    if "verify" not in arguments:
-        gc.disable()  # a build is over before there is anything worth collecting
+    collecting = gc.isenabled()
+    gc.disable()  # a build is over before there is anything worth collecting
     try:
         code = cli.main(arguments, prog_name="specc", standalone_mode=False)
         if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  # it was closed
@@ -77,6 +75,9 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             click.echo("`specc --debug ...` shows where", err=True)
         code = 2
+    finally:
+        if collecting:
+            gc.enable()
     sys.exit(code or 0)
 
 

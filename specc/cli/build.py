@@ -8,12 +8,10 @@ from pathlib import Path
 import click
 
 from specc.cli.specs import layout_of, load_all, plural, specs_argument, stem
-from specc.emit import Files, compile_spec, emit
+from specc.compile import Compiled, compile_spec
+from specc.emit import emit
 from specc.emit.write import Output, Unwritable, write
-from specc.ir.graph import Graph
 from specc.ir.text import text
-from specc.passes.saves import save_findings
-from specc.spec import Layout, Spec
 
 
 @click.command()
@@ -41,14 +39,15 @@ def build(
     outputs: list[Output] = []
     owners: dict[Path, str] = {}
     for spec, layout in [(spec, layout_of(spec, name)) for spec in loaded.specs]:
-        graphs, files = _compiled(spec, layout)
-        loaded.tell(save_findings(graphs["legality"], layout, spec.root))
+        compiled = compile_spec(spec, layout)
+        loaded.tell(compiled.findings)
+        files = emit(spec, layout, compiled)
         place = folder / stem(spec, layout)
         made = [Output(Path(f"{place}.py"), files.source), Output(Path(f"{place}.params"), files.params)]
         owners |= {output.path: spec.file for output in made}
         outputs += made
         if dump_passes is not None:
-            outputs += _dumps(graphs, dump_passes if len(loaded.specs) == 1 else dump_passes / place.name)
+            outputs += _dumps(compiled, dump_passes if len(loaded.specs) == 1 else dump_passes / place.name)
     if loaded.code:
         return loaded.finish("", ": nothing is written" if writes else "")
     try:
@@ -63,17 +62,9 @@ def build(
     return 0
 
 
-def _compiled(spec: Spec, layout: Layout) -> tuple[dict[str, Graph], Files]:
-    try:
-        graphs = compile_spec(spec, layout)
-        return graphs, emit(spec, layout, graphs)
-    except Exception as error:
-        error.add_note(f"while compiling {spec.file}{f', layout {layout.name}' if layout.name else ''}")
-        raise
-
-
-def _dumps(graphs: dict[str, Graph], folder: Path) -> list[Output]:
-    return [Output(folder / f"{n:02}_{name}.txt", text(graph)) for n, (name, graph) in enumerate(graphs.items())]
+def _dumps(compiled: Compiled, folder: Path) -> list[Output]:
+    passes = enumerate(compiled.passes.items())
+    return [Output(folder / f"{n:02}_{name}.txt", text(graph)) for n, (name, graph) in passes]
 
 
 def _compare(outputs: list[Output], owners: dict[Path, str], show: bool) -> int:

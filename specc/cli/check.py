@@ -7,9 +7,7 @@ from pathlib import Path
 import click
 
 from specc.cli.specs import load_all, plural, specs_argument
-from specc.lower import lower
-from specc.passes import compile_graph
-from specc.passes.saves import save_findings
+from specc.compile import compile_spec
 
 
 @click.command()
@@ -20,5 +18,5 @@ def check(specs: tuple[Path, ...], output_format: str) -> int:
     loaded = load_all(specs, output_format)
     for spec in loaded.specs:
         for layout in spec.layouts:
-            loaded.tell(save_findings(compile_graph(lower(spec.model), layout), layout, spec.root))
+            loaded.tell(compile_spec(spec, layout).findings)
     return loaded.finish(f"{plural(len(loaded.specs), 'spec')} fine")

@@ -7,14 +7,13 @@ from pathlib import Path
 import click
 
 from specc.cli.specs import layout_of, load_all
+from specc.compile import compile_spec
 from specc.cost.counts import StageCost, blocks, collectives, crossing, local_shape, stage_costs
 from specc.cost.decided import decided
 from specc.emit.names import shape
 from specc.emit.params import placement, rows, total
 from specc.ir.graph import Graph, layer_of
 from specc.ir.op import Op
-from specc.lower import lower
-from specc.passes import compile_graph
 from specc.spec import Layout, Model, Spec
 
 TOKENS = 4096
@@ -31,7 +30,11 @@ def plan(spec: Path, name: str | None) -> int:
         return loaded.finish("")
     only = loaded.specs[0]
     layout = layout_of(only, name)
-    graph = compile_graph(lower(only.model), layout)
+    compiled = compile_spec(only, layout)
+    loaded.tell(compiled.findings)
+    if loaded.code:
+        return loaded.finish("")
+    graph = compiled.placed
     costs = stage_costs(graph, layout.pp.stages, TOKENS)
     click.echo(f"{only.model.name}{f', layout {layout.name}' if layout.name else ''}\n")
     _values(only, layout, costs)

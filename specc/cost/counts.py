@@ -10,7 +10,7 @@ from specc.emit.params import stages_of
 from specc.ir.graph import Graph, inside
 from specc.ir.op import Layer, Op, Path, Ref
 from specc.ir.parameters import layers_at
-from specc.ir.types import Place, Spmd
+from specc.ir.types import Spmd
 from specc.ops import definition
 from specc.spec.core import Model
 
@@ -101,9 +101,7 @@ def collectives(ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
             forward["all-reduce"] = forward.get("all-reduce", 0) + 2  # of the largest logit, and of the sums
         if op.kind != "convert":
             continue
-        source, target = op.attr("src"), op.attr("dst")
-        assert isinstance(source, Place) and isinstance(target, Place)
-        key = source.kind + target.kind
+        key = op.place("src").kind + op.place("dst").kind
         for table, counts in ((FORWARD, forward), (BACKWARD, backward)):
             if key in table and (op.outs[0].grad or table is FORWARD):
                 counts[table[key]] = counts.get(table[key], 0) + 1

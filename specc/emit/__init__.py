@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
+from specc.compile import Compiled, compile_spec
 from specc.emit.file import Files, emit_file
-from specc.ir.graph import Graph
-from specc.lower import lower
-from specc.passes import run
 from specc.spec.core import Layout, Spec
 
 
-def compile_spec(spec: Spec, layout: Layout) -> dict[str, Graph]:
-    """The graph as lowered and after each pass, by the pass's name."""
-    graph = lower(spec.model)
-    return {"lower": graph, **dict(run(graph, layout))}
+def emit(spec: Spec, layout: Layout, compiled: Compiled | None = None) -> Files:
+    """The spec written out for that layout as text; `compiled` if it is at hand."""
+    compiled = compiled or compile_spec(spec, layout)
+    return emit_file(spec.model, layout, compiled.model, compiled.placed)
 
 
-def emit(spec: Spec, layout: Layout, graphs: dict[str, Graph] | None = None) -> Files:
-    """The spec compiled for that layout and written out as text; `graphs` if they are at hand."""
-    graphs = graphs or compile_spec(spec, layout)
-    return emit_file(spec.model, layout, graphs["dead"], graphs["legality"])
-
-
-__all__ = ["Files", "compile_spec", "emit"]
+__all__ = ["Files", "emit"]

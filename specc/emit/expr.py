@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Part, Use
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Param, Ref, in_model
-from specc.ir.types import Axis, Place, Spmd
+from specc.ir.op import Op, OpError, Param, Ref, in_model
+from specc.ir.types import Axis, Spmd
 from specc.ops import definition
 
 
@@ -55,9 +55,8 @@ def _leaf(graph: Graph, op: Op) -> Expr:
 
 def local_size(graph: Graph, axis: Axis, type: Spmd) -> int:
     """Size of an axis on one rank."""
-    assert isinstance(axis.size, int)
     sizes = {mesh.name: mesh.size for mesh in graph.mesh}
-    local = axis.size
+    local = axis.length
     for name in type.shards(axis):
         local = -(-local // sizes[name])
     return local
@@ -146,8 +145,7 @@ def _activation(graph: Graph, op: Op) -> Expr:
 
 
 def _convert(graph: Graph, op: Op) -> Expr:
-    mesh, source, target = op.attr("mesh"), op.attr("src"), op.attr("dst")
-    assert isinstance(source, Place) and isinstance(target, Place)
+    mesh, source, target = op.text("mesh"), op.place("src"), op.place("dst")
     names = {
         ("P", "I"): "all_reduce",
         ("P", "S"): "reduce_scatter",
@@ -157,16 +155,16 @@ def _convert(graph: Graph, op: Op) -> Expr:
     }
     name = names.get((source.kind, target.kind))
     if name is None:
-        raise ValueError(f"{op.id}: no function of generated code converts {source} to {target}")
+        raise OpError(op, f"no function of generated code converts {source} to {target}")
     axis = target.axis or source.axis
     dim = f", {op.outs[0].dim(axis)}" if axis else ""
     return Expr((f"{name}(", Use(op.inputs[0]), f"{dim}, self.{mesh})"))
 
 
 def _scale(graph: Graph, op: Op) -> Expr:
-    factor = op.attr("factor")
-    assert isinstance(factor, (int, float))
-    return Expr((Use(op.inputs[0], PRODUCT), " * ", Hole(f"{op.id}.factor", "factor", number(factor))), PRODUCT)
+    return Expr(
+        (Use(op.inputs[0], PRODUCT), " * ", Hole(f"{op.id}.factor", "factor", number(op.real("factor")))), PRODUCT
+    )
 
 
 def _padding_mask(graph: Graph, op: Op) -> Expr:

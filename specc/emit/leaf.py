@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Param, Path, Use
+from specc.ir.op import Op, OpError, Param, Path, Use
 
 READS = ("Embedding", "RMSNorm", "LayerNorm")  # classes that read a replicated parameter themselves
 OPTIONS = ("bias", "partial_grads")
@@ -103,7 +103,7 @@ def _class(read: _Read, axis: tuple[str, int] | None) -> str:
     if role == "embedding":
         return "VocabEmbedding" if split else "Embedding"
     if axis is not None and not split:
-        raise ValueError(f"{read.op.id}: a linear that {axis[0]} does not split has no class")
+        raise OpError(read.op, f"a linear that {axis[0]} does not split has no class")
     return "Linear" if axis is None else "ColumnLinear" if out else "RowLinear"
 
 
@@ -112,8 +112,7 @@ def _sizes(cls: str, param: Param) -> tuple[tuple[str, int], ...]:
     axes = reversed(param.axes) if cls.endswith("Linear") else param.axes
     found: list[tuple[str, int]] = []
     for axis in axes:
-        assert isinstance(axis.size, int)
         first, _, rest = axis.name.partition("*")
         name = "hidden" if first == "ffn" else f"{'kv' if first == 'kv_heads' else 'q'}_dim" if rest else first
-        found.append((name, axis.size))
+        found.append((name, axis.length))
     return tuple(found)

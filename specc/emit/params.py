@@ -78,7 +78,7 @@ def _row(entry: _Found) -> Row:
     param = entry.param
     layers = _joined(entry.layers)
     words = [_span(layers) if isinstance(part, Layer) else str(part) for part in param.path]
-    shape = tuple(axis.size for axis in param.axes if isinstance(axis.size, int))
+    shape = tuple(axis.length for axis in param.axes)
     names = tuple(axis.shard_name for axis in param.axes)
     return Row(".".join(words), shape, entry.stored, names, tuple(entry.stages), layers or None, str(param.init))
 

@@ -16,9 +16,7 @@ BLOCK = 16  # rows that are drawn together
 
 def initial(name: str, param: Param, seed: int) -> Tensor:
     """The first value of a parameter in float32: each block of rows is drawn by its own generator."""
-    rows, *columns = (axis.size for axis in param.axes)
-    assert isinstance(rows, int), f"{name} has {rows} rows"
-    shape = (rows, *(size for size in columns if isinstance(size, int)))
+    shape = tuple(axis.length for axis in param.axes)
     init = param.init
     if init.kind == "ones":
         return torch.ones(shape)
@@ -29,11 +27,11 @@ def initial(name: str, param: Param, seed: int) -> Tensor:
     if init.kind != "normal":
         raise ValueError(f"{name}: no init {init.kind}")
     blocks: list[Tensor] = []
-    for number in range((rows + BLOCK - 1) // BLOCK):
+    for number in range(-(-shape[0] // BLOCK)):
         digest = hashlib.blake2b(f"{seed} {name} {number}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest))
         blocks.append(torch.randn(BLOCK, *shape[1:], generator=generator, dtype=torch.float32) * init.std)
-    return torch.cat(blocks)[:rows]
+    return torch.cat(blocks)[: shape[0]]
 
 
 def initial_weights(graph: Graph, seed: int) -> dict[str, Tensor]:

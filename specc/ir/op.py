@@ -111,17 +111,31 @@ class Op:
         return dict(self.attrs)[name]
 
     def number(self, name: str) -> int:
-        """An attribute that is a whole number. Raises KeyError, TypeError."""
+        """An attribute that is a whole number. Raises KeyError, OpError."""
         value = self.attr(name)
         if not isinstance(value, int):
-            raise TypeError(f"{self.id}: {name} is {value!r}, not a whole number")
+            raise OpError(self, f"{name} is {value!r}, not a whole number")
         return value
 
     def text(self, name: str) -> str:
-        """An attribute that is a text. Raises KeyError, TypeError."""
+        """An attribute that is a text. Raises KeyError, OpError."""
         value = self.attr(name)
         if not isinstance(value, str):
-            raise TypeError(f"{self.id}: {name} is {value!r}, not a text")
+            raise OpError(self, f"{name} is {value!r}, not a text")
+        return value
+
+    def place(self, name: str) -> Place:
+        """An attribute that is a type on a mesh axis. Raises KeyError, OpError."""
+        value = self.attr(name)
+        if not isinstance(value, Place):
+            raise OpError(self, f"{name} is {value!r}, not a place")
+        return value
+
+    def real(self, name: str) -> float:
+        """An attribute that is a number. Raises KeyError, OpError."""
+        value = self.attr(name)
+        if not isinstance(value, (int, float)):
+            raise OpError(self, f"{name} is {value!r}, not a number")
         return value
 
     @property
@@ -131,3 +145,11 @@ class Op:
     def having(self, **attrs: Attr) -> Op:
         """This op with attributes set."""
         return replace(self, attrs=tuple({**dict(self.attrs), **attrs}.items()))
+
+
+class OpError(Exception):
+    """A bug of specc, at an op."""
+
+    def __init__(self, op: Op, problem: str):
+        super().__init__(f"{op.id}: {problem}")
+        self.op = op

@@ -22,6 +22,13 @@ class Axis:
     def shard_name(self) -> str:
         return self.name.split("*")[0]
 
+    @property
+    def length(self) -> int:
+        """The size where it is a number. Raises ValueError."""
+        if not isinstance(self.size, int):
+            raise ValueError(f"{self.name} has the size {self.size}, which is known only when the model runs")
+        return self.size
+
 
 @dataclass(frozen=True, slots=True)
 class TensorType:

@@ -61,8 +61,7 @@ class Builder:
 
     def weight_init(self, out: Axis, inner: Axis, last: bool) -> Init:
         """`xavier` is Glorot and Bengio 2010, eq. 16, as a normal; depth scaling is GPT-2's (2019), section 2.3."""
-        assert isinstance(out.size, int) and isinstance(inner.size, int)
-        std = (2 / (out.size + inner.size)) ** 0.5 if self.init.kind == "xavier" else self.init.std
+        std = (2 / (out.length + inner.length)) ** 0.5 if self.init.kind == "xavier" else self.init.std
         if last and self.init.depth_scaled:
             std /= self.residual_updates**0.5
         return Init("normal", std)

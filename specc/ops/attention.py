@@ -18,16 +18,14 @@ def _split_out(op: Op, ins: Types) -> Types:
     """[batch, seq, heads*head_dim] -> [batch, heads, seq, head_dim]"""
     batch, seq, joint = ins[0].axes
     heads, head_dim = joint.name.split("*")
-    n, size = op.number("heads"), joint.size
-    assert isinstance(size, int)
-    return (replace(ins[0], axes=(batch, Axis(heads, n), seq, Axis(head_dim, size // n))),)
+    n = op.number("heads")
+    return (replace(ins[0], axes=(batch, Axis(heads, n), seq, Axis(head_dim, joint.length // n))),)
 
 
 def _merge_out(op: Op, ins: Types) -> Types:
     """[batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim]"""
     batch, heads, seq, head_dim = ins[0].axes
-    assert isinstance(heads.size, int) and isinstance(head_dim.size, int)
-    joint = Axis(f"{heads.name}*{head_dim.name}", heads.size * head_dim.size)
+    joint = Axis(f"{heads.name}*{head_dim.name}", heads.length * head_dim.length)
     return (replace(ins[0], axes=(batch, seq, joint)),)
 
 
@@ -71,9 +69,8 @@ def _attention_out(op: Op, ins: Types) -> Types:
 
 def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     heads, kv_heads = ins[0].axes[1], ins[1].axes[1]
-    assert isinstance(heads.size, int) and isinstance(kv_heads.size, int)
     found: list[Signature] = []
-    if shardable(heads.name, heads.size, mesh) and shardable(kv_heads.name, kv_heads.size, mesh):
+    if shardable(heads.name, heads.length, mesh) and shardable(kv_heads.name, kv_heads.length, mesh):
         found.append(Signature((S(heads.name), S(kv_heads.name), S(kv_heads.name), R)[: len(ins)], (S(heads.name),)))
     if "batch" in mesh.tokens:
         found.append(Signature(tuple(demand(t, S("batch")) for t in ins), (S("batch"),)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from specc.ir.op import Op
+from specc.ir.op import Op, OpError
 from specc.ir.types import I, MeshAxis, P, Place, R, S, TensorType
 from specc.ops.base import Facts, OpDef, Signature, Types, shardable
 
@@ -14,8 +14,7 @@ Stream = Callable[[TensorType], Place]
 def _loss_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     """With logits split by vocab: two all-reduces, of the maximum and of (sum of exponentials, correct logit)."""
     vocab = ins[0].axes[-1]
-    assert isinstance(vocab.size, int)
-    if shardable(vocab.shard_name, vocab.size, mesh):
+    if shardable(vocab.shard_name, vocab.length, mesh):
         return [Signature((S(vocab.shard_name), R), (I,), (), "vocab_parallel")]
     if mesh.data:
         tokens = S(mesh.tokens[0])
@@ -55,7 +54,7 @@ REPEAT, END, CUT = _carry("repeat"), _carry("end"), _carry("cut")
 
 
 def _no_signature(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
-    raise TypeError(f"{op.id}: conversions are made by placing, not placed")
+    raise OpError(op, "conversions are made by placing, not placed")
 
 
 CONVERT = OpDef("convert", lambda op, ins: ins, _no_signature, lambda op, ins: Facts(linear=(0,)))

@@ -41,12 +41,11 @@ def _linear_out(op: Op, ins: Types) -> Types:
 
 def _linear_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     out, inner = op.params[0].axes
-    assert isinstance(out.size, int) and isinstance(inner.size, int)
     count = len(op.params)
-    if shardable(out.shard_name, out.size, mesh):
+    if shardable(out.shard_name, out.length, mesh):
         shard = S(out.shard_name)
         return [Signature((R,), (shard,), (shard,) * count)]
-    if shardable(inner.shard_name, inner.size, mesh):
+    if shardable(inner.shard_name, inner.length, mesh):
         shard = S(inner.shard_name)
         return [Signature((shard,), (P,), (shard,))] if count == 1 else []  # legalise takes the bias off
     return [
@@ -61,9 +60,7 @@ def _linear_facts(op: Op, ins: Types) -> Facts:
 
 
 def _linear_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
-    inner = op.params[0].axes[1].size
-    assert isinstance(inner, int)
-    return 2 * _linear_out(op, ins)[0].numel(symbols) * inner
+    return 2 * _linear_out(op, ins)[0].numel(symbols) * op.params[0].axes[1].length
 
 
 LINEAR = OpDef("linear", _linear_out, _linear_signatures, _linear_facts, flops=_linear_flops, saves=lambda op: ("in0",))

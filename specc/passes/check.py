@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Param, Path, Ref, dotted
+from specc.ir.op import Op, OpError, Param, Path, Ref, dotted
 from specc.ir.tree import loops, tree
 from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Facts, definition
@@ -24,13 +24,11 @@ LINKS = frozenset({"PI", "PS", "PR", "IR", "SR", "SI", "IS", "RS", "SS"})
 CARRIES = frozenset({"repeat", "end", "cut"})
 
 
-class SpmdError(TypeError):
+class SpmdError(OpError):
     """A placed graph that would compute something else than the unplaced one: a bug of placing."""
 
     def __init__(self, op: Op, mesh: str, problem: str):
-        super().__init__(f"{op.id} ({op.kind}) on {mesh}: {problem}")
-        self.op = op
-        self.mesh = mesh
+        super().__init__(op, f"{op.kind} on {mesh}: {problem}")
 
 
 @dataclass(frozen=True)

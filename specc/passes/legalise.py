@@ -31,8 +31,7 @@ def legalise(graph: Graph, layout: Layout) -> Graph:
 
 def _row_parallel(op: Op, layout: Layout) -> bool:
     out, inner = op.params[0].axes
-    assert isinstance(out.size, int) and isinstance(inner.size, int)
     return any(
-        shardable(inner.shard_name, inner.size, mesh) and not shardable(out.shard_name, out.size, mesh)
+        shardable(inner.shard_name, inner.length, mesh) and not shardable(out.shard_name, out.length, mesh)
         for mesh in mesh_of(layout)
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from specc.ir.graph import Graph, inside, layer_of
-from specc.ir.op import Layer, Op, Path, Ref, dotted
+from specc.ir.op import Layer, Op, OpError, Path, Ref, dotted
 from specc.ir.parameters import clashes
 from specc.ir.tree import loops, tree
 from specc.ir.types import Axis, Spmd
@@ -19,12 +19,8 @@ KINDS = frozenset(definition.kind for definition in OPS)
 MAY_LEAVE_DEAD = frozenset({"lower", "shapes"})
 
 
-class IllegalGraph(Exception):
+class IllegalGraph(OpError):
     """A graph that no pass may give."""
-
-    def __init__(self, op: str, problem: str):
-        super().__init__(f"{op}: {problem}")
-        self.op = op
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ def legality(graph: Graph, layout: Layout, after: str = "legality") -> Graph:
     rules: tuple[Callable[[_View], Problems], ...] = (_ordered, _wired, *alive, _typed, _scoped, _repeated, _nested)
     for rule in (*rules, _parameters, _placed, _divisible, _kept):
         for op, problem in rule(view):
-            raise IllegalGraph(op, problem)
+            raise IllegalGraph(graph.op(op), problem)
     return graph
 
 

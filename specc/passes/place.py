@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from specc.ir.graph import Graph, common, inside
-from specc.ir.op import Layer, Op, Path, Ref, Use
+from specc.ir.op import Layer, Op, OpError, Path, Ref, Use
 from specc.ir.types import I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Signature, definition
 from specc.passes.mesh import mesh_of
@@ -57,7 +57,7 @@ class _Placing:
 
 
 def place(graph: Graph, layout: Layout) -> Graph:
-    """Raises TypeError naming the op where no signature fits."""
+    """Raises OpError where no signature fits."""
     mesh = mesh_of(layout)
     graph = graph.with_mesh(mesh)
     if not mesh:
@@ -119,7 +119,7 @@ def _choose(work: _Placing, op: Op, ins: tuple[TensorType, ...], mesh: MeshAxis)
             best = (sum(known), signature)
     if best is None:
         types = ", ".join(str(place) for place in produced)
-        raise TypeError(f"{op.id}: no signature of {op.kind} accepts ({types}) on {mesh.name}")
+        raise OpError(op, f"no signature of {op.kind} accepts ({types}) on {mesh.name}")
     return best[1]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from specc.ir.graph import Graph, Scope, inside
-from specc.ir.op import Layer, Op, Path, Ref, Stage
+from specc.ir.op import Layer, Op, OpError, Path, Ref, Stage
 from specc.ops import definition
 from specc.passes.balance import balanced
 from specc.passes.dead import dead
@@ -309,7 +309,7 @@ class _Cutter:
             for known, here in self.env.items():
                 if names <= {axis.name for axis in self.graph.type(known).axes}:
                     return here
-        raise ValueError(f"{op.id}: {ref} is not alive in this stage")
+        raise OpError(op, f"{ref} is not alive in this stage")
 
 
 def _layer(path: Path) -> Path | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from specc.emit import emit
 from specc.interpret import init_weights, initial_weights, interpret
@@ -14,7 +17,7 @@ from specc.passes.dead import dead
 from specc.passes.shapes import shapes
 from specc.spec.core import Layout, Model, Spec
 from specc.verify.launch import run_ranks
-from specc.verify.run import SEED, Batch, Step, load_file, on_this_rank, one_device, world_size
+from specc.verify.run import SEED, Batch, Step, in_double, load_file, on_this_rank, one_device, world_size
 
 TOLERANCE = 1e-10  # of sums in another order, relative to values of size 1
 
@@ -46,22 +49,28 @@ class Setting:
 
 
 def largest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, str]:
-    """Largest absolute difference and the name it is at; NaN counts as infinite."""
+    """Largest absolute difference of what both have, and the name it is at; NaN or another shape counts as infinite."""
     worst, where = 0.0, ""
     for name, value in ours.items():
-        difference = (torch.as_tensor(value) - theirs[name]).abs().max().nan_to_num(nan=float("inf")).item()
+        difference = _difference(torch.as_tensor(value), theirs[name])
         if difference > worst:
             worst, where = difference, name
     return worst, where
 
 
-def setting(model: Model, layout: Layout, seed: int = 0) -> Setting:
+def _difference(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return math.inf
+    return (a.double() - b.double()).abs().max().nan_to_num(nan=math.inf).item()
+
+
+@in_double()
+def setting(model: Model, layout: Layout) -> Setting:
     """Weights: the initial ones and noise, so that zeros and ones hide nothing. A third of the labels is -100."""
-    torch.set_default_dtype(torch.float64)
     empty = Layout()
     graph = dead(shapes(lower(model), empty), empty)
     initial = initial_weights(graph, SEED)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     weights = {
         name: value.double() + 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
         for name, value in initial.items()
@@ -86,22 +95,39 @@ def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
     return Batch(tuple(inputs), labels.masked_fill(hidden, -100))
 
 
+@in_double()
 def plain_relations(found: Setting, layout: Layout) -> list[Relation]:
     """The generated file on one device, with the layout's checkpointing, against the interpreter: bit for bit."""
     alone = Layout(checkpoint=layout.checkpoint)
     files = emit(Spec(found.model, (alone,)), alone)
     file = load_file(files.source, files.name)
     module = file.build_model(torch.device("cpu"), SEED)
-    keys = [*module.state_dict()]
-    rows = [Relation("same parameters in the same order", float(keys != [*found.weights]), 0.0)]
-    rows.append(Relation("initial weights", *_bound(largest(dict(module.state_dict()), found.initial), 0.0)))
+    made = module.state_dict()
+    rows = [Relation("same parameters in the same order", *_bound(unlike(made, found.weights), 0.0))]
+    if rows[0].holds:
+        rows += _step_relations(module, found)
+    return [replace(row, name=f"file on one device = interpreter: {row.name}") for row in rows]
+
+
+def unlike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, str]:
+    """1 and the first name at which names, their order or shapes differ; 0 where none do."""
+    for mine, other in zip_longest(ours, theirs):
+        if mine != other:
+            return 1.0, mine or other
+        if ours[mine].shape != theirs[mine].shape:
+            return 1.0, mine
+    return 0.0, ""
+
+
+def _step_relations(module: nn.Module, found: Setting) -> list[Relation]:
+    rows = [Relation("initial weights", *_bound(largest(module.state_dict(), found.initial), 0.0))]
     module.load_state_dict(found.weights)
     step = one_device(module.eval(), found.batch)
     assert step.logits is not None and found.reference.logits is not None
     logits = largest({"logits": step.logits}, {"logits": found.reference.logits})
     rows.append(Relation("logits", *_bound(logits, 0.0)))
     rows.append(Relation("gradients", *_bound(largest(step.gradients, found.reference.gradients), 0.0)))
-    return [replace(row, name=f"file on one device = interpreter: {row.name}") for row in rows]
+    return rows
 
 
 def _bound(worst: tuple[float, str], bound: float) -> tuple[float, float, str]:
@@ -113,21 +139,31 @@ def layout_relations(found: Setting, layout: Layout, timeout: float = 300.0) -> 
     files = emit(Spec(found.model, (layout,)), layout)
     arguments = (files.source, files.name, layout, found.weights, found.initial, found.batch)
     results = [r for r in run_ranks(world_size(layout), on_this_rank, *arguments, timeout=timeout) if r is not None]
+    return [replace(row, name=f"{describe(layout)}: {row.name}") for row in _rank_relations(found, results)]
+
+
+def _rank_relations(found: Setting, results: list[dict[str, Any]]) -> list[Relation]:
+    parameters = "every parameter on some stage"
+    if strange := results[0].get("strange"):
+        return [Relation(parameters, 1.0, 0.0, ", ".join(strange[:3]))]
     want = found.reference
-    losses = {f"stage {n}": torch.tensor(r["loss"]) for n, r in enumerate(results)}
-    norms = {f"stage {n}": torch.tensor(r["norm"]) for n, r in enumerate(results)}
+    losses = {f"stage {n}": _number(r["loss"]) for n, r in enumerate(results)}
+    norms = {f"stage {n}": _number(r["norm"]) for n, r in enumerate(results)}
     unequal = [name for r in results for name in r["init"]]
     seen = {name for r in results for name in r["gradients"]}
     missing = sorted(set(found.weights) - seen)
-    rows = [
-        Relation("every parameter on some stage", float(bool(missing)), 0.0, ", ".join(missing[:3])),
+    return [
+        Relation(parameters, float(bool(missing)), 0.0, ", ".join(missing[:3])),
         Relation("initial weights", float(bool(unequal)), 0.0, ", ".join(unequal[:3])),
-        Relation("loss", *_bound(largest(losses, dict.fromkeys(losses, torch.tensor(want.loss))), TOLERANCE)),
+        Relation("loss", *_bound(largest(losses, dict.fromkeys(losses, _number(want.loss))), TOLERANCE)),
         Relation("gradients", *_bound(_over(results, "gradients", want.gradients), TOLERANCE)),
-        Relation("gradient norm", *_bound(largest(norms, dict.fromkeys(norms, torch.tensor(want.norm))), TOLERANCE)),
+        Relation("gradient norm", *_bound(largest(norms, dict.fromkeys(norms, _number(want.norm))), TOLERANCE)),
         Relation("weights after an AdamW step", *_bound(_over(results, "weights", want.weights), TOLERANCE)),
     ]
-    return [replace(row, name=f"{describe(layout)}: {row.name}") for row in rows]
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _over(results: list[dict[str, dict[str, Tensor]]], what: str, want: dict[str, Tensor]) -> tuple[float, str]:

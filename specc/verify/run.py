@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -36,6 +39,17 @@ class Batch:
 
     inputs: tuple[Tensor, ...]
     labels: Tensor
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """What is made inside is float64 unless it says otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def load_file(source: str, name: str) -> ModuleType:
@@ -67,8 +81,11 @@ def _grad(name: str, p: Tensor) -> Tensor:
 def on_this_rank(
     source: str, name: str, layout: Layout, weights: dict[str, Tensor], initial: dict[str, Tensor], batch: Batch
 ) -> dict[str, Any] | None:
-    """A step of the file's own trainer on one rank of many; the first data and tensor rank of each stage reports."""
-    torch.set_default_dtype(torch.float64)
+    """A step of the file's own trainer on one rank of many; the first data and tensor rank of each stage reports.
+
+    All report only `strange` where parameters are not those of the model.
+    """
+    torch.set_default_dtype(torch.float64)  # of this process, which ends with the step
     logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # on every full_tensor over two axes
     file = load_file(source, name)
     mesh = file.device_mesh("cpu")
@@ -83,6 +100,8 @@ def on_this_rank(
     else:
         trainer = file.Trainer(mesh, device, seed=SEED, lr=LR)
     module: nn.Module = trainer.module.eval()
+    if strange := _strange(module, weights):
+        return {"strange": strange}
     init = {key: _whole(p) for key, p in module.named_parameters()}
     unequal = [key for key, value in init.items() if not torch.equal(value, initial[key].double())]
     for key, p in module.named_parameters():
@@ -96,6 +115,14 @@ def on_this_rank(
     if data or tensor:
         return None
     return {"loss": loss, "norm": norm, "init": unequal, "gradients": gradients, "weights": after}
+
+
+def _strange(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:
+    """Parameters, of the stages of all ranks, that the model has not, or in another shape."""
+    own = [key for key, p in module.named_parameters() if key not in weights or p.shape != weights[key].shape]
+    found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(found, own)
+    return sorted({key for keys in found for key in keys})
 
 
 @torch.no_grad()

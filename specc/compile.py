@@ -1,0 +1,47 @@
+"""A spec compiled for one of its layouts: the graph after every pass, and what is to be said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specc.ir.graph import Graph
+from specc.ir.op import OpError
+from specc.lower import lower
+from specc.passes import run
+from specc.passes.saves import save_findings
+from specc.source import Diagnostic, span_of
+from specc.spec.core import Layout, Spec
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """`passes` holds the graph as lowered and after each pass, by the pass's name."""
+
+    passes: dict[str, Graph]
+    findings: list[Diagnostic]
+
+    @property
+    def model(self) -> Graph:
+        """Typed, before anything of the layout."""
+        return self.passes["dead"]
+
+    @property
+    def placed(self) -> Graph:
+        """After all passes."""
+        return self.passes["legality"]
+
+
+def compile_spec(spec: Spec, layout: Layout) -> Compiled:
+    """What only a compiled layout shows (E413, W501) is in `findings`; nothing is emitted of one with errors.
+
+    Any exception is a bug; it gets notes that name the spec, the layout and the place the op comes from.
+    """
+    try:
+        graph = lower(spec.model)
+        passes = {"lower": graph, **dict(run(graph, layout))}
+    except Exception as error:
+        error.add_note(f"while compiling {spec.file}{f', layout {layout.name}' if layout.name else ''}")
+        if isinstance(error, OpError) and spec.root is not None:
+            error.add_note(f"at {span_of(spec.root, error.op.at)}")
+        raise
+    return Compiled(passes, save_findings(passes["legality"], layout, spec.root))
