@@ -129,12 +129,33 @@ def test_all_findings_at_once_whatever_their_kind() -> None:
     ]  # but nothing of attention.cor, which a broken block might have
 
 
+STAGES = "pp: {stages: 2, starts: [layers.3]}, checkpoint: {save: [attention.core]}"
 UNCAUSED = {
     "no model width": (DECODER, ("d_model: 32\n", ""), ["E202 the key d_model is missing"]),
     "no tokens": (BOTH, ("vocab: 96", "vocab: 0"), ["E204 vocab must be at least 1, not 0"]),
     "no heads": (DECODER, ("heads: 4, ", ""), ["E202 the key heads is missing"]),
     "a key that is misspelt": (DECODER, ("vocab:", "vocabb:"), ["E201 unknown key vocabb"]),
     "the only stack misspelt": (DECODER, ("decoder:", "decodr:"), ["E201 unknown key decodr"]),
+    "no stack": (
+        BOTH[: BOTH.index("encoder:\n")],
+        ("tied: [encoder, decoder, head]", "tied: true"),
+        ["E230 a model needs a decoder, an encoder, or both"],
+    ),
+    "a tied stack misspelt": (
+        DECODER.replace("vocab: 97\n", "vocab: 97\nembedding: {tied: true}\n"),
+        ("decoder:", "decodr:"),
+        ["E201 unknown key decodr"],
+    ),
+    "a stack of another name": (
+        PATTERN.replace("vocab: 96\n", "vocab: 96\nembedding: {tied: true}\n").replace("tp: 2", f"tp: 3, {STAGES}"),
+        ("decoder:", "transformer:"),
+        ["E230 a model needs a decoder, an encoder, or both", "E201 unknown key transformer"],
+    ),
+    "no stack and an empty layout": (
+        DECODER[: DECODER.index("decoder:")] + "layout: {}\n",
+        ("name: small", "name: none"),
+        ["E230 a model needs a decoder, an encoder, or both"],
+    ),
     "an encoder misspelt": (BOTH, ("encoder:\n", "encodr:\n"), ["E201 unknown key encodr"]),
     "a decoder misspelt": (BOTH, ("decoder:\n", "decodr:\n"), ["E201 unknown key decodr"]),
     "a sublayer of another kind": (DECODER, ("- ffn: {hidden: 64,", "- fnn: {hidden: 64,"), ["E201 unknown key fnn"]),

@@ -30,7 +30,7 @@ def load(source: Source) -> Spec | list[Diagnostic]:
     if made is not None:
         spec = to_spec(*made, report, source.name)
         model_rules(spec, report)
-        for layout in spec.layouts:
+        for layout in spec.layouts if spec.model.stacks else ():
             layout_rules(spec.model, layout, report)
         if not report.found:
             return spec

@@ -25,6 +25,8 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
     if not given:
         roles = (("encoder",), ("decoder",))
         report.add("E230", (), "a model needs a decoder, an encoder, or both", "give decoder", roles)
+        for role in roles:
+            report.broken(role)  # nothing is concluded from layers that are not there
     stacks = [_Stacks(role, doc, document, named, report).stack(len(given) == 1) for role, doc in given.items()]
     _unused(document, report)
     model = Model(

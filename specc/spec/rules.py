@@ -35,7 +35,8 @@ def model_rules(spec: Spec, report: Report) -> None:
     if model.embed.positions == "sinusoidal" and model.d_model % 2:
         message = f"sinusoids come in pairs, but d_model = {model.d_model} is odd"
         report.add("E215", ("embedding", "positions"), message, "make d_model even", reads=[("d_model",)])
-    _tied(model, report, [*roles, "head"])
+    if roles:
+        _tied(model, report, [*roles, "head"])
     rows = {"vocab": model.vocab} | ({"max_seq": model.max_seq} if model.embed.positions == "learned" else {})
     for key, count in rows.items():
         _size(report, (key,), f"{key} = {count}", count, model, [("embedding",)])
