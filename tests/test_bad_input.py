@@ -102,6 +102,21 @@ def test_choices_of_tp_are_good_for_the_whole_model() -> None:
     assert [(span.place, note) for span, note in item.notes] == [((10, 39), "kv_heads is set here")]
 
 
+VERSIONS = {
+    "2": "E204 specc must be at most 1, not 2",
+    "0": "E204 specc must be at least 1, not 0",
+    '"1"': 'E205 specc must be a whole number, not "1"',
+    "1.0": "E205 specc must be a whole number, not 1.0",
+    "true": "E205 specc must be a whole number, not true",
+    "null": "E205 specc must be a whole number, not null",
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_version_is_the_number_one(version: str) -> None:
+    assert told(changed(DECODER, ("specc: 1", f"specc: {version}"))) == [VERSIONS[version]]
+
+
 def test_all_findings_at_once_whatever_their_kind() -> None:
     text = changed(
         DECODER,

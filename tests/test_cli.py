@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,14 @@ def test_a_stale_file_is_named_shown_and_left_alone(specc: Specc, change: bytes 
     assert on_disk() == stale
     specc("build", "small.yaml", "both.yaml")
     assert path.read_bytes() == built
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "my out"), ("--layout", "four"), ("-o", "out", "--layout", "four")])
+def test_what_a_check_says_to_run_brings_up_to_date(specc: Specc, options: tuple[str, ...]) -> None:
+    said = specc("build", "both.yaml", *options, "--check").out
+    command = shlex.split(said.split("`")[1])
+    assert command[:2] == ["specc", "build"] and specc(*command[1:]).code == 0
+    assert specc("build", "both.yaml", *options, "--check") == Run(0, "", "2 files up to date\n")
 
 
 def test_diff_is_what_a_build_would_change(specc: Specc) -> None:

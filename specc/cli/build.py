@@ -13,13 +13,15 @@ from specc.emit import emit
 from specc.emit.write import Output, Unwritable, write
 from specc.ir.text import text
 
+FOLDER = Path("generated")
+
 
 @click.command()
 @specs_argument
 @click.option("--layout", "name", help="Which of several layouts; the first by default.")
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; exit 1 if a file is not what a build writes.")
 @click.option("--diff", "only_diff", is_flag=True, help="Write nothing; show what a build would change.")
-@click.option("-o", "folder", type=click.Path(path_type=Path), default=Path("generated"), help="Where to write.")
+@click.option("-o", "folder", type=click.Path(path_type=Path), default=FOLDER, help="Where to write.")
 @click.option(
     "--dump-passes", type=click.Path(path_type=Path), help="Write the graph after each pass into this folder."
 )
@@ -52,7 +54,8 @@ def build(
         return loaded.finish("", ": nothing is written" if writes else "")
     try:
         if not writes:
-            return _compare(outputs, owners, only_diff)
+            given = (*(("--layout", name) if name else ()), *(("-o", str(folder)) if folder != FOLDER else ()))
+            return _compare(outputs, owners, only_diff, given)
         changed = {output.path for output in write(outputs)}
     except Unwritable as error:
         click.echo(f"error: {error}", err=True)
@@ -67,8 +70,8 @@ def _dumps(compiled: Compiled, folder: Path) -> list[Output]:
     return [Output(folder / f"{n:02}_{name}.txt", text(graph)) for n, (name, graph) in passes]
 
 
-def _compare(outputs: list[Output], owners: dict[Path, str], show: bool) -> int:
-    """Tell what differs: from the disk to what a build writes, so + is what it would add."""
+def _compare(outputs: list[Output], owners: dict[Path, str], show: bool, given: tuple[str, ...]) -> int:
+    """Tell what differs: from the disk to what a build with the `given` options writes, so + is what it would add."""
     stale: dict[str, None] = {}
     for output in outputs:
         old = output.on_disk()
@@ -81,7 +84,7 @@ def _compare(outputs: list[Output], owners: dict[Path, str], show: bool) -> int:
             state = "is missing" if old is None else f"is not what specc writes for {owners[output.path]}"
             click.echo(f"{output.path} {state}")
     if stale and not show:
-        click.echo(f"To update, run `specc build {' '.join(map(shlex.quote, stale))}`.")
+        click.echo(f"To update, run `{shlex.join(('specc', 'build', *stale, *given))}`.")
     elif not stale:
         click.echo(f"{plural(len(outputs), 'file')} up to date", err=True)
     return 1 if stale else 0

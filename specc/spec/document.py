@@ -197,7 +197,7 @@ class LayoutDoc(Config):
 class Document(Config):
     """A spec file."""
 
-    specc: Literal[1]
+    specc: Annotated[int, Field(ge=1, le=1)]
     """Version of the language."""
     name: str
     """Lower case letters, digits, dots and dashes; names the generated file."""
