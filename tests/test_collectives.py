@@ -13,8 +13,8 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 from specc.cli import cli
 from specc.cost.counts import collectives, runs_of
-from specc.emit.params import stages_of
-from specc.ir.graph import Graph, layer_of
+from specc.ir.graph import Graph
+from specc.ir.repeat import layer_of
 from specc.lower import lower
 from specc.passes import compile_graph
 from specc.spec.core import Layout, Model
@@ -37,7 +37,7 @@ def planned(graph: Graph, stage: int = 0) -> tuple[Counter[str], Counter[str]]:
     """Forward and backward of a stage without the loss, by the counts of `specc plan`, as often as its layers run."""
     totals: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for op in graph.ops:
-        if stage in stages_of(op, graph) and op.scope[:1] != ("loss",):
+        if stage in graph.stages_of(op.scope) and op.scope[:1] != ("loss",):
             for total, counts in zip(totals, collectives([op]), strict=True):
                 total.update({kind: count * runs_of(graph, op, stage) for kind, count in counts.items()})
     return totals

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from specc import spec
-from specc.ir.fingerprint import fingerprints
+from specc.emit.fingerprint import fingerprints
 from specc.ir.graph import Graph, Scope
 from specc.ir.op import Layer, Ref
 from specc.ir.text import text

@@ -12,7 +12,7 @@ import yaml
 from specc.components.attention import Attention, CrossAttention
 from specc.components.ffn import Ffn
 from specc.emit import Files, emit
-from specc.emit.params import total
+from specc.ir.stored import total
 from specc.lower import lower
 from specc.passes import compile_graph
 from specc.source import Source

@@ -17,8 +17,8 @@ from specc.components.rope import LinearScaling, Llama3Scaling
 from specc.cost.counts import crossing, stage_costs
 from specc.cost.decided import decided
 from specc.emit import emit
-from specc.emit.params import rows, total
 from specc.ir.graph import Graph
+from specc.ir.stored import stored, total
 from specc.lower import lower
 from specc.passes import compile_graph
 from specc.source import Source
@@ -171,7 +171,7 @@ def test_stages_hold_all_parameters_and_copies_of_tied_ones(name: str) -> None:
     for layout in LAYOUTS:
         graph = compiled(found, layout)
         costs = stage_costs(graph, layout.pp.stages, 64)
-        copies = sum(row.count * (len(row.stages) - 1) for row in rows(graph) if row.layers is None)
+        copies = sum(row.count * (len(row.stages) - 1) for row in stored(graph) if row.layers is None)
         assert bool(copies) == bool(found.model.embed.tied and layout.pp.stages > 1)
         assert sum(cost.parameters for cost in costs) == whole + copies
         layers = [(path, n) for cost in costs for path, first, last in cost.layers for n in range(first, last + 1)]

@@ -19,8 +19,8 @@ from specc.emit import Files, emit
 from specc.emit.code import Code, docstring, environment, finalize, ident, lit
 from specc.emit.guard import names
 from specc.emit.pasted import imports, pasted
-from specc.emit.stored import stored
 from specc.emit.weights import init_weights
+from specc.ir.stored import stored
 from specc.lower import lower
 from specc.passes import compile_graph
 from specc.spec.core import Checkpoint, Init, Layout, Model, Pipeline, Spec

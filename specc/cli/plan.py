@@ -11,9 +11,10 @@ from specc.compile import compile_spec
 from specc.cost.counts import StageCost, blocks, collectives, crossing, local_shape, stage_costs
 from specc.cost.decided import decided
 from specc.emit.names import shape
-from specc.emit.params import placement, rows, total
-from specc.ir.graph import Graph, layer_of
+from specc.ir.graph import Graph
 from specc.ir.op import Op
+from specc.ir.repeat import layer_of
+from specc.ir.stored import placement, stored, total
 from specc.spec import Layout, Model, Spec
 
 TOKENS = 4096
@@ -56,8 +57,8 @@ def _values(spec: Spec, layout: Layout, costs: list[StageCost]) -> None:
 def _parameters(graph: Graph, layout: Layout) -> None:
     """With one rank there is nothing to say of placement, with one stage nothing of stages."""
     lines: Lines = [("parameter", "shape", "on a rank", "placement", "stages", "in all")]
-    for row in rows(graph):
-        local = local_shape(row.shape, row.axes, row.stored, graph)
+    for row in stored(graph):
+        local = local_shape(row.param, row.spmd, graph)
         stages = ", ".join(map(str, row.stages))
         stages = stages if len(row.stages) < 4 else f"{row.stages[0]}..{row.stages[-1]}"
         shapes = (str(list(row.shape)), str(list(local)))
@@ -75,7 +76,7 @@ def _stages(graph: Graph, layout: Layout, costs: list[StageCost]) -> None:
         lines.append((str(stage), layers, *counts))
     click.echo("")
     _table(lines, right=(2, 3, 4))
-    tied = [row.name for row in rows(graph) if row.layers is None and len(row.stages) > 1]
+    tied = [row.name for row in stored(graph) if row.tied]
     if tied:
         click.echo(f"{held:,} in all: several stages hold a copy of {', '.join(tied)}")
     click.echo("")

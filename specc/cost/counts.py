@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from specc.emit.params import stages_of
 from specc.ir.graph import Graph, inside
-from specc.ir.op import Layer, Op, Path, Ref
-from specc.ir.parameters import layers_at
+from specc.ir.op import Op, Param, Path, Ref
+from specc.ir.repeat import Repeat, layer_of
 from specc.ir.types import Spmd
 from specc.ops import definition
 from specc.spec.core import Model
@@ -29,12 +28,13 @@ class StageCost:
     flops: int
 
 
-def local_shape(shape: tuple[int, ...], axes: tuple[str, ...], stored: Spmd, graph: Graph) -> tuple[int, ...]:
+def local_shape(param: Param, stored: Spmd, graph: Graph) -> tuple[int, ...]:
     """What the first rank, which has the most, holds of a parameter: split by tp, then its rows by dp (FSDP2)."""
-    local = list(shape)
+    local = [axis.length for axis in param.axes]
+    names = [axis.shard_name for axis in param.axes]
     for axis in reversed(graph.mesh):
         place = stored.at(axis.name)
-        dim = 0 if axis.data else axes.index(str(place.axis)) if place.kind == "S" else None
+        dim = 0 if axis.data else names.index(place.axis) if place.kind == "S" else None
         if dim is not None:
             local[dim] = -(-local[dim] // axis.size)
     return tuple(local)
@@ -42,22 +42,8 @@ def local_shape(shape: tuple[int, ...], axes: tuple[str, ...], stored: Spmd, gra
 
 def runs_of(graph: Graph, op: Op, stage: int) -> int:
     """How often a stage runs an op in a forward pass."""
-    for n, part in enumerate(op.scope):
-        if isinstance(part, Layer):
-            outer = op.scope[:n]
-            repeats = (r for r in graph.ops if r.kind == "repeat" and (*r.scope, r.text("path")) == outer)
-            repeat = next(r for r in repeats if r.number("run") == part.run)
-            return len(layers_at(repeat, part, *span(repeat, stage)))
-    return 1
-
-
-def span(repeat: Op, stage: int) -> tuple[int, int]:
-    """First layer and number of layers that a stage runs of a repeat."""
-    spans = dict(repeat.attrs).get("spans")
-    for entry in spans if isinstance(spans, tuple) else ():
-        if isinstance(entry, tuple) and entry[0] == stage and isinstance(entry[1], int) and isinstance(entry[2], int):
-            return entry[1], entry[2]
-    return repeat.number("start"), repeat.number("n")
+    layer, repeat = layer_of(op.scope), graph.repeat_of(op.scope)
+    return 1 if layer is None or repeat is None else len(repeat.layers(layer.offset, repeat.span(stage)))
 
 
 def stage_costs(graph: Graph, stages: int, tokens: int) -> list[StageCost]:
@@ -67,12 +53,12 @@ def stage_costs(graph: Graph, stages: int, tokens: int) -> list[StageCost]:
     model = [op for op in graph.ops if op.scope[:1] != ("loss",) and op.kind != "cut"]
     found: list[StageCost] = []
     for stage in range(stages):
-        ops = [op for op in model if stage in stages_of(op, graph)]
+        ops = [op for op in model if stage in graph.stages_of(op.scope)]
         layers: list[tuple[str, int, int]] = []
         for op in ops:
             if op.kind == "repeat":
-                start, n = span(op, stage)
-                path, last = op.text("path"), start + n - 1
+                span = Repeat.of(op).span(stage)
+                path, start, last = op.text("path"), span.start, span.start + span.n - 1
                 if layers and layers[-1][0] == path:  # runs of a pattern follow each other
                     start = layers.pop()[1]
                 layers.append((path, start, last))
@@ -81,10 +67,8 @@ def stage_costs(graph: Graph, stages: int, tokens: int) -> list[StageCost]:
         for op in ops:
             runs = runs_of(graph, op, stage)
             for n, param in enumerate(op.params):
-                shape = tuple(axis.size for axis in param.axes if isinstance(axis.size, int))
-                axes = tuple(axis.shard_name for axis in param.axes)
-                local = local_shape(shape, axes, op.uses[n].stored if op.uses else Spmd(), graph)
-                held[param.path] = (prod(shape) * runs, prod(local) * runs)
+                local = local_shape(param, op.uses[n].stored if op.uses else Spmd(), graph)
+                held[param.path] = (prod(axis.length for axis in param.axes) * runs, prod(local) * runs)
             ins = tuple(graph.type(ref) for ref in op.inputs)
             flops += definition(op.kind).flops(op, ins, symbols) * runs
         whole, part = (sum(pair[n] for pair in held.values()) for n in (0, 1))
@@ -111,19 +95,15 @@ def collectives(ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
 def blocks(graph: Graph, model: Model) -> list[tuple[str, list[Op]]]:
     """Distinct blocks by name with their ops; those that stand in several places are taken once."""
     found: dict[str, list[Op]] = {}
-    for repeat in graph.ops:
-        if repeat.kind != "repeat":
-            continue
-        stack = next(stack for stack in model.stacks if stack.path == repeat.text("path"))
-        run, period = repeat.number("run"), repeat.number("period")
-        start = sum(before.layers for before in stack.runs[:run])
-        for offset in range(period):
-            block = stack.runs[run].blocks[(offset - start) % period]
-            scope: Path = (*repeat.scope, stack.path, Layer(offset, run))
+    for repeat in graph.repeats:
+        stack = next(stack for stack in model.stacks if stack.path == repeat.path[-1])
+        run = stack.runs[repeat.run]
+        start = sum(before.layers for before in stack.runs[: repeat.run])
+        for offset, scope in zip(repeat.offsets, repeat.blocks, strict=True):
+            block = run.blocks[(offset - start) % repeat.period]
             name = stack.role if block.name == "block" else f"{stack.role}.{block.name}"
-            if name not in found:  # a stage may run a part of the period only
-                ops = [op for op in graph.ops if inside(op.scope, scope)]
-                found |= {name: ops} if ops else {}
+            if name not in found:
+                found[name] = [op for op in graph.ops if inside(op.scope, scope)]
     return list(found.items())
 
 

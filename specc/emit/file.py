@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from specc.emit.code import Code, docstring, ident, render
 from specc.emit.describe import describe
+from specc.emit.fingerprint import fingerprints
 from specc.emit.guard import guard, names, parse
 from specc.emit.model import classes
-from specc.emit.params import table, total
+from specc.emit.params import table
 from specc.emit.pasted import imports, pasted
 from specc.emit.shell import shell
-from specc.ir.fingerprint import fingerprints
 from specc.ir.graph import Graph
+from specc.ir.stored import total
 from specc.spec.core import Layout, Model
 from specc.spec.names import module_name
 

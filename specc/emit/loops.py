@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from specc.emit.parts import Hole
 from specc.ir.op import Op, Path
+from specc.ir.repeat import Repeat
 from specc.ir.tree import Call, Loop
 
 Mark = Callable[[Hole], str]
@@ -84,9 +85,9 @@ def _period(loop: Loop) -> int:
 
 def _blocks(loop: Loop) -> dict[int, Call]:
     """The blocks that layers of the run are, by their place in the period."""
-    at = {getattr(block.path[-1], "offset", 0): block for block in loop.blocks}
-    period = _period(loop)
-    return {offset: at[offset] for offset in sorted({(loop.start + i) % period for i in range(min(loop.n, period))})}
+    repeat = Repeat.of(loop.repeat)
+    at = {block.path: block for block in loop.blocks}
+    return {offset: at[path] for offset, path in zip(repeat.offsets, repeat.blocks, strict=True)}
 
 
 def _grouped(values: dict[int, str]) -> list[tuple[str, list[int]]]:

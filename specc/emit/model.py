@@ -8,6 +8,7 @@ from specc.emit.body import Body, body
 from specc.emit.classes import Class, group, make_class, name_groups
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref, Stage
+from specc.ir.repeat import Repeat
 from specc.ir.tree import Call, Loop, tree
 
 
@@ -73,19 +74,14 @@ def _roots(graph: Graph, root: Call, model_name: str) -> list[tuple[Call, tuple[
 def _unmerged(call: Call) -> list[Call]:
     """The stages that a scope stands for: one, or several equal up to their layers."""
     loops = [item for item in call.items if isinstance(item, Loop)]
-    spans = dict(loops[0].repeat.attrs).get("spans")
-    if not isinstance(spans, tuple):
-        return [call]
+    spans = Repeat.of(loops[0].repeat).spans
     found: list[Call] = []
     for span in spans:
-        assert isinstance(span, tuple)
-        stage, start, n = span
-        assert isinstance(stage, int)
-        loop = replace(loops[0], repeat=loops[0].repeat.having(start=start, n=n))
+        loop = replace(loops[0], repeat=loops[0].repeat.having(start=span.start, n=span.n))
         items = tuple(loop if isinstance(item, Loop) else item for item in call.items)
-        names = (call.scope.names[0], f"Stage{stage}")
-        found.append(replace(call, scope=replace(call.scope, path=(Stage(stage),), names=names), items=items))
-    return found
+        names = (call.scope.names[0], f"Stage{span.stage}")
+        found.append(replace(call, scope=replace(call.scope, path=(Stage(span.stage),), names=names), items=items))
+    return found or [call]
 
 
 def _levels(roots: list[Call]) -> list[list[Call]]:

@@ -11,9 +11,9 @@ from specc.emit.layout import wrapped
 from specc.emit.leaf import classes
 from specc.emit.leaf_class import leaf_class
 from specc.emit.model import StageClass
-from specc.emit.stored import stored
 from specc.emit.weights import init_weights
 from specc.ir.graph import Graph
+from specc.ir.stored import stored
 from specc.ops import definition
 from specc.spec.core import Layout, Model
 
@@ -51,7 +51,7 @@ class _Maker:
         self.pp, self.dp, self.tp = len(stages) > 1, layout.dp > 1, layout.tp > 1
         self.axes = [name for name, on in (("pp", self.pp), ("dp", self.dp), ("tp", self.tp)) if on]
         self.params = stored(graph)
-        self.tied = [param for param in self.params if len(param.stages) > 1]
+        self.tied = [param for param in self.params if param.tied]
         ops = [op for op in graph.ops if op.kind == "input" and op.scope[:1] != ("loss",)]
         self.inputs = [str(ident(op.hint)) for op in ops]
         self.lengths = ", ".join(axis.name for op in ops for axis in op.outs[0].axes[1:])

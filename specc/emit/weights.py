@@ -6,7 +6,7 @@ from collections import Counter
 
 from specc.emit.code import Code, lit, part
 from specc.emit.layout import wrapped
-from specc.emit.stored import Stored
+from specc.ir.stored import Stored
 from specc.spec.core import Init
 
 WORDS = {"1.0": "Norms are 1", "0.0": "biases 0"}
@@ -14,7 +14,7 @@ WORDS = {"1.0": "Norms are 1", "0.0": "biases 0"}
 
 def init_weights(params: tuple[Stored, ...], init: Init, placed: bool) -> Code:
     """`draw` and `init_weights`. `placed`: parameters are DTensors, of which a rank draws its own part."""
-    code = _init_weights({param.name: _value(param, init) for param in params}, placed)
+    code = _init_weights({next(param.names()): _value(param, init) for param in params}, placed)
     if "name in" in code or "name ==" in code:  # ends of names do not tell: every layer counts
         code = _init_weights({name: _value(param, init) for param in params for name in param.names()}, placed)
     return code

@@ -13,7 +13,8 @@ from functools import cached_property
 
 import networkx as nx
 
-from specc.ir.op import Layer, Op, Path, Ref
+from specc.ir.op import Op, Path, Ref, stage_of
+from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.types import MeshAxis, Spmd, TensorType
 
 
@@ -105,6 +106,30 @@ class Graph:
     def scope_at(self) -> dict[Path, Scope]:
         return {scope.path: scope for scope in self.scopes}
 
+    @cached_property
+    def repeats(self) -> tuple[Repeat, ...]:
+        """In op order."""
+        return tuple(Repeat.of(op) for op in self.ops if op.kind == "repeat")
+
+    def repeat_of(self, path: Path) -> Repeat | None:
+        """The repeat whose layer the path stands in, None outside repeats. Raises KeyError where there is none."""
+        layer, scope = layer_of(path), layer_scope(path)
+        return None if layer is None or scope is None else self._repeat_at[scope[:-1], layer.run]
+
+    @cached_property
+    def _repeat_at(self) -> dict[tuple[Path, int], Repeat]:
+        return {(repeat.path, repeat.run): repeat for repeat in self.repeats}
+
+    def stages_of(self, path: Path) -> tuple[int, ...]:
+        """Numbers of the pipeline stages that run what stands in that scope."""
+        stage = stage_of(path)
+        return self._equal_stages.get(stage, (stage,))
+
+    @cached_property
+    def _equal_stages(self) -> dict[int, tuple[int, ...]]:
+        merged = (repeat for repeat in self.repeats if repeat.spans)
+        return {stage_of(repeat.path): tuple(span.stage for span in repeat.spans) for repeat in merged}
+
     @property
     def model_axes(self) -> tuple[str, ...]:
         """Mesh axes that split parameters."""
@@ -132,8 +157,3 @@ def common(paths: Iterable[Path]) -> Path:
         )
         first = first[:length]
     return first
-
-
-def layer_of(path: Path) -> int | None:
-    """Where in its period the path stands, None outside repeats."""
-    return next((p.offset for p in path if isinstance(p, Layer)), None)

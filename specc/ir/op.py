@@ -28,9 +28,18 @@ class Stage:
         return f"stage{self.number}"
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Of a repeat, the layers start .. start + n - 1, which a pipeline stage runs."""
+
+    stage: int
+    start: int
+    n: int
+
+
 PathPart = str | Layer | Stage
 Path = tuple[PathPart, ...]
-Attr = int | float | str | bool | None | tuple["Attr", ...] | Axis | Place
+Attr = int | float | str | bool | None | tuple["Attr", ...] | Axis | Place | Span
 
 
 def dotted(path: Path, layer: int | None = None) -> str:

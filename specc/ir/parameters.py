@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from specc.ir.graph import Graph
 from specc.ir.op import Layer, Op, Param, Path
+from specc.ir.repeat import layer_of
 
 Template = tuple[str, ...]
 """A path with * for the number of a layer."""
@@ -18,12 +19,11 @@ def template(path: Path) -> Template:
 
 def occurrences(graph: Graph) -> Iterator[tuple[Op, Param, range | None]]:
     """Every use of a parameter, with the numbers of the layers that have one each; None outside layers."""
-    opened: Op | None = None
     for op in graph.ops:
-        opened = op if op.kind == "repeat" else None if op.kind == "end" else opened
+        repeat = graph.repeat_of(op.scope) if op.params else None
         for param in op.params:
-            layer = next((part for part in param.path if isinstance(part, Layer)), None)
-            yield op, param, None if layer is None or opened is None else layers_at(opened, layer)
+            layer = layer_of(param.path)
+            yield op, param, None if layer is None or repeat is None else repeat.layers(layer.offset)
 
 
 def clashes(graph: Graph) -> Iterator[tuple[str, str]]:
@@ -40,8 +40,8 @@ def clashes(graph: Graph) -> Iterator[tuple[str, str]]:
             yield op.id, f"uses {name} twice"
         if not all(isinstance(axis.size, int) for axis in param.axes):
             yield op.id, f"{name} has an axis of unknown size"
-        of = [part for part in param.path if isinstance(part, Layer)]
-        if of and (layers is None or of != [part for part in op.scope if isinstance(part, Layer)]):
+        layer = layer_of(param.path)
+        if layer is not None and layer != layer_of(op.scope):
             yield op.id, f"{name} belongs to another layer"
         span = layers or range(1)
         for other, taken in spans.get(path, []):
@@ -60,10 +60,3 @@ def _meet(a: range, b: range) -> bool:
     start, stop = max(a.start, b.start), min(a.stop, b.stop)
     first = start + (a.start - start) % a.step
     return any(number in b for number in range(first, stop, a.step)[: b.step])
-
-
-def layers_at(repeat: Op, layer: Layer, start: int | None = None, n: int | None = None) -> range:
-    """Numbers of the layers that run the block at that place of the period, of the whole repeat or of a part of it."""
-    start = repeat.number("start") if start is None else start
-    n, period = repeat.number("n") if n is None else n, repeat.number("period")
-    return range(start + (layer.offset - start) % period, start + n, period)

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from specc.ir.graph import Graph, Scope, inside
 from specc.ir.op import Layer, Op, Path, PathPart, Ref
+from specc.ir.repeat import Repeat
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def _call(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...] = ()
 
 def _loop(graph: Graph, repeat: Op, ops: list[Op], end: Op) -> Loop:
     """Each block returns the carries in the order in which the next one takes them."""
-    path, run = (*repeat.scope, repeat.text("path")), repeat.number("run")
-    found = [scope for scope in graph.scopes if scope.path[:-1] == path and _of_run(scope.path[-1], run)]
+    of = Repeat.of(repeat)
+    found = [scope for scope in graph.scopes if scope.path[:-1] == of.path and _of_run(scope.path[-1], of.run)]
     given = [*(scope.inputs[: len(repeat.inputs)] for scope in found[1:]), end.inputs]
     blocks: list[Call] = []
     for scope, carries in zip(found, given, strict=True):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from specc.ir.graph import Graph
-from specc.ir.op import Attr, Layer, Op, Param, Ref, dotted
+from specc.ir.op import Attr, Layer, Op, Param, Ref, Span, dotted
 from specc.ir.parameters import occurrences, template
 from specc.ir.types import Axis, Place, Spmd, TensorType
 from specc.spec.core import Layout
@@ -103,6 +103,8 @@ def _type(type: TensorType) -> Json:
 def _attr(value: Attr) -> Json:
     if isinstance(value, tuple):
         return [_attr(item) for item in value]
+    if isinstance(value, Span):
+        return [value.stage, value.start, value.n]
     return str(value) if isinstance(value, (Axis, Place)) else value
 
 

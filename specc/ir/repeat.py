@@ -1,0 +1,70 @@
+"""Arithmetic of repeats: which layers run which block, on which pipeline stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from specc.ir.op import Layer, Op, OpError, Path, Span
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What an op `repeat` says. `path` is where its layers stand, `run` its number among the runs of that stack.
+
+    `spans` are there where one scope is several equal stages: the layers of each.
+    """
+
+    op: Op
+    path: Path
+    run: int
+    start: int
+    n: int
+    period: int
+    spans: tuple[Span, ...]
+
+    @staticmethod
+    def of(op: Op) -> Repeat:
+        """Raises KeyError, OpError."""
+        path = (*op.scope, op.text("path"))
+        return Repeat(op, path, op.number("run"), op.number("start"), op.number("n"), op.number("period"), _spans(op))
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Places of the period that some layer has, sorted."""
+        return tuple(sorted((self.start + i) % self.period for i in range(min(self.n, self.period))))
+
+    @property
+    def blocks(self) -> tuple[Path, ...]:
+        """Scopes of the blocks that some layer runs, by place in the period."""
+        return tuple((*self.path, Layer(offset, self.run)) for offset in self.offsets)
+
+    def layers(self, offset: int, span: Span | None = None) -> range:
+        """Numbers of the layers that run the block at that place of the period, in all or on one stage."""
+        start, n = (self.start, self.n) if span is None else (span.start, span.n)
+        return range(start + (offset - start) % self.period, start + n, self.period)
+
+    def span(self, stage: int) -> Span:
+        """What a stage that runs the repeat runs of it."""
+        return next((span for span in self.spans if span.stage == stage), Span(stage, self.start, self.n))
+
+
+def _spans(op: Op) -> tuple[Span, ...]:
+    found: list[Span] = []
+    spans = dict(op.attrs).get("spans", ())
+    for span in spans if isinstance(spans, tuple) else ():
+        numbers = [number for number in span if isinstance(number, int)] if isinstance(span, tuple) else []
+        if len(numbers) != 3:
+            raise OpError(op, f"has the span {span}")
+        found.append(Span(*numbers))
+    return tuple(found)
+
+
+def layer_of(path: Path) -> Layer | None:
+    """The component that stands for a layer, None outside repeats."""
+    return next((part for part in path if isinstance(part, Layer)), None)
+
+
+def layer_scope(path: Path) -> Path | None:
+    """The path up to its layer, None outside repeats."""
+    return next((path[: n + 1] for n, part in enumerate(path) if isinstance(part, Layer)), None)
