@@ -107,6 +107,8 @@ def run(args: argparse.Namespace, file: ModuleType, device: torch.device) -> Ite
     trainer, pair, own = build(file, device, args)
     text, words = english()
     split = len(text) * 9 // 10  # what follows is held out
+    if args.seq >= len(text) - split:
+        raise SystemExit(f"--seq must be below {len(text) - split}, the held-out text")
     trainer.module.train(not args.no_dropout)
     schedule = torch.optim.lr_scheduler.LambdaLR(  # up in a tenth of the steps, then down to 0
         trainer.optimizer, lambda done: min(10 * (done + 1) / args.steps, 1 - done / args.steps)
@@ -128,17 +130,24 @@ def run(args: argparse.Namespace, file: ModuleType, device: torch.device) -> Ite
     yield {**means, "guess": guess(text[words > 0] if pair else text)}
 
 
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a generated file")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=32, help="samples a step, of all data ranks together")
-    parser.add_argument("--seq", type=int, default=32, help="bytes a sample")
+    parser.add_argument("--steps", type=positive, default=1000)
+    parser.add_argument("--batch", type=positive, default=32, help="samples a step, of all data ranks together")
+    parser.add_argument("--seq", type=positive, default=32, help="bytes a sample")
     parser.add_argument("--lr", type=float, default=3e-3, help="at its height")
     parser.add_argument("--seed", type=int, default=0, help="of weights, samples and dropout")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--no-dropout", action="store_true", help="as each layout draws dropout in its own way")
-    parser.add_argument("--held-out", type=int, default=16, help="batches of held-out text after the last step")
+    parser.add_argument("--held-out", type=positive, default=16, help="batches of held-out text after the last step")
     parser.add_argument("--out", type=Path, help="a file for the losses, one line of JSON a step")
     args = parser.parse_args()
 
@@ -150,15 +159,18 @@ def main() -> None:
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if hasattr(file, "Trainer"):
+        if "RANK" not in os.environ:
+            raise SystemExit(f"{args.file} is for several ranks: start this with torchrun")
         dist.init_process_group(device_id=None if device.type == "cpu" else device)
-    lines: list[str] = []
     first = int(os.environ.get("RANK", 0)) == 0  # of all ranks; they tell the same
+    out = args.out.open("w") if first and args.out else None
     for line in run(args, file, device):
-        lines.append(json.dumps(line) + "\n")
+        if out:
+            out.write(json.dumps(line) + "\n")
         if first and (line.get("step") == 1 or line.get("step", 0) % 50 == 0):
             print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
-    if first and args.out:
-        args.out.write_text("".join(lines))
+    if out:
+        out.close()
     if dist.is_initialized():
         dist.destroy_process_group()
 

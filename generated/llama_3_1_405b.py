@@ -23,7 +23,7 @@ import torch.distributed._functional_collectives as fc
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
@@ -69,11 +69,12 @@ def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
 
 def loss(logits: Tensor, labels: Tensor, scale: Tensor | float, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of cross entropies at labels [batch, seq] other than -100, times scale; logits [batch, seq, vocab/tp]."""
-    start = -(-vocab // tp.size()) * tp.get_local_rank()  # the last ranks have fewer rows where vocab is uneven
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
-    own = labels.sub(start).unsqueeze(-1)
-    mine = (own >= 0) & (own < logits.size(-1))
-    correct = (logits.gather(-1, own.where(mine, 0)) * mine).squeeze(-1)
+    rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
+    mine = (rows >= 0) & (rows < logits.size(-1))
+    others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
+    correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
     total, correct = all_reduce(torch.stack((logits.exp().sum(-1), correct)), tp)
     return ((total.log() - correct) * labels.ne(-100)).sum() * scale
 
@@ -109,6 +110,7 @@ class VocabEmbedding(nn.Module):
 
     def __init__(self, vocab: int, dim: int, tp: DeviceMesh):
         super().__init__()
+        self.vocab = vocab
         self.start = vocab // tp.size() * tp.get_local_rank()
         self.weight = parameter((vocab, dim), Shard(0), tp)
 
@@ -116,10 +118,13 @@ class VocabEmbedding(nn.Module):
         weight = self.weight.to_local()
         rows = ids - self.start
         mine = (rows >= 0) & (rows < len(weight))
-        return F.embedding(rows.where(mine, 0), weight) * mine.unsqueeze(-1)
+        others = ~mine & (ids >= 0) & (ids < self.vocab)  # what is neither raises an IndexError
+        return F.embedding(rows.masked_fill(others, 0), weight) * mine.unsqueeze(-1)
 
 
 class RMSNorm(nn.Module):
+    """Parameters are whole on every rank."""
+
     def __init__(self, dim: int, eps: float, tp: DeviceMesh):
         super().__init__()
         self.eps = eps
@@ -246,7 +251,8 @@ class Last(nn.Module):
 
 def device_mesh(device_type: str) -> DeviceMesh:
     """All ranks, as a mesh of pp, dp, tp; after dist.init_process_group()."""
-    return init_device_mesh(device_type, (16, dist.get_world_size() // 128, 8), mesh_dim_names=("pp", "dp", "tp"))
+    ranks = torch.arange(dist.get_world_size()).view(16, -1, 8)
+    return DeviceMesh(device_type, ranks, mesh_dim_names=("pp", "dp", "tp"))
 
 
 STAGES = (
@@ -307,11 +313,12 @@ def init_weights(module: nn.Module, seed: int) -> None:
         if name.endswith("norm.weight"):
             p.fill_(1.0)
         else:
-            (size, *_), (start, *columns) = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
-            blocks = [draw(name, i, p.shape, seed) for i in range(start // 16, math.ceil((start + size) / 16))]
-            rows = torch.cat([*blocks, torch.empty(0, *p.shape[1:])])[start % 16 :]
-            local = p.to_local()
-            local.copy_(rows[tuple(slice(o, o + n) for o, n in zip((0, *columns), local.shape, strict=True))])
+            shape, (start, *first) = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
+            columns = tuple(slice(o, o + n) for o, n in zip(first, shape[1:], strict=True))
+            for block in range(start // 16, math.ceil((start + shape[0]) / 16)):
+                low, high = max(start, 16 * block), min(start + shape[0], 16 * block + 16)
+                rows = draw(name, block, p.shape, seed)[low - 16 * block : high - 16 * block]
+                p.to_local()[low - start : high - start] = rows[:, *columns]
 
 
 class Trainer:
@@ -320,6 +327,9 @@ class Trainer:
     def __init__(self, mesh: DeviceMesh, device: torch.device, batch: int, seq: int, seed: int, lr: float):
         """`batch` sequences a step on each data rank, in microbatches."""
         self.mesh, self.index = mesh, mesh.get_local_rank("pp")
+        if batch % MICROBATCHES:
+            raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")
+        self.shapes = [(batch, seq), (batch, seq)]
         stage = build_stage(self.index, mesh, device, batch // MICROBATCHES, seq, seed)
         self.module = stage.submod
         self.schedule = Schedule1F1B(stage, MICROBATCHES, partial(loss, vocab=128256, tp=mesh["tp"]), scale_grads=False)
@@ -335,6 +345,8 @@ class Trainer:
 
     def forward_backward(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """Gradients of the mean loss over all labels that are not -100; that loss."""
+        if (given := [tuple(x.shape) for x in (tokens, labels)]) != self.shapes:
+            raise ValueError(f"tokens, labels are {given}, but the stages are built for {self.shapes}")
         inputs = (tokens,) if self.index == 0 else ()
         losses: list[Tensor] = []
         valid = fc.all_reduce(labels.ne(-100).sum(), "sum", self.mesh["dp"])

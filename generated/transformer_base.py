@@ -22,7 +22,7 @@ import torch.distributed._functional_collectives as fc
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.distributed.tensor import Placement, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -68,11 +68,12 @@ def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> P
 
 def loss(logits: Tensor, labels: Tensor, scale: Tensor | float, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of cross entropies at labels [batch, seq] other than -100, times scale; logits [batch, seq, vocab/tp]."""
-    start = -(-vocab // tp.size()) * tp.get_local_rank()  # the last ranks have fewer rows where vocab is uneven
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
-    own = labels.sub(start).unsqueeze(-1)
-    mine = (own >= 0) & (own < logits.size(-1))
-    correct = (logits.gather(-1, own.where(mine, 0)) * mine).squeeze(-1)
+    rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
+    mine = (rows >= 0) & (rows < logits.size(-1))
+    others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
+    correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
     total, correct = all_reduce(torch.stack((logits.exp().sum(-1), correct)), tp)
     return ((total.log() - correct) * labels.ne(-100)).sum() * scale
 
@@ -89,6 +90,7 @@ class VocabEmbedding(nn.Module):
 
     def __init__(self, vocab: int, dim: int, tp: DeviceMesh):
         super().__init__()
+        self.vocab = vocab
         self.start = vocab // tp.size() * tp.get_local_rank()
         self.weight = parameter((vocab, dim), Shard(0), tp)
 
@@ -96,7 +98,8 @@ class VocabEmbedding(nn.Module):
         weight = self.weight.to_local()
         rows = ids - self.start
         mine = (rows >= 0) & (rows < len(weight))
-        return F.embedding(rows.where(mine, 0), weight) * mine.unsqueeze(-1)
+        others = ~mine & (ids >= 0) & (ids < self.vocab)  # what is neither raises an IndexError
+        return F.embedding(rows.masked_fill(others, 0), weight) * mine.unsqueeze(-1)
 
 
 class ColumnLinear(nn.Module):
@@ -125,6 +128,8 @@ class RowLinear(nn.Module):
 
 
 class LayerNorm(nn.Module):
+    """Parameters are whole on every rank."""
+
     def __init__(self, dim: int, eps: float, tp: DeviceMesh):
         super().__init__()
         self.eps = eps
@@ -276,7 +281,8 @@ class Last(nn.Module):
 
 def device_mesh(device_type: str) -> DeviceMesh:
     """All ranks, as a mesh of pp, tp; after dist.init_process_group()."""
-    return init_device_mesh(device_type, (2, 2), mesh_dim_names=("pp", "tp"))
+    ranks = torch.arange(dist.get_world_size()).view(2, 2)
+    return DeviceMesh(device_type, ranks, mesh_dim_names=("pp", "tp"))
 
 
 STAGES = (First, Last)
@@ -319,11 +325,12 @@ def init_weights(module: nn.Module, seed: int) -> None:
         elif name.endswith("bias"):
             p.fill_(0.0)
         else:
-            (size, *_), (start, *columns) = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
-            blocks = [draw(name, i, p.shape, seed) for i in range(start // 16, math.ceil((start + size) / 16))]
-            rows = torch.cat([*blocks, torch.empty(0, *p.shape[1:])])[start % 16 :]
-            local = p.to_local()
-            local.copy_(rows[tuple(slice(o, o + n) for o, n in zip((0, *columns), local.shape, strict=True))])
+            shape, (start, *first) = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
+            columns = tuple(slice(o, o + n) for o, n in zip(first, shape[1:], strict=True))
+            for block in range(start // 16, math.ceil((start + shape[0]) / 16)):
+                low, high = max(start, 16 * block), min(start + shape[0], 16 * block + 16)
+                rows = draw(name, block, p.shape, seed)[low - 16 * block : high - 16 * block]
+                p.to_local()[low - start : high - start] = rows[:, *columns]
 
 
 class Trainer:
@@ -335,16 +342,19 @@ class Trainer:
         """`batch` sequences a step on each data rank, in microbatches."""
         self.mesh, self.index = mesh, mesh.get_local_rank("pp")
         torch.manual_seed(seed + dist.get_rank() // 2)  # the ranks of tp draw the same numbers
+        if batch % MICROBATCHES:
+            raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")
+        self.shapes = [(batch, source), (batch, target), (batch, target)]
         stage = build_stage(self.index, mesh, device, batch // MICROBATCHES, source, target, seed)
         self.module = stage.submod
         self.schedule = Schedule1F1B(stage, MICROBATCHES, partial(loss, vocab=37000, tp=mesh["tp"]), scale_grads=False)
         self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=lr)
-        ranks = dist.get_process_group_ranks(mesh.get_group("pp"))
-        self.tied = {
-            name: dist.new_group([ranks[i] for i in holders], use_local_synchronization=True)
-            for name, holders in TIED.items()
-            if self.index in holders
-        }
+        pipeline = dist.get_process_group_ranks(mesh.get_group("pp"))
+        held = {name: [pipeline[i] for i in holders] for name, holders in TIED.items() if self.index in holders}
+        self.tied = [
+            (self.module.get_parameter(name), dist.new_group(ranks, use_local_synchronization=True))
+            for name, ranks in held.items()
+        ]
 
     def step(self, source: Tensor, target: Tensor, labels: Tensor) -> tuple[float, float]:
         """One update with gradients clipped to norm 1; the loss and the norm before clipping."""
@@ -356,12 +366,19 @@ class Trainer:
 
     def forward_backward(self, source: Tensor, target: Tensor, labels: Tensor) -> Tensor:
         """Gradients of the mean loss over all labels that are not -100; that loss."""
+        if (given := [tuple(x.shape) for x in (source, target, labels)]) != self.shapes:
+            raise ValueError(f"source, target, labels are {given}, but the stages are built for {self.shapes}")
         inputs = (source, target) if self.index == 0 else ()
         losses: list[Tensor] = []
         scale = {"scale": 1 / labels.ne(-100).sum()}
+        before = [p.grad for p, _ in self.tied]  # of earlier calls, so summed already
+        for p, _ in self.tied:
+            p.grad = None
         self.schedule.step(*inputs, target=labels, losses=losses, loss_kwargs=scale, return_outputs=False)
-        for name, group in self.tied.items():
-            dist.all_reduce(self.module.get_parameter(name).grad.to_local(), group=group)
+        for (p, group), earlier in zip(self.tied, before, strict=True):
+            dist.all_reduce(p.grad.to_local(), group=group)
+            if earlier is not None:
+                p.grad += earlier
         value = sum(losses, torch.zeros((), device=labels.device)).detach()
         return fc.all_reduce(value, "sum", self.mesh["pp"])
 

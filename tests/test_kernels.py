@@ -1,6 +1,10 @@
 """Kernels on real ranks: gradients of the collectives, the split loss, random numbers, and saves by name."""
 
 import math
+import os
+import select
+import subprocess
+import sys
 import time
 
 import pytest
@@ -285,6 +289,29 @@ def stuck() -> None:
 def test_run_ranks_ends_stuck_ranks():
     with pytest.raises(RankError):
         run_ranks(2, stuck, timeout=1.0)
+
+
+ORPHANS = """\
+import os, time
+from specc.verify.launch import run_ranks
+
+def told() -> None:
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+run_ranks(2, told)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ranks whose parent is gone end at their timeout")
+def test_ranks_end_with_their_parent():
+    with subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        ranks = [os.pidfd_open(int(parent.stdout.readline())) for _ in range(2)]
+        parent.kill()
+        for rank in ranks:
+            assert select.select([rank], [], [], 30.0)[0]
+            os.close(rank)
 
 
 def test_dtensor_parameters_are_placed():

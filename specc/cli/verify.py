@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 import click
@@ -26,6 +27,8 @@ def verify(spec: Path, name: str | None, ranks: int) -> int:
         if error.name not in ("torch", "numpy"):
             raise
         raise click.ClickException(f"verify needs torch: pip install 'specc[torch]' ({error})") from error
+    if not hasattr(os, "fork"):
+        raise click.ClickException("verify forks a process for each rank, which this operating system cannot")
     only = loaded.specs[0]
     layouts = only.layouts if name is None else (layout_of(only, name),)
     for layout in layouts:

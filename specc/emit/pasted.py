@@ -23,7 +23,7 @@ MODULES = {
 NAMES = {
     "functools": ("partial",),
     "torch": ("Tensor", "nn"),
-    "torch.distributed.device_mesh": ("DeviceMesh", "init_device_mesh"),
+    "torch.distributed.device_mesh": ("DeviceMesh",),
     "torch.distributed.fsdp": ("fully_shard",),
     "torch.distributed.pipelining": ("PipelineStage", "Schedule1F1B", "ScheduleGPipe"),
     "torch.distributed.tensor": ("Replicate", "Shard"),

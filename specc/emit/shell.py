@@ -70,16 +70,13 @@ class _Maker:
     def mesh(self) -> Code:
         if not self.axes:
             return Code("")
-        others = (len(self.all) if self.pp else 1) * (self.layout.tp if self.tp else 1)
-        world = "dist.get_world_size()" if others == 1 else f"dist.get_world_size() // {others}"
-        text = {"pp": str(len(self.all)), "dp": world, "tp": str(self.layout.tp)}
-        sizes = [text[axis] for axis in self.axes]
+        sizes = {"pp": len(self.all), "dp": -1, "tp": self.layout.tp}  # dp takes all ranks that there are
         names = [f'"{axis}"' for axis in self.axes]
         comma = "," if len(names) == 1 else ""
         return part(
             "mesh.j2",
             words=Code(", ".join(self.axes)),
-            sizes=Code(f"({', '.join(sizes)}{comma})"),
+            sizes=Code(", ".join(str(sizes[axis]) for axis in self.axes)),
             names=Code(f"({', '.join(names)}{comma})"),
         )
 
@@ -134,6 +131,9 @@ class _Maker:
         vocab = f', vocab={self.spec.vocab}, tp=mesh["tp"]' if self._split_vocab() else ""
         signature = "def __init__(self, mesh: DeviceMesh, device: torch.device, batch: int, "
         signature += f"{self._ints()}, seed: int, lr: float):"
+        scheduled = f"self.schedule = {SCHEDULES[self.layout.pp.schedule]}(stage, MICROBATCHES, "
+        scheduled += f"{f'partial(loss{vocab})' if vocab else 'loss'}, scale_grads=False)"
+        shapes = [f"(batch, {length})" for length in (*self.lengths.split(", "), self.lengths.split(", ")[-1])]
         trainer = part(
             "trainer_pp.j2" if self.pp else "trainer.j2",
             inputs=Code(": Tensor, ".join(self.inputs)),
@@ -141,8 +141,8 @@ class _Maker:
             single=len(self.inputs) == 1,
             lengths=Code(self.lengths),
             signature=_lines(signature, 4),
-            schedule=Code(SCHEDULES[self.layout.pp.schedule]),
-            loss=Code(f"partial(loss{vocab})" if vocab else "loss"),
+            schedule=_lines(scheduled, 8),
+            shapes=Code(", ".join(shapes)),
             loss_options=Code(vocab.replace("mesh[", "self.mesh[")),
             tied=bool(self.tied),
             dp=self.dp,

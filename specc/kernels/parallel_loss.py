@@ -1,5 +1,7 @@
 """The loss of a language model whose vocabulary is split over a mesh axis."""
 
+import math
+
 import torch
 import torch.distributed._functional_collectives as fc
 from torch import Tensor
@@ -10,10 +12,11 @@ from specc.kernels.collectives import all_reduce
 
 def loss(logits: Tensor, labels: Tensor, scale: Tensor | float, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of cross entropies at labels [batch, seq] other than -100, times scale; logits [batch, seq, vocab/tp]."""
-    start = -(-vocab // tp.size()) * tp.get_local_rank()  # the last ranks have fewer rows where vocab is uneven
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
-    own = labels.sub(start).unsqueeze(-1)
-    mine = (own >= 0) & (own < logits.size(-1))
-    correct = (logits.gather(-1, own.where(mine, 0)) * mine).squeeze(-1)
+    rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
+    mine = (rows >= 0) & (rows < logits.size(-1))
+    others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
+    correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
     total, correct = all_reduce(torch.stack((logits.exp().sum(-1), correct)), tp)
     return ((total.log() - correct) * labels.ne(-100)).sum() * scale

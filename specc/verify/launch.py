@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -32,7 +35,8 @@ class RankError(RuntimeError):
 def run_ranks(world: int, function: Callable[..., Any], *args: Any, timeout: float = 120.0) -> list[Any]:
     """`function(*args)` on `world` ranks of a gloo group; the results by rank, tensors in them as numpy arrays.
 
-    Raises RankError for the first rank that fails, and for the ranks still running after `timeout` seconds.
+    Raises RankError for the first rank that fails, and for the ranks still running after `timeout` seconds. Needs an
+    operating system that forks.
     """
     _warm()
     context = multiprocessing.get_context("fork")
@@ -86,6 +90,7 @@ def _rank(
     rank: int, world: int, store: str, timeout: float, pipe: Connection, function: Callable[..., Any], args: Any
 ) -> None:
     try:
+        _end_with_parent()
         torch.set_num_threads(1)
         _clear_sharding_prop_cache()  # its specs hold meshes on which this process still has its parent's rank
         limit = timedelta(seconds=timeout)
@@ -97,6 +102,12 @@ def _rank(
     finally:
         pipe.close()
         os._exit(0)  # a forked copy of the parent must not run its exit handlers
+
+
+def _end_with_parent() -> None:
+    """On Linux, whatever ends the parent ends this process, too; elsewhere its timeout does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _plain(tensor: torch.Tensor) -> Any:
