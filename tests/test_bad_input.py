@@ -67,7 +67,7 @@ def test_every_code_has_a_breakage_and_a_line_in_the_documents() -> None:
 CHOICES = {
     "E201": "did you mean kv_heads? keys here are heads, kv_heads, head_dim, bias, scale, dropout, causal, rope",
     "E202": "keys here are kind, hidden, activation, bias, dropout",
-    "E203": "values here are relu, gelu, gelu_tanh, silu",
+    "E203": "did you mean silu? values here are relu, gelu, gelu_tanh, silu",
     "E210": "give head_dim, or heads that divide it: 1, 2, 4, 8, 16 or 32",
     "E211": "with 4 heads, kv_heads can be 1, 2 or 4",
     "E213": "tokens are 0 to 95",
@@ -76,7 +76,7 @@ CHOICES = {
     "E222": "did you mean attention? components here are attention, ffn",
     "E402": "tp can be 1, 2 or 4",
     "E403": "tp can be 1",
-    "E405": "there can be at most 1 stages",
+    "E405": "there can be at most 1 stage",
     "E406": "give at least 2",
     "E407": "layers are layers.0 to layers.3",
     "E410": "round vocab up to 98, or use dp = 1",
@@ -98,7 +98,7 @@ def test_choices_of_tp_are_good_for_the_whole_model() -> None:
     for tp in (1, 2, 4):
         assert not findings(text.replace("tp: 6", f"tp: {tp}"))
     (item,) = findings(changed(DECODER, ("heads: 4", "heads: 4, kv_heads: 1")))
-    assert (item.message, item.help) == ("1 kv_heads cannot be split over tp = 2", "tp can be 1")
+    assert (item.message, item.help) == ("1 kv_head cannot be split over tp = 2", "tp can be 1")
     assert [(span.place, note) for span, note in item.notes] == [((10, 39), "kv_heads is set here")]
 
 

@@ -234,6 +234,7 @@ BYTES = {
     "old line ends": (b"a: 1\rb: 2\r", "E113", (1, 5)),
     "turned": ("a: \u202ex\n".encode(), "E113", (1, 4)),
     "line": ("a: \u2028x\n".encode(), "E113", (1, 4)),
+    "no-break": ("a:\u00a01\n".encode(), "E113", (1, 3)),
     "second mark": ("\ufeff\ufeffa: 1\n".encode(), "E113", (1, 1)),
 }
 
@@ -307,3 +308,12 @@ def test_what_is_shown_of_a_line_is_short_and_moves_no_cursor() -> None:
         assert max(map(len, rows)) < 180 and all(map(str.isprintable, rows))
         column = rows[4].index("^^^^")
         assert rows[3][column : column + 4] == text[at : at + 4]
+
+
+def test_characters_that_do_not_print_have_their_names() -> None:
+    names = {"\u00a0": "no-break space", "\u202e": "right-to-left override", "\x07": "control character"}
+    for character, name in names.items():
+        found = decode("x", f"a: {character}1\n".encode())
+        assert isinstance(found, list)
+        assert found[0].message == f"the {name} U+{ord(character):04X} is not part of specs"
+        assert found[0].help == ("use a plain space" if "space" in name else None)

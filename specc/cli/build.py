@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from specc.cli.specs import layout_of, load_all, plural, specs_argument, stem
+from specc.cli.specs import layout_of, load_all, specs_argument, stem
 from specc.compile import Compiled, compile_spec
 from specc.emit import emit
 from specc.emit.write import Output, Unwritable, write
 from specc.ir.text import text
+from specc.source import plural
 
 FOLDER = Path("generated")
 

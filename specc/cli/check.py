@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from specc.cli.specs import load_all, plural, specs_argument
+from specc.cli.specs import load_all, specs_argument
 from specc.compile import compile_spec
+from specc.source import plural
 
 
 @click.command()

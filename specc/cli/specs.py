@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from specc.source import Diagnostic, Source, concise, read, render, span_of
+from specc.source import Diagnostic, Source, concise, plural, read, render, span_of
 from specc.spec import Layout, Spec, load
 from specc.spec.names import module_name
 
@@ -88,8 +88,3 @@ def layout_of(spec: Spec, name: str | None) -> Layout:
         named = f"its layouts are {', '.join(known)}" if known else "it has one layout without a name"
         raise click.UsageError(f"{spec.file} has no layout {name}: {named}")
     return spec.layout(name)
-
-
-def plural(count: int, word: str) -> str:
-    """`1 spec`, `2 specs`."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -10,6 +10,7 @@ from specc.components.base import Config, Dim, Factor, Problem, Problems, Rate, 
 from specc.components.rope import Rope
 from specc.ir.op import Ref
 from specc.ir.types import Axis
+from specc.source import plural
 
 if TYPE_CHECKING:
     from specc.lower.builder import Builder
@@ -70,15 +71,15 @@ def rules(config: Attention | CrossAttention, d_model: int, stated: bool) -> Pro
         yield Problem(
             "E210",
             ("heads",),
-            f"d_model = {d_model} cannot be split into {config.heads} heads",
+            f"d_model = {d_model} cannot be split into {plural(config.heads, 'head')}",
             f"give head_dim, or heads that divide it: {choices(divisors(d_model))}",
         )
     if config.heads % kv_heads:
         yield Problem(
             "E211",
             ("kv_heads",),
-            f"{config.heads} heads cannot share {kv_heads} kv_heads evenly",
-            f"with {config.heads} heads, kv_heads can be {choices(divisors(config.heads))}",
+            f"{plural(config.heads, 'head')} cannot share {plural(kv_heads, 'kv_head')} evenly",
+            f"with {plural(config.heads, 'head')}, kv_heads can be {choices(divisors(config.heads))}",
         )
     twice = [name for name in PROJECTIONS if not isinstance(config.bias, bool) and config.bias.count(name) > 1]
     if twice:

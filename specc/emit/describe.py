@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from specc.components.attention import Attention, CrossAttention
+from specc.source import plural
 from specc.spec.core import Layout, Model, Stack
 
 
@@ -27,9 +28,8 @@ def _kind(model: Model) -> str:
 def _stack(stack: Stack) -> str:
     configs = [b.component for run in stack.runs for block in run.blocks for s in block.sublayers for b in s.branches]
     heads = sorted({(c.heads, c.kv_heads or c.heads) for c in configs if isinstance(c, (Attention, CrossAttention))})
-    words = [f"{h} heads" if h == kv else f"{h} heads over {kv} kv_heads" for h, kv in heads]
-    count = f"{stack.layers} layer{'s' if stack.layers > 1 else ''}"
-    return f"{stack.role} of {count}" + (f" with {words[0]}" if len(words) == 1 else "")
+    words = [plural(h, "head") + (f" over {plural(kv, 'kv_head')}" if h != kv else "") for h, kv in heads]
+    return f"{stack.role} of {plural(stack.layers, 'layer')}" + (f" with {words[0]}" if len(words) == 1 else "")
 
 
 def _layout(layout: Layout) -> list[str]:
@@ -37,7 +37,8 @@ def _layout(layout: Layout) -> list[str]:
     if layout.tp > 1:
         lines.append(f"tensor parallel over tp = {layout.tp}{', sequence parallel' * layout.sequence_parallel}")
     if layout.pp.stages > 1:
-        lines.append(f"{layout.pp.stages} pipeline stages, {layout.pp.schedule}, {layout.pp.microbatches} microbatches")
+        microbatches = plural(layout.pp.microbatches, "microbatch", "es")
+        lines.append(f"{layout.pp.stages} pipeline stages, {layout.pp.schedule}, {microbatches}")
     if layout.dp > 1:
         lines.append(f"data parallel with FSDP2 over dp = {layout.dp} (any size that the ranks allow)")
     if layout.checkpoint.save:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from specc.source.diagnostic import Diagnostic, concise, render
+from specc.source.diagnostic import Diagnostic, concise, plural, render
 from specc.source.guard import SIZE
 from specc.source.span import Source, Span
 from specc.source.yaml import Node, Path, find, parse, plain, shown, span_of
@@ -47,9 +47,17 @@ def decode(name: str, data: bytes) -> Source | list[Diagnostic]:
     source = Source(name, text.replace("\r\n", "\n"))
     for offset, character in enumerate(source.text[: SIZE + 1]):
         if not character.isprintable() and character not in "\t\n":
-            span = Span(source, offset, offset + 1)
-            return [Diagnostic("E113", f"the control character U+{ord(character):04X} is not part of specs", span)]
+            return [_not_shown(character, Span(source, offset, offset + 1))]
     return source
+
+
+def _not_shown(character: str, span: Span) -> Diagnostic:
+    import unicodedata  # most texts have nothing of the kind
+
+    kind = unicodedata.category(character)
+    name = unicodedata.name(character, "control character" if kind == "Cc" else "character").lower()
+    help = "use a plain space" if kind == "Zs" else None
+    return Diagnostic("E113", f"the {name} U+{ord(character):04X} is not part of specs", span, help)
 
 
 def _not_text(name: str, error: UnicodeDecodeError) -> Diagnostic:
@@ -72,6 +80,7 @@ __all__ = [
     "find",
     "parse",
     "plain",
+    "plural",
     "read",
     "render",
     "shown",

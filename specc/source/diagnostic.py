@@ -43,6 +43,11 @@ def concise(item: Diagnostic) -> str:
     return f"{where}{item.severity}[{item.code}]: {_plain(item.message)}"
 
 
+def plural(count: int, word: str, more: str = "s") -> str:
+    """`1 spec`, `2 specs`."""
+    return f"{count:,} {word}{'' if count == 1 else more}"
+
+
 def _shown(span: Span, mark: str, text: str, gutter: int) -> list[str]:
     number, column = span.place
     line = span.source.line(number)

@@ -72,7 +72,7 @@ def _mapping(node: Any, source: Source, span: Span, path: Path, parsed: Parsed) 
             values[name], keys[name] = _node(value, source, (*path, name), parsed), at
         elif not isinstance(name, str):
             text = source.text[at.start : at.end]
-            parsed.found.append(Diagnostic("E110", f"a key must be a text, not {shown(text)}", at))
+            parsed.found.append(Diagnostic("E110", f"a key must be a text, not {shown(text) or 'null'}", at))
             parsed.damaged += [path] * bool(path)
         elif name == "<<" and not key.style:  # None with the one loader, an empty text with the other
             help = "use `like` and `with`"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from specc.source import Path, find
 from specc.spec.core import KINDS
 from specc.spec.document import Document, LikeDoc, SublayerDoc
-from specc.spec.grammar import alternatives, keys, suggestion
+from specc.spec.grammar import alike, alternatives, keys, suggestion
+from specc.spec.names import part_problem
 from specc.spec.report import Report
 from specc.spec.shape import tell
 
@@ -92,10 +93,18 @@ def _resolved(
         if block.like in document.blocks:
             base = _resolved(block.like, document, data, report, done, (*trail, name))
         else:
-            help = suggestion(block.like, (other for other in document.blocks if other != name), "blocks")
-            report.add("E220", (*at, "like"), f"there is no block {block.like}", help)
+            no_block(block.like, (other for other in document.blocks if other != name), (*at, "like"), report)
         done[name] = None if base is None else _changed(base, block, at, report)
     return done[name]
+
+
+def no_block(name: str, known: Iterable[str], at: Path, report: Report) -> None:
+    """Tell that, unless the block may be one whose own name is wrong, which is told there."""
+    known = list(known)
+    good = [other for other in known if part_problem(other) is None]
+    meant = alike(name, known)
+    if report.there(("blocks",)) and (not meant or meant[0] in good):
+        report.add("E220", at, f"there is no block {name}", suggestion(name, good, "blocks"))
 
 
 def _changed(base: _Raw, block: LikeDoc, at: Path, report: Report) -> _Raw:

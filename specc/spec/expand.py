@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from itertools import chain, islice, repeat
 from typing import Any
 
-from specc.source import Path
-from specc.spec.blocks import Written, written_blocks
+from specc.source import Path, plural
+from specc.spec.blocks import Written, no_block, written_blocks
 from specc.spec.core import Checkpoint, Common, Embed, Init, Layout, Model, Pipeline, Run, Spec, Stack
 from specc.spec.document import Document, EveryDoc, LayoutDoc, LikeDoc, PatternDoc, PipelineDoc, StackDoc
-from specc.spec.grammar import suggestion
 from specc.spec.report import Report
 from specc.spec.sublayers import expand, model_norm
 
@@ -80,9 +79,9 @@ def _parts(pattern: list[str] | PatternDoc | None) -> dict[str, list[str]]:
 
 
 def _named(item: str) -> tuple[str, int]:
-    """`local*5` is five times local."""
-    match = re.fullmatch(r"([^*]+?)\s*\*\s*([0-9]{1,9})", item)
-    return (match[1], int(match[2])) if match else (item, 1)
+    """`local*5` is five times local; what is no number is no time."""
+    name, star, count = item.partition("*")
+    return (name.rstrip(), int(count) if re.fullmatch(r"\s*[0-9]{1,9}", count) else 0) if star else (item, 1)
 
 
 class _Stacks:
@@ -117,7 +116,9 @@ class _Stacks:
         first, last = (sum(count for _, count in named.get(part, [])) for part in ("head", "tail"))
         rest = self.doc.layers - first - last
         if rest < 0 or (rest > 0 and not named.get("cycle")):
-            message = f"{self.doc.layers} layers, but the pattern has {first} in its head and {last} in its tail"
+            message = (
+                f"{plural(self.doc.layers, 'layer')}, but the pattern has {first} in its head and {last} in its tail"
+            )
             help = "give a cycle for those between" if rest > 0 else f"layers must be at least {first + last}"
             self.report.add("E232", layers, message, help, reads=[at])
             self.report.broken(layers)
@@ -141,9 +142,7 @@ class _Stacks:
         """The block and how often an item of a pattern stands for it."""
         name, count = _named(item)
         if name not in self.document.blocks:
-            if self.report.there(("blocks",)):
-                help = suggestion(name, self.document.blocks, "blocks")
-                self.report.add("E220", at, f"there is no block {name}", help)
+            no_block(name if count else item, self.document.blocks, at, self.report)
             self.report.broken(at)
         elif not 1 <= count <= LAYERS:
             self.report.add("E204", at, f"{item} must repeat a block at least 1 and at most {LAYERS} times")

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
+from specc.spec.synonyms import SYNONYMS
+
 Loc = tuple[str | int, ...]
 WORDS = {bool: ("true", "false"), int: ("a whole number",), float: ("a number",), str: ("a text",), list: ("a list",)}
 LONGEST = 100  # of a word that is compared with others; the time grows with the square
@@ -49,9 +51,30 @@ def tags(annotation: Any, loc: Loc) -> tuple[bool, ...]:
     return tuple(_tagged(_at(annotation, loc[:n], whole=True), part) for n, part in enumerate(loc))
 
 
+def kinds(annotation: Any, loc: Loc) -> list[str]:
+    """What `kind` may be of a mapping there that has several."""
+    return [tag for option in _at(annotation, loc) if _is_model(option) and (tag := _tag(option)) is not None]
+
+
+def others(annotation: Any, loc: Loc) -> str:
+    """`a mapping of every, save`: what may stand in the place of a word that is told apart from it by a tag."""
+    if not loc or not tags(annotation, loc)[-1]:
+        return ""
+    words: list[str] = []
+    for option in _at(annotation, loc[:-1]):
+        if _is_model(option):
+            words.append(f"a mapping of {', '.join(_fields(option))}")
+        elif get_origin(option) is not Literal:
+            words += WORDS[get_origin(option) or option]
+    return listed(words)
+
+
 def alike(word: str, known: Iterable[str]) -> list[str]:
-    """The known word that was meant, if there is one that is close."""
-    return get_close_matches(word[:LONGEST], list(known), 1)
+    """The known word that was meant, if there is one that is close or that others call so."""
+    known = list(known)
+    plain = word[:LONGEST].lower().replace("-", "_")
+    same = [other for other in known if plain == other.lower() or plain in SYNONYMS.get(other, ())]
+    return same if len(same) == 1 else get_close_matches(word[:LONGEST], known, 1)
 
 
 def suggestion(word: str, known: Iterable[str], what: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from specc.components.base import choices, divisors
 from specc.components.ffn import Ffn
-from specc.source import Path, find, span_of
+from specc.source import Path, find, plural, span_of
 from specc.spec.core import Layout, Model
 from specc.spec.grammar import suggestion
 from specc.spec.report import Report
@@ -37,7 +37,7 @@ def _tensor(model: Model, layout: Layout, report: Report) -> None:
             wrong.setdefault(bad, []).append(paths[bad[0]])
     help = f"tp can be {choices(_sizes(model, report, parts))}" if empty or wrong else None
     for (key, number), places in wrong.items():
-        number_of = f"{number} {key}" if key != "hidden" else f"hidden = {number}"
+        number_of = plural(number, key[:-1]) if key != "hidden" else f"hidden = {number}"
         notes = tuple((span_of(report.root, path), f"{key} is set here") for path in dict.fromkeys(places))
         report.add("E402", at, f"{number_of} cannot be split over tp = {layout.tp}", help, notes=notes)
     if empty:
@@ -74,8 +74,8 @@ def _pipeline(model: Model, layout: Layout, report: Report) -> None:
     if pp.stages > count:
         node = find(report.root, at)
         here = (*at, "stages") if node is not None and isinstance(node.value, dict) else at
-        message = f"{count} layers cannot be cut into {pp.stages} stages"
-        report.add("E405", here, message, f"there can be at most {count} stages", reads=stacks)
+        message = f"{plural(count, 'layer')} cannot be cut into {plural(pp.stages, 'stage')}"
+        report.add("E405", here, message, f"there can be at most {plural(count, 'stage')}", reads=stacks)
     if pp.stages == 1:
         for key in ("schedule", "microbatches", "starts"):
             if find(report.root, (*at, key)) is not None:
@@ -101,7 +101,8 @@ def _starts(model: Model, layout: Layout, report: Report, count: int) -> None:
     if len(known) == len(numbers) and known != sorted(set(known)):
         report.add("E408", at, "starts must be different and in order", "list them as layers run")
     if len(numbers) != pp.stages - 1:
-        message = f"{pp.stages} stages have {pp.stages - 1} starts, one for each but the first, not {len(numbers)}"
+        starts = plural(pp.stages - 1, "start")
+        message = f"{pp.stages} stages have {starts}, one for each but the first, not {len(numbers)}"
         report.add("E409", at, message, f"list {pp.stages - 1}, or leave starts out")
 
 

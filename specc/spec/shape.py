@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from specc.source import Path, find, shown
-from specc.spec.grammar import Loc, alike, expected, keys, suggestion, tags, values
+from specc.spec.grammar import Loc, alike, expected, keys, kinds, listed, others, suggestion, tags, values
 from specc.spec.report import Report
 
 BOUNDS = {
@@ -45,23 +45,26 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     context: dict[str, Any] = item.get("ctx", {})
     given = _given(report, path, item["input"])
     if kind == "extra_forbidden":
-        help = suggestion(str(path[-1]), keys(model, loc[:-1]), "keys")
-        report.add("E201", path, f"unknown key {name}", help, key=True)
+        report.add("E201", path, f"unknown key {name}", _keys(item, model), key=True)
     elif kind == "missing":
         if not misspelt:
             help = suggestion("", keys(model, loc[:-1]), "keys")
             report.add("E202", path, f"the key {name} is missing", help)
     elif kind == "union_tag_not_found":
         path = (*path, "kind")
-        report.add("E202", path, "the key kind is missing")
+        report.add("E202", path, "the key kind is missing", f"kind is {listed(kinds(model, loc))}")
     elif kind == "union_tag_invalid" and context["discriminator"] == "'kind'":
         path = (*path, "kind")
-        known = [word.strip("'") for word in context["expected_tags"].split(", ")]
-        given = _given(report, path, context["tag"])
-        report.add("E203", path, f"kind cannot be {given}", suggestion(context["tag"], known, "values"))
+        value, known = item["input"]["kind"], kinds(model, loc)
+        given = _given(report, path, value)
+        if isinstance(value, str):
+            report.add("E203", path, f"kind cannot be {given}", suggestion(value, known, "values"))
+        else:
+            report.add("E205", path, f"kind must be {listed(known)}, not {given}")
     elif kind == "literal_error" and isinstance(item["input"], str):
         help = suggestion(item["input"], values(model, loc), "values")
-        report.add("E203", path, f"{name} cannot be {given}", help)
+        more = others(model, loc)
+        report.add("E203", path, f"{name} cannot be {given}", f"{help}, or {more}" if more else help)
     elif kind in BOUNDS or (kind == "float_type" and type(item["input"]) is int):
         bound = BOUNDS.get(kind, "be finite").format(**context)
         if kind in ("too_short", "too_long", "string_too_long"):
@@ -73,6 +76,15 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     else:
         report.add("E205", path, f"{name} must be {expected(model, loc) or 'a mapping'}, not {given}")
     return path
+
+
+def _keys(item: ErrorDetails, model: Any) -> str:
+    """What the unknown key may have meant: a key there, or the mapping around is one of several with names."""
+    *around, word = item["loc"]
+    known, several = keys(model, tuple(around)), f"{around[-1]}s" if around else ""
+    named = isinstance(item["input"], dict) and several in keys(model, tuple(around[:-1]))
+    help = suggestion(str(word), known, "keys")
+    return f"did you mean {several}? {help}" if named and not alike(str(word), known) else help
 
 
 def _in_document(model: Any, loc: Loc) -> Path:

@@ -11,6 +11,7 @@ from specc.source import Path
 from specc.spec.blocks import Written
 from specc.spec.core import KINDS, Block, Branch, ComponentConfig, Sublayer
 from specc.spec.document import BranchDoc, Document, GeneralDoc, ParallelDoc, SublayerDoc
+from specc.spec.grammar import expected
 from specc.spec.report import Report
 
 
@@ -73,7 +74,11 @@ class _Expander:
     def _one(self, doc: SublayerDoc | ParallelDoc | BranchDoc, keys: tuple[str, ...], what: str, at: Path) -> bool:
         """Whether exactly one of the keys is given."""
         given = [key for key in keys if getattr(doc, key) is not None]
-        if len(given) != 1:
+        if not given and (null := [key for key in keys if key in doc.model_fields_set]):
+            message = f"{null[0]} must be {expected(type(doc), (null[0],))}, not null"
+            self.report.add("E205", (*at, null[0]), message)
+            self.report.broken(at)
+        elif len(given) != 1:
             message = f"{what} is one of {', '.join(keys)}, this is {' and '.join(given) or 'none of them'}"
             self.report.add("E223", at, message, "make each an item of its own" if given else None)
             self.report.broken(at)

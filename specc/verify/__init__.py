@@ -19,7 +19,8 @@ def verify_layout(spec: Spec, layout: Layout, ranks: int) -> int:
     which = f", layout {layout.name}" if layout.name else ""
     note = "" if describe(small) == describe(layout) else f" in the place of {describe(layout)}: at most {ranks} ranks"
     layers = " + ".join(str(stack.layers) for stack in model.stacks)
-    print(f"{spec.model.name}{which}: {layers} layers of width {model.d_model}, fp64, dropout off")
+    noun = "layer" if layers == "1" else "layers"
+    print(f"{spec.model.name}{which}: {layers} {noun} of width {model.d_model}, fp64, dropout off")
     print(f"{describe(small)}{note}")
     found = setting(model, small)
     rows = plain_relations(found, small)
