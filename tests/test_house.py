@@ -86,6 +86,33 @@ def test_torch_is_imported_where_it_may_be() -> None:
     assert used and {path.relative_to(ROOT / "specc").parts[0] for path in used} <= set(WITH_TORCH)
 
 
+MAY_IMPORT = {
+    "source": (),
+    "ir": (),
+    "ops": ("ir",),
+    "kernels": (),
+    "components": ("ir", "lower"),
+    "spec": ("source", "components"),
+    "lower": ("spec", "components", "ir"),
+    "passes": ("source", "spec", "ir", "ops"),
+    "interpret": ("ir", "ops", "kernels"),
+    "emit": ("compile", "spec", "components", "ir", "ops"),
+    "cost": ("source", "spec", "components", "ir", "ops"),
+    "verify": ("spec", "components", "lower", "passes", "emit", "interpret"),
+    "cli": ("compile", "source", "spec", "ir", "cost", "emit", "verify"),
+}
+
+
+def test_packages_import_what_stands_before_them() -> None:
+    """In functions too."""
+    assert set(MAY_IMPORT) == {path.parent.name for path in MODULES} - {"specc"}
+    for path in MODULES:
+        package = path.relative_to(ROOT / "specc").parts[0]
+        parts = [name.split(".") for name in imported(path)]
+        used = {part[1] for part in parts if part[0] == "specc" and len(part) > 1}
+        assert package not in MAY_IMPORT or used <= {package, *MAY_IMPORT[package]}, name_of(path)
+
+
 def test_who_needs_torch_is_imported_late() -> None:
     """Modules that import torch are imported in functions only, outside their own packages."""
     for path in MODULES:

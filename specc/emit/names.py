@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from specc.ir.graph import Graph
 from specc.ir.op import Ref
-from specc.passes.mesh import TOKENS
+from specc.ir.types import TOKEN_AXES
 
 
 def formal_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def axis_names(graph: Graph, inputs: Iterable[Ref], root: bool) -> dict[str, str
     found: dict[str, str] = {}
     for ref in inputs:
         for axis in graph.type(ref).axes:
-            if axis.name in TOKENS and axis.name not in found and graph.type(ref).grad:
+            if axis.name in TOKEN_AXES and axis.name not in found and graph.type(ref).grad:
                 found[axis.name] = "memory" if found else "seq"
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+TOKEN_AXES = ("seq", "source", "target")
 Size = int | str
 """A number, or the name of a size that is known when the model runs ("batch", "seq")."""
 
