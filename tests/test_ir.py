@@ -192,6 +192,14 @@ def test_illegal_when_placed(breaking: Callable[[Graph], Graph], layout: Layout,
         legality(breaking(graph), layout)
 
 
+def test_a_parameter_belongs_to_its_own_stack() -> None:
+    graph = typed(transformer())
+    weight = graph.op("encoder.+0.ffn.up").params[0]
+    broken = changed("decoder.+0.ffn.up", params=(weight, *graph.op("decoder.+0.ffn.up").params[1:]))
+    with pytest.raises(IllegalGraph, match="belongs to another layer"):
+        legality(broken(graph), Layout())
+
+
 def test_sizes_are_divisible_but_for_vocab() -> None:
     layout = Layout(tp=2)
     legality(compile_graph(lower(llama(vocab=97)), layout), layout)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from specc.ir.graph import Graph, inside
+from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Ref
-from specc.ir.repeat import Repeat, layer_of
+from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.types import Spmd
 from specc.ops import definition
 from specc.spec.core import Model
@@ -95,6 +95,9 @@ def collectives(ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
 def blocks(graph: Graph, model: Model) -> list[tuple[str, list[Op]]]:
     """Distinct blocks by name with their ops; those that stand in several places are taken once."""
     found: dict[str, list[Op]] = {}
+    bodies: dict[Path | None, list[Op]] = {}
+    for op in graph.ops:
+        bodies.setdefault(layer_scope(op.scope), []).append(op)
     for repeat in graph.repeats:
         stack = next(stack for stack in model.stacks if stack.path == repeat.path[-1])
         run = stack.runs[repeat.run]
@@ -102,8 +105,7 @@ def blocks(graph: Graph, model: Model) -> list[tuple[str, list[Op]]]:
         for offset, scope in zip(repeat.offsets, repeat.blocks, strict=True):
             block = run.blocks[(offset - start) % repeat.period]
             name = stack.role if block.name == "block" else f"{stack.role}.{block.name}"
-            if name not in found:
-                found[name] = [op for op in graph.ops if inside(op.scope, scope)]
+            found.setdefault(name, bodies[scope])
     return list(found.items())
 
 

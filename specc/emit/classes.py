@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from specc.emit.body import CLOSE, OPEN, Body
@@ -41,10 +42,10 @@ def group(bodies: list[Body]) -> list[list[Body]]:
 def name_groups(groups: list[list[Body]], taken: dict[str, None]) -> list[str]:
     """The shortest name that no other group could have. Names are added to `taken`."""
     candidates = [[n for n in g[0].names if all(n in other.names for other in g)] or [g[0].names[0]] for g in groups]
+    wanted = Counter(name for names in candidates for name in names)
     chosen: list[str] = []
-    for n, names in enumerate(candidates):
-        others = {name for m, other in enumerate(candidates) if m != n for name in other}
-        free = [name for name in names if name not in others and name not in taken]
+    for names in candidates:
+        free = [name for name in names if wanted[name] == 1 and name not in taken]
         free += [name for name in names if name not in taken]
         free += [f"{names[0]}{number}" for number in range(2, 100) if f"{names[0]}{number}" not in taken]
         chosen.append(free[0])

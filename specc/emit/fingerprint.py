@@ -13,7 +13,8 @@ from dataclasses import asdict
 
 from specc.ir.graph import Graph
 from specc.ir.op import Attr, Layer, Op, Param, Ref, Span, dotted
-from specc.ir.parameters import occurrences, template
+from specc.ir.parameters import template
+from specc.ir.stored import stored
 from specc.ir.types import Axis, Place, Spmd, TensorType
 from specc.spec.core import Layout
 
@@ -44,11 +45,9 @@ def _digest(value: Json) -> str:
 def _params(graph: Graph) -> Json:
     """Shapes by global name. Layers are told as ranges, whatever runs and periods they come from."""
     found: dict[tuple[str, str], list[range]] = {}
-    for _, param, layers in occurrences(graph):
-        key = (".".join(template(param.path)), json.dumps(_axes(param.axes)))
-        spans = found.setdefault(key, [])
-        if layers is not None and layers not in spans:
-            spans.append(layers)
+    for param in stored(graph):
+        key = (".".join(template(param.param.path)), json.dumps(_axes(param.param.axes)))
+        found.setdefault(key, []).extend(() if param.layers is None else (param.layers,))
     return sorted([name, axes, _ranges(spans)] for (name, axes), spans in found.items())
 
 

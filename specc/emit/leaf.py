@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -57,17 +56,20 @@ def leaves(graph: Graph) -> dict[Path, Leaf]:
 @lru_cache(maxsize=4)
 def classes(graph: Graph) -> dict[str, tuple[Leaf, ...]]:
     """The file's own leaf classes by name, with the leaves that are of each."""
-    found: dict[str, tuple[Leaf, ...]] = {}
+    found: dict[str, list[Leaf]] = {}
     for leaf in leaves(graph).values():
         if leaf.own:
-            found[leaf.cls] = (*found.get(leaf.cls, ()), leaf)
-    return found
+            found.setdefault(leaf.cls, []).append(leaf)
+    return {name: tuple(leaves) for name, leaves in found.items()}
 
 
-def options(leaves: Iterable[Leaf]) -> tuple[str, ...]:
-    """Which of the options differ between leaves of one class, so that its constructor takes them."""
-    leaves = tuple(leaves)
-    return tuple(name for name in OPTIONS if len({getattr(leaf, name) for leaf in leaves}) > 1)
+@lru_cache(maxsize=4)
+def options(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """Which of the options differ between leaves of each class, so that its constructor takes them."""
+    return {
+        cls: tuple(name for name in OPTIONS if len({getattr(leaf, name) for leaf in leaves}) > 1)
+        for cls, leaves in classes(graph).items()
+    }
 
 
 def _leaf(graph: Graph, path: Path, reads: list[_Read]) -> Leaf:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from specc.emit.code import Code, part
-from specc.emit.leaf import Leaf, options
+from specc.emit.leaf import classes, options
+from specc.ir.graph import Graph
 
 
-def leaf_class(name: str, leaves: tuple[Leaf, ...], tp: bool) -> Code:
-    """The class of that name, which serves all of `leaves`; `tp`: its parameters are placed on a mesh."""
-    chosen = options(leaves)
+def leaf_class(graph: Graph, name: str) -> Code:
+    """The class of that name, which serves all its leaves in the graph."""
+    leaves, chosen = classes(graph)[name], options(graph)[name]
+    tp = bool(graph.model_axes)
     placement = "Shard(0)" if name == "Bias" else "Replicate()"
     partial = "partial_grads" in chosen
     read = "self.{}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specc.emit.leaf import Leaf, classes, leaves, options
+from specc.emit.leaf import Leaf, leaves, options
 from specc.emit.parts import Hole, Part
 from specc.ir.graph import Graph
 from specc.ir.op import Op, dotted
@@ -28,6 +28,6 @@ def _options(graph: Graph, leaf: Leaf, key: str) -> list[Part]:
     if not leaf.own:
         has = leaf.cls in ("Linear", "LayerNorm")
         return [Hole(f"{key}.bias", "bias", repr(leaf.bias), ", bias=", "", "True")] if has else []
-    chosen = options(classes(graph)[leaf.cls])
+    chosen = options(graph)[leaf.cls]
     values = {"bias": leaf.bias, "partial_grads": leaf.partial_grads}
     return [Hole(f"{key}.{name}", name, repr(values[name]), f", {name}=", "", "False") for name in chosen]

@@ -31,7 +31,7 @@ class Shell:
 
 def shell(graph: Graph, layout: Layout, model: Model, stages: tuple[StageClass, ...]) -> Shell:
     """`stages` in order; one, the whole model, for a layout without pipeline."""
-    leaf_classes = [leaf_class(name, leaves, bool(graph.model_axes)) for name, leaves in classes(graph).items()]
+    leaf_classes = [leaf_class(graph, name) for name in classes(graph)]
     made = _Maker(graph, layout, model, stages)
     parts = [made.mesh(), *(made.stages() if made.pp else made.model()), *made.parallelize(), made.weights()]
     after = [*parts, *made.trainer()]

@@ -86,9 +86,12 @@ def _loop(graph: Graph, repeat: Op, ops: list[Op], end: Op) -> Loop:
     of = Repeat.of(repeat)
     found = [scope for scope in graph.scopes if scope.path[:-1] == of.path and _of_run(scope.path[-1], of.run)]
     given = [*(scope.inputs[: len(repeat.inputs)] for scope in found[1:]), end.inputs]
+    bodies: dict[Path, list[Op]] = {scope.path: [] for scope in found}
+    for op in ops:
+        bodies.setdefault(op.scope[: len(of.path) + 1], []).append(op)
     blocks: list[Call] = []
     for scope, carries in zip(found, given, strict=True):
-        call = _call(graph, scope, [op for op in ops if inside(op.scope, scope.path)])
+        call = _call(graph, scope, bodies[scope.path])
         order = {graph.origin(ref): n for n, ref in enumerate(carries)}
         outputs = sorted(call.outputs, key=lambda ref: order.get(graph.origin(ref), -1))
         blocks.append(replace(call, outputs=tuple(outputs)))
