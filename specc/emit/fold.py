@@ -7,8 +7,10 @@ good line becomes one, together with its siblings of the same op, so that q and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.op import Ref
@@ -152,8 +154,7 @@ def text(parts: tuple[Part | Inner, ...], name: Callable[[Ref], str], constant: 
 
 def _good(parts: tuple[Part | Inner, ...]) -> bool:
     line = draft(parts)
-    depth = deepest = 0
-    for character in line:
-        depth += (character == "(") - (character == ")")
-        deepest = max(deepest, depth)
-    return len(line) <= WIDTH and deepest <= DEPTH and line.count("(") <= CALLS
+    if len(line) > WIDTH or line.count("(") > CALLS:
+        return False
+    brackets = (1 if bracket == "(" else -1 for bracket in re.findall(r"[()]", line))
+    return max(accumulate(brackets), default=0) <= DEPTH
