@@ -9,7 +9,9 @@ from specc.components.rope import LinearScaling, Llama3Scaling, Rope
 from specc.spec.core import Block, Branch, Embed, Init, Model, Run, Stack, Sublayer
 
 D_MODEL, VOCAB, MAX_SEQ, PAD = 32, 96, 64, 0
-LLAMA3 = Llama3Scaling(factor=8.0, low_freq=1.0, high_freq=4.0, original_seq=64)  # with theta 100 every band occurs
+LLAMA3 = Llama3Scaling(
+    kind="llama3", factor=8.0, low_freq=1.0, high_freq=4.0, original_seq=64
+)  # with theta 100 every band occurs
 INIT = Init("normal", 0.02, 0.02, depth_scaled=False)
 
 

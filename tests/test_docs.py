@@ -16,7 +16,7 @@ from specc.source import Source
 from specc.spec import Spec, load
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/tour.md", "docs/training.md")
+DOCUMENTS = ("README.md", "docs/language.md", "docs/tour.md", "docs/training.md")
 LIMIT = 300.0  # seconds for a command
 
 

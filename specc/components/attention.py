@@ -30,7 +30,7 @@ class _Heads(Config):
     bias: Annotated[Annotated[bool, Tag("bool")] | Annotated[Projections, Tag("list")], by_kind] = False
     """Which projections have a bias: all, none, or those listed."""
     scale: Factor | None = None
-    """Factor on the scores. Default: head_dim ** -0.5."""
+    """Factor on the scores. Default: 1 / sqrt(head_dim)."""
     dropout: Rate = 0.0
     """Rate on the attention weights."""
 
@@ -42,9 +42,9 @@ class Attention(_Heads):
     """Self-attention."""
 
     causal: bool = True
-    """A token sees itself and those before it. In an encoder the default is false."""
+    """A token sees itself and those before it. Default: true in a decoder, false in an encoder."""
     rope: Rope | None = None
-    """Rotary positions; absent: none."""
+    """Rotary positions."""
 
 
 class CrossAttention(_Heads):

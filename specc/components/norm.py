@@ -22,7 +22,7 @@ class Norm(Config):
     eps: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
     """Added to the mean square before the root."""
     bias: bool | None = None
-    """A learned offset; by default `layer` has one and `rms` has none."""
+    """A learned offset. Default: true for `layer`, false for `rms`."""
 
     def resolved(self) -> Norm:
         """With every default filled in."""

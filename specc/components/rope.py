@@ -18,7 +18,8 @@ Positive = Annotated[float, Field(gt=0.0)]
 class Llama3Scaling(Config):
     """Low frequencies are divided by `factor`, high ones kept, those between blended (Llama 3.1, section 3.2)."""
 
-    kind: Literal["llama3"] = "llama3"
+    kind: Literal["llama3"]
+    """Tells the scalings apart."""
     factor: Positive
     """How much longer the context becomes."""
     low_freq: Positive = 1.0
@@ -33,6 +34,7 @@ class LinearScaling(Config):
     """Positions divided by `factor`."""
 
     kind: Literal["linear"]
+    """Tells the scalings apart."""
     factor: Positive
     """How much longer the context becomes."""
 

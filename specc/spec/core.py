@@ -114,7 +114,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Pipeline stages. `starts` names the first layer of each but the first ("decoder.2"); () lets specc balance."""
+    """Pipeline stages. `starts` names the first layer of each but the first ("layers.2"); () lets specc balance."""
 
     stages: int = 1
     schedule: Literal["gpipe", "1f1b"] = "1f1b"
@@ -126,7 +126,7 @@ class Pipeline:
 class Layout:
     """How a model is spread over ranks."""
 
-    name: str | None = None  # None: the only or default one
+    name: str | None = None  # None: that of `layout`, or of a spec without one
     tp: int = 1
     sequence_parallel: bool = False
     dp: int = 1

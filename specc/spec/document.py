@@ -16,7 +16,7 @@ Count = Annotated[int, Field(ge=1, le=2**16)]
 
 
 class ModelNorm(Norm):
-    """The norm of every sublayer that does not say otherwise."""
+    """The norm of every sublayer that does not say otherwise, and of `true` where a norm may stand."""
 
     placement: Literal["pre", "post"] = "pre"
     """`pre`: x + f(norm(x)); `post`: norm(x + f(x))."""
@@ -71,7 +71,7 @@ class GeneralDoc(Config):
 
 
 class SublayerDoc(Config):
-    """One of these."""
+    """One residual update: one of these keys."""
 
     attention: Attention | None = None
     cross_attention: CrossAttention | None = None
@@ -99,8 +99,11 @@ class PatternDoc(Config):
     """Named blocks in order: head once, cycle repeated and cut to the number of layers, tail once."""
 
     head: Annotated[list[str], Field(default_factory=list, max_length=256)]
+    """The first layers."""
     cycle: Annotated[list[str], Field(default_factory=list, max_length=256)]
+    """Those between, in turn; a pattern that is a list is this."""
     tail: Annotated[list[str], Field(default_factory=list, max_length=256)]
+    """The last layers."""
 
 
 Names = Annotated[list[str], Field(min_length=1, max_length=256)]
@@ -114,7 +117,7 @@ class StackDoc(Config):
     block: Sublayers | None = None
     """The block of every layer."""
     pattern: Annotated[Annotated[Names, Tag("list")] | Annotated[PatternDoc, Tag("mapping")], by_kind] | None = None
-    """Named blocks; `local*5` stands for five."""
+    """Named blocks instead; `local*5` stands for five."""
     final_norm: bool | None = None
     """The model's norm after the last layer. Default: where norms are placed `pre`."""
 
@@ -148,11 +151,11 @@ class InitDoc(Config):
     kind: Literal["normal", "xavier"] = "normal"
     """`normal` has one std, `xavier` one for each shape."""
     std: Annotated[float, Field(gt=0, le=10)] = 0.02
-    """Of `normal`."""
+    """Standard deviation of `normal`."""
     embedding_std: Annotated[float, Field(gt=0, le=10)] | None = None
-    """Of embeddings. Default: std."""
+    """Standard deviation of embeddings. Default: `std`."""
     depth_scaled: bool = False
-    """Divide the last linear of every branch by the root of the number of branches in the stack."""
+    """Divide the std of the last linear of every branch by the root of the stack's number of residual updates."""
 
 
 class PipelineDoc(Config):
@@ -165,16 +168,16 @@ class PipelineDoc(Config):
     microbatches: Count | None = None
     """Parts of a batch. Default: stages."""
     starts: Annotated[list[str], Field(default_factory=list)]
-    """First layer of each stage but the first, as in decoder.2. Default: balanced by flops."""
+    """First layer of each stage but the first, as in `layers.2`; beside an encoder, `decoder.2`. Default: by flops."""
 
 
 class EveryDoc(Config):
-    """Recompute some layers, or all but some results."""
+    """Some layers are recomputed in backward, or all but for some results: one of the two keys."""
 
     every: Count | None = None
-    """Layers whose number is a multiple of this."""
+    """Layers are recomputed whose number is a multiple of this."""
     save: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
-    """Results that are kept, by name, as in attention.core."""
+    """Every layer is recomputed but for these results, as in `attention.core`."""
 
 
 class LayoutDoc(Config):
@@ -191,16 +194,16 @@ class LayoutDoc(Config):
     checkpoint: Annotated[
         Annotated[Literal["none", "full"], Tag("text")] | Annotated[EveryDoc, Tag("mapping")], by_kind
     ] = "none"
-    """Activations recomputed in backward."""
+    """Activations recomputed in backward: of no layer, of every layer, or as the mapping says."""
 
 
 class Document(Config):
     """A spec file."""
 
     specc: Annotated[int, Field(ge=1, le=1)]
-    """Version of the language."""
+    """Version of the language: 1."""
     name: str
-    """Lower case letters, digits, dots and dashes; names the generated file."""
+    """Lower case letters, digits, dots, dashes and underscores; names the generated file."""
     description: Annotated[str, Field(max_length=2000)] | None = None
     """For the file's docstring."""
     d_model: Dim
@@ -220,7 +223,10 @@ class Document(Config):
     blocks: Annotated[dict[str, BlockDoc], Field(default_factory=dict, max_length=256)]
     """Blocks by name, for patterns."""
     encoder: StackDoc | None = None
+    """Layers that read the source; alone, the model is an encoder."""
     decoder: StackDoc | None = None
+    """Layers before the head. A model has a decoder, an encoder, or both."""
     layout: LayoutDoc | None = None
+    """The only layout."""
     layouts: Annotated[dict[str, LayoutDoc], Field(min_length=1, max_length=64)] | None = None
     """Several layouts by name, the default first."""
