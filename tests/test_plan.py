@@ -95,6 +95,16 @@ def test_values_of_a_block_that_is_like_another() -> None:
     assert made["decoder.global.ffn.activation"] == ("silu", "default")
 
 
+def test_values_of_equal_blocks_stand_once() -> None:
+    made = values(
+        PATTERN.replace("{theta: 1000}", "{theta: 100}").replace(
+            "with: {attention: {kv_heads: null, ", "with: {attention: {"
+        )
+    )
+    assert made["blocks.global"] == ("as local", "line 9")
+    assert "decoder.global.attention.heads" not in made
+
+
 def test_values_of_the_general_form() -> None:
     made = values(PATTERN.replace("norm: true", "norm: {kind: layer}\n        alpha: 2"))
     key = "decoder.joined"

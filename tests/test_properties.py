@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from specc.cli import main
+from specc.compile import compile_spec
 from specc.emit import emit
+from specc.emit.fingerprint import fingerprints
 from specc.interpret import init_weights, interpret
 from specc.ir.graph import Graph
 from specc.lower import lower
@@ -30,7 +32,7 @@ from specc.spec import Spec, load
 from specc.spec.core import Layout
 from specc.verify.relations import Relation, Setting, layout_relations, plain_relations, setting
 from specc.verify.run import SEED, world_size
-from tests.strategies import Doc, Drawn, dump, specs
+from tests.strategies import Doc, Drawn, dump, expanded, specs
 
 EXAMPLES = settings.default.max_examples if settings.default else 30
 FEWER, FEW = settings(max_examples=EXAMPLES // 2), settings(max_examples=EXAMPLES // 3)
@@ -160,6 +162,43 @@ def test_the_form_of_the_text_does_not_matter(drawn: Drawn, comments: list[str])
         found = load(source)
         assert isinstance(found, Spec), found
         assert emit(found, found.layout()) == wanted
+
+
+def in_turn(document: Doc, head: int, tail: int) -> tuple[Doc, Doc]:
+    """The stacks repeat what they run twice and more: as a block or a pattern, and with a head, a tail and twins."""
+    plain, parted = ({**without(document, "blocks", "layout"), "blocks": {}} for _ in range(2))
+    for role in (role for role in ("encoder", "decoder") if role in document):
+        rest = without(document[role], "block", "pattern")
+        pattern = document[role].get("pattern", [role])
+        blocks = {**document.get("blocks", {}), role: document[role].get("block")}
+        cycle = expanded(pattern["cycle"] if isinstance(pattern, dict) else pattern)
+        whole = {**rest, "layers": head + 2 * len(cycle) + tail}
+        names = (cycle * whole["layers"])[: whole["layers"]]
+        twins = {f"{name}_twin": {"like": name} for name in names[len(names) - tail :]}
+        last = [f"{name}_twin" for name in names[len(names) - tail :]]
+        parts = {"head": names[:head], "cycle": names[head:][: len(cycle)], "tail": last}
+        used = {name: blocks[name] for name in blocks if name in cycle}
+        bases = {block["like"] for block in used.values() if isinstance(block, dict)}
+        used |= {name: blocks[name] for name in bases}
+        if "block" in document[role]:
+            plain[role] = {**whole, "block": document[role]["block"]}
+        else:
+            plain[role] = {**whole, "pattern": cycle}
+            plain["blocks"] |= used
+        parted[role] = {**whole, "pattern": parts}
+        parted["blocks"] |= used | twins
+    return plain, parted
+
+
+@FEWER
+@given(specs(), st.integers(0, 3), st.integers(0, 3))
+def test_the_same_layers_are_the_same_model(drawn: Drawn, head: int, tail: int) -> None:
+    found: list[object] = []
+    for document in in_turn(drawn.document, head, tail):
+        spec = loaded(dump(document))
+        compiled = compile_spec(spec, spec.layout())
+        found.append(fingerprints(compiled.model, compiled.placed, spec.layout()))
+    assert found[0] == found[1]
 
 
 def told(text: str) -> None:

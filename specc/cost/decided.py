@@ -80,6 +80,7 @@ def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
     yield _row(spec, (role, "final_norm"), stack.final_norm is not None, "by norm.placement")
     for block in dict.fromkeys(block for run in stack.runs for block in run.blocks[: run.layers]):
         prefix = role if block.name == "block" else f"{role}.{block.name}"
+        yield from (_row(spec, ("blocks", name), f"as {block.name}") for name in block.also)
         general = [sublayer for sublayer in block.sublayers if sublayer.at]
         for sublayer in block.sublayers:
             if sublayer.at:

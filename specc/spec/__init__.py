@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from specc.spec.layout_rules import layout_rules
 from specc.spec.repair import repaired
 from specc.spec.report import Report
 from specc.spec.rules import model_rules
+from specc.spec.runs import shortest
 from specc.spec.shape import tell
 
 
@@ -33,7 +35,7 @@ def load(source: Source) -> Spec | list[Diagnostic]:
         for layout in spec.layouts if spec.model.stacks else ():
             layout_rules(spec.model, layout, report)
         if not report.found:
-            return spec
+            return replace(spec, model=shortest(spec.model))
     return sorted(report.found, key=lambda item: -1 if item.span is None else item.span.start)
 
 

@@ -59,6 +59,7 @@ class Block:
     name: str  # as the spec names it; "block" for the only, unnamed one
     sublayers: tuple[Sublayer, ...]
     at: Path
+    also: tuple[str, ...] = ()  # names of blocks that mean the same
 
 
 @dataclass(frozen=True)
