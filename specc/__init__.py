@@ -1,69 +1,16 @@
-"""specc, a compiler for model specs. Importing it is cheap: what a function needs, it imports."""
+"""specc, a compiler for model specs. Imports nothing: what it has stands in `specc.face`."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import torch
-    from torch import fx
-
-    from specc.ir.graph import Graph
-    from specc.source import Diagnostic
-    from specc.spec.core import Spec
+    from specc.face import Loaded, SpecError, load
 
 
-class SpecError(ValueError):
-    """A spec has errors; all that were found are in `diagnostics`."""
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from specc import face
 
-    def __init__(self, diagnostics: list[Diagnostic]):
-        from specc.source import render
-
-        super().__init__("\n\n".join(render(diagnostic) for diagnostic in diagnostics))
-        self.diagnostics = diagnostics
+    return getattr(face, name)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A valid spec."""
-
-    spec: Spec
-
-    @cached_property
-    def graph(self) -> Graph:
-        """The typed graph of the model, before any layout; `.graph.nx` is networkx."""
-        from specc.lower import lower
-        from specc.passes.dead import dead
-        from specc.passes.shapes import shapes
-
-        layout = self.spec.layout()
-        return dead(shapes(lower(self.spec.model), layout), layout)
-
-    def module(self, *, dtype: torch.dtype | None = None, seed: int = 0) -> fx.GraphModule:
-        """The model as nested fx modules, initialised; float32 unless told otherwise."""
-        from specc.interpret import init_weights, interpret
-
-        made = interpret(self.graph) if dtype is None else interpret(self.graph, dtype=dtype)
-        init_weights(made, self.graph, seed)
-        return made
-
-
-def load(path: str | Path) -> Loaded:
-    """The spec in a file. Raises SpecError."""
-    from specc.compile import compile_spec
-    from specc.source import read
-    from specc.spec import load as load_source
-
-    source = read(path)
-    found = source if isinstance(source, list) else load_source(source)
-    if isinstance(found, list):
-        raise SpecError(found)
-    findings = [finding for layout in found.layouts for finding in compile_spec(found, layout).findings]
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        raise SpecError(errors)
-    return Loaded(found)
+__all__ = ["Loaded", "SpecError", "load"]

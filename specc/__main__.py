@@ -1,5 +1,18 @@
-"""python -m specc"""
+"""python -m specc, and the command `specc`"""
 
-from specc.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; what it needs is imported where an interrupt is told, as all of a command is."""
+    try:
+        from specc.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,6 @@ import gc
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from specc.ir.graph import Graph
 from specc.ir.op import OpError
 from specc.spec.core import Layout
 from tests.broken import BOTH, DECODER, PATTERN
+from tests.test_streams import program
 
 ROOT = Path(__file__).parents[1]
 BAD = DECODER.replace("heads: 4", "heads: 6, head_dim: 8, kv_heads: 4").replace("name: small", "name: bad")
@@ -304,43 +304,6 @@ def test_an_interrupt_and_a_bug_have_their_codes(specc: Specc, monkeypatch: pyte
 def test_help_of_commands_does_not_import_them(specc: Specc) -> None:
     run = specc("--help")
     assert run.code == 0 and all(word in run.out for word in ("check", "build", "plan", "verify"))
-
-
-def program(script: str, *arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own; `$SPECC` runs it."""
-    command = f"{sys.executable} -m specc"
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "SPECC": command, **environment}
-    return subprocess.run(
-        ["bash", "-c", script, "bash", *arguments],
-        cwd=folder,
-        env=variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_streams_that_close_early_or_are_full(tmp_path: Path) -> None:
-    """A reader that is gone is no bug, a full disk is told; neither hangs."""
-    (tmp_path / "small.yaml").write_text(DECODER)
-    script = """
-    $SPECC plan small.yaml | head -1
-    $SPECC plan small.yaml 2>err1 | sleep 0; echo "${PIPESTATUS[0]}"
-    $SPECC plan small.yaml >/dev/full 2>err2; echo $?
-    $SPECC plan small.yaml >&- 2>err3; echo $?
-    cat err1 err2 err3
-    """
-    run = program(script, folder=tmp_path)
-    assert run.stdout.splitlines()[0] == "small" and not run.stderr, run
-    first, second, third, *rest = run.stdout.splitlines()[1:]
-    assert first in ("0", "1") and (second, third) == ("2", "0")
-    assert rest == ["error: [Errno 28] No space left on device"]
-
-
-def test_a_terminal_that_cannot_show_a_letter_is_no_bug(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(DECODER.replace("vocab: 97", "voc\u4e16b: 97"))
-    run = program("$SPECC check s.yaml", folder=tmp_path, PYTHONIOENCODING="latin-1")
-    assert run.returncode == 1 and "unknown key voc\\u4e16b" in run.stdout and "help: did you mean vocab?" in run.stdout
 
 
 BUILDS = {

@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 clean, 1 findings or stale files, 2 could not do the work, 130 interrupted."""
+"""The command line.
+
+Exit codes: 0 clean, 1 findings or stale files, 2 could not do the work, 130 interrupted, 141 nobody reads the output.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ import io
 import os
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -21,8 +26,30 @@ COMMANDS = {
 """Each in a module of its name, imported when it is called."""
 
 
+class Unread(Exception):
+    """The reader of the output is gone. Where that is an OSError click ends with 1, which is for findings."""
+
+
+@contextmanager
+def _read() -> Generator[None, None, None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise Unread from error
+
+
 class Commands(click.Group):
     """Commands by name; the short help does not import them."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _read():  # help is printed here
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _read():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -62,10 +89,15 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         code = 130
-    except OSError as error:
+    except (BrokenPipeError, Unread):
+        code = 141
+        _print_no_more()
+    except OSError as error:  # the disk is full
         if "--debug" in arguments:
             traceback.print_exc()
-        code = _give_up(error)
+        click.echo(f"error: {error}", err=True)
+        code = 2
+        _print_no_more()
     except Exception as error:  # whatever is not a finding about a spec is a bug of ours, and is told as one
         click.echo(f"This is a bug in specc: {type(error).__name__}: {error}", err=True)
         for note in getattr(error, "__notes__", ()):
@@ -81,11 +113,6 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code or 0)
 
 
-def _give_up(error: OSError) -> int:
-    """The disk is full, or the reader of a pipe is gone: tell it where that can be, and print no more."""
-    gone = isinstance(error, BrokenPipeError)
-    if not gone:
-        click.echo(f"error: {error}", err=True)
+def _print_no_more() -> None:
     with suppress(io.UnsupportedOperation):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1 if gone else 2
