@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from specc.components.attention import Attention, CrossAttention, resolved
+from specc.components.attention import Attention
+from specc.components.cross_attention import CrossAttention
 from specc.components.ffn import Ffn
+from specc.components.heads import resolved
 from specc.components.norm import Norm
 from specc.components.rope import LinearScaling, Llama3Scaling, Rope
 from specc.spec.core import Block, Branch, Embed, Init, Model, Run, Stack, Sublayer

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 
-from specc.components.attention import Attention, CrossAttention
+from specc.components.attention import Attention
+from specc.components.cross_attention import CrossAttention
 from specc.components.ffn import Ffn
 from specc.spec.core import Model, Run, Stack, Sublayer
 from tests import zoo

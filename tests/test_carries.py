@@ -50,7 +50,7 @@ def two_carries(_: object = None) -> Graph:
         with b.scope(Layer(offset), (x, total), (f"{name}Block",)):
             h = norm.lower(RMS, b, x, "ffn_norm", FEATURES)
             with b.scope("ffn", (h,), ("FeedForward",)):
-                y = ffn.lower(Ffn(hidden=hidden), b, h, FEATURES)
+                y = ffn.lower(Ffn(hidden=hidden), b, h, {}, FEATURES)
             if flipped:  # results in the other order
                 total = b.op("add", total, y, name="total", hint="total")
                 x = b.op("add", x, y, name="sum")

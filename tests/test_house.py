@@ -94,7 +94,7 @@ MAY_IMPORT = {
     "components": ("source", "ir", "lower"),
     "spec": ("source", "components"),
     "lower": ("spec", "components", "ir"),
-    "passes": ("source", "spec", "ir", "ops"),
+    "passes": ("source", "spec", "components", "ir", "ops"),
     "interpret": ("ir", "ops", "kernels"),
     "emit": ("compile", "source", "spec", "components", "ir", "ops"),
     "cost": ("source", "spec", "components", "ir", "ops"),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from specc.components.attention import Attention, CrossAttention
+from specc.components.attention import Attention
+from specc.components.cross_attention import CrossAttention
 from specc.components.ffn import Ffn
 from specc.emit import Files, emit
 from specc.ir.stored import total

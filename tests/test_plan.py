@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from specc.cli import cli
-from specc.components.attention import Attention, CrossAttention
+from specc.components.attention import Attention
+from specc.components.cross_attention import CrossAttention
 from specc.components.ffn import Ffn
 from specc.components.norm import Norm
 from specc.components.rope import LinearScaling, Llama3Scaling

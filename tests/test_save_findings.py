@@ -12,8 +12,9 @@ import torch
 
 from specc import SpecError, load
 from specc.cli import cli
-from specc.components.attention import Attention, resolved
+from specc.components.attention import Attention
 from specc.components.ffn import Ffn
+from specc.components.heads import resolved
 from specc.components.norm import Norm
 from specc.lower import lower
 from specc.passes import compile_graph

@@ -7,7 +7,8 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from specc.components.attention import Attention, CrossAttention
+from specc.components.attention import Attention
+from specc.components.cross_attention import CrossAttention
 from specc.source import read
 from specc.spec import Spec, load
 from specc.spec.core import Checkpoint, Layout, Model, Pipeline, Stack

@@ -1,12 +1,18 @@
-"""What every component's spec model shares."""
+"""What a component is, and what spec models of all components share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field
+
+from specc.ir.op import Ref
+from specc.ir.types import Axis
+
+if TYPE_CHECKING:
+    from specc.lower.builder import Builder
 
 Dim = Annotated[int, Field(ge=1, le=2**24)]
 """A size of an axis. The bound keeps products below 2**63 and typos from filling memory."""
@@ -51,6 +57,74 @@ class Problem:
 
 
 Problems = Iterator[Problem]
+
+
+MAX_PARAMETER = 2**40  # elements of one matrix
+
+
+def too_large(path: tuple[str | int, ...], what: str, count: int, d_model: int) -> Problems:
+    """E216 where a matrix [count, d_model] is beyond all machines; `what` is the count with its name."""
+    if count * d_model > MAX_PARAMETER:
+        message = f"{what} at d_model = {d_model} makes a matrix of more than 2**40 numbers"
+        yield Problem("E216", path, message, f"at most {MAX_PARAMETER // d_model}")
+
+
+Outside = Literal["memory", "memory_mask", "own_mask"]
+"""The encoder's output, which of its tokens are no padding, and which of an encoder's own are none."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A value made of positions, once for all components of a stack that ask for an equal one."""
+
+    name: str
+    mark: str  # tells tables of one name apart
+    config: Config
+    size: int  # features
+    lower: Callable[[Any, Builder, Ref, int, str], Ref]
+    """(config, builder, positions [seq], size, what to call it) -> the table."""
+
+
+Need = Outside | Table
+Given = Mapping[Need, Ref]
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True, eq=False)
+class Component(Generic[C]):
+    """All that the compiler asks of a component. But for `resolve`, functions get a resolved config."""
+
+    key: str
+    """In a spec; what it is called in module paths."""
+    config: type[C]
+    class_name: str
+    """In generated files; `variant` goes before it where another class has that name."""
+    lower: Callable[[C, Builder, Ref, Given, Axis], Ref]
+    """(config, builder, x [batch, seq, d_model], what it reads and is there, d_model) -> [batch, seq, d_model]."""
+    smallest: Mapping[str, Any]
+    """A valid config as written, for the place of one that cannot be read."""
+    shards: tuple[str, ...]
+    """Names of axes by which tp splits its parameters."""
+    split_by_tp: Callable[[C], tuple[tuple[str, int], ...]]
+    """Keys and numbers that tp must divide. Counts have keys in the plural."""
+    results: Callable[[C], tuple[str, ...]]
+    """Names of the ops whose results `checkpoint.save` can keep, in op order."""
+    shrink: Callable[[C, int], C]
+    """The same structure in sizes that a laptop runs and that a tp divides."""
+    reads: tuple[Outside, ...] = ()
+    """Values of the stack that it reads beside x; only masks may be missing."""
+    tables: Callable[[C], tuple[Table, ...]] = lambda config: ()
+    """Tables that it reads, too."""
+    resolve: Callable[[C, int, str], C] = lambda config, d_model, role: config
+    """Fills in defaults that depend on d_model or on the role of the stack, encoder or decoder."""
+    rules: Callable[[C, int, Callable[[str], bool]], Problems] = lambda config, d_model, stated: iter(())
+    """What must hold of a config at d_model; `stated` tells whether the spec itself gives the value of a key."""
+    decided: Callable[[C, str], Mapping[str, tuple[object, str]]] = lambda config, role: {}
+    """For `specc plan`: by key, values that a default decided in a stack of that role, and how."""
+    variant: Callable[[C], str] = lambda config: ""
+    """A word that tells its class from others of that name."""
+    summary: Callable[[C], str] = lambda config: ""
+    """A few words on its sizes, for the docstring of a generated file."""
 
 
 def divisors(*numbers: int) -> list[int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from specc.components.base import Config, Dim, Rate
+from specc.components.base import Component, Config, Dim, Given, Problems, Rate, too_large
 from specc.ir.op import Ref
 from specc.ir.types import Axis
 
@@ -29,12 +30,23 @@ class Ffn(Config):
     """Rate on the hidden features."""
 
 
-def split_by_tp(config: Ffn) -> tuple[tuple[str, int], ...]:
-    """What tp must divide: keys and numbers."""
-    return (("hidden", config.hidden),)
+def rules(config: Ffn, d_model: int, stated: Callable[[str], bool]) -> Problems:
+    """The linears are matrices that fit somewhere."""
+    yield from too_large(("hidden",), f"hidden = {config.hidden}", config.hidden, d_model)
 
 
-def lower(config: Ffn, b: Builder, x: Ref, features: Axis) -> Ref:
+def results(config: Ffn) -> tuple[str, ...]:
+    """Results that checkpointing can keep."""
+    return ("gate", "act", "up", "down") if config.kind == "gated" else ("up", "act", "down")
+
+
+def shrink(config: Ffn, tp: int) -> Ffn:
+    """A few features a rank."""
+    hidden = min(config.hidden, 16 * tp)
+    return config.model_copy(update={"hidden": hidden - hidden % tp})
+
+
+def lower(config: Ffn, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     """x [..., d_model] -> the same."""
     hidden = Axis("ffn", config.hidden)
     if config.kind == "gated":
@@ -47,3 +59,18 @@ def lower(config: Ffn, b: Builder, x: Ref, features: Axis) -> Ref:
     if config.dropout:
         x = b.op("dropout", x, rate=config.dropout)
     return b.linear(x, "down", features, hidden, config.bias, last=True)
+
+
+FFN = Component(
+    "ffn",
+    Ffn,
+    "FeedForward",
+    lower,
+    smallest={"hidden": 1},
+    shards=("ffn",),
+    split_by_tp=lambda config: (("hidden", config.hidden),),
+    results=results,
+    shrink=shrink,
+    rules=rules,
+    variant=lambda config: "Gated" if config.kind == "gated" else "",
+)

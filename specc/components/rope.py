@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from specc.components.base import Config, Dim
+from specc.components.base import Config, Dim, Problem, Problems, Table
 from specc.ir.op import Attr, Ref
 
 if TYPE_CHECKING:
@@ -46,6 +46,20 @@ class Rope(Config):
     """Base of the wavelengths."""
     scaling: Annotated[Llama3Scaling | LinearScaling, Field(discriminator="kind")] | None = None
     """How wavelengths are stretched for longer contexts."""
+
+
+def rules(config: Rope, at: tuple[str | int, ...]) -> Problems:
+    """What must hold of a rope that is written there in a component."""
+    if config.scaling is not None and config.scaling.kind == "llama3":
+        low, high = config.scaling.low_freq, config.scaling.high_freq
+        if high <= low:
+            message = f"high_freq = {high:g} is not above low_freq = {low:g}"
+            yield Problem("E219", (*at, "scaling", "high_freq"), message, "make high_freq the larger one")
+
+
+def table(config: Rope, head_dim: int) -> Table:
+    """What heads of that size are rotated by; tables are told apart by theta."""
+    return Table("rope", f"{config.theta:.0f}", config, head_dim, lower)
 
 
 def lower(config: Rope, b: Builder, positions: Ref, head_dim: int, hint: str) -> Ref:

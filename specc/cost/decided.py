@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from specc.components.attention import Attention, CrossAttention
+from specc.components import definition
 from specc.components.norm import Norm
 from specc.source import Path, find
 from specc.spec.core import Branch, Layout, Run, Spec, Stack, Sublayer
@@ -131,15 +131,16 @@ def _branch(spec: Spec, stack: Stack, key: str, branch: Branch) -> Iterator[Deci
 
 def _component(spec: Spec, stack: Stack, key: str, branch: Branch, config: BaseModel, path: Path) -> Iterator[Decided]:
     """Values of a component, and of the mappings in it."""
+    defaults: Mapping[str, tuple[object, str]] = {}
+    if not path:
+        defaults = definition(branch.component).decided(branch.component, stack.role)
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, BaseModel):
             yield from _component(spec, stack, f"{key}.{name}", branch, value, (*path, name))
             continue
         place = None if spec.root is None else stated(spec.root, branch, (*path, name))
-        default = {"kv_heads": "heads", "head_dim": "d_model / heads", "causal": f"in the {stack.role}"}.get(name, "")
-        if name == "scale" and isinstance(config, (Attention, CrossAttention)) and value is None:
-            value, default = (config.head_dim or 1) ** -0.5, "head_dim ** -0.5"
+        value, default = defaults.get(name, (value, ""))
         yield _row(spec, place, value, default, f"{key}.{name}")
 
 

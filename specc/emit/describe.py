@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from specc.components.attention import Attention, CrossAttention
+from specc.components import definition
 from specc.source import plural
 from specc.spec.core import Layout, Model, Stack
 
 
 def describe(model: Model, layout: Layout, parameters: int, fingerprints: tuple[tuple[str, str], ...]) -> str:
-    """Plain text; lines of at most 118 characters. Heads are told where all attention of a stack has the same."""
+    """Plain text; lines of at most 118 characters. Sizes of components are told where those of a stack are the same."""
     lines = [*_filled(f"{_kind(model)}."), ""]
     if model.description:
         lines += [*_filled(model.description), ""]
@@ -27,8 +27,7 @@ def _kind(model: Model) -> str:
 
 def _stack(stack: Stack) -> str:
     configs = [b.component for run in stack.runs for block in run.blocks for s in block.sublayers for b in s.branches]
-    heads = sorted({(c.heads, c.kv_heads or c.heads) for c in configs if isinstance(c, (Attention, CrossAttention))})
-    words = [plural(h, "head") + (f" over {plural(kv, 'kv_head')}" if h != kv else "") for h, kv in heads]
+    words = [word for word in dict.fromkeys(definition(config).summary(config) for config in configs) if word]
     return f"{stack.role} of {plural(stack.layers, 'layer')}" + (f" with {words[0]}" if len(words) == 1 else "")
 
 

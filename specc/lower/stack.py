@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specc.components import attention, ffn, norm, rope
-from specc.components.attention import Attention, CrossAttention
-from specc.components.rope import Rope
+from specc.components import definition, norm
+from specc.components.base import Given, Need, Table
 from specc.ir.op import Init, Layer, Ref
 from specc.ir.types import Axis
 from specc.lower.builder import Builder
 from specc.spec.core import Block, Branch, Stack, Sublayer
-
-RopeKey = tuple[Rope, int]  # with its head_dim
 
 
 @dataclass(frozen=True)
@@ -20,14 +17,7 @@ class Around:
     """Values that every block of a stack may use."""
 
     features: Axis
-    memory: Ref | None  # the encoder's output
-    mask: Ref | None  # which keys of the memory (of the encoder's own input) may be seen
-    self_mask: bool  # the mask is for self-attention too
-    ropes: dict[RopeKey, Ref]
-
-    def values(self) -> tuple[Ref, ...]:
-        some = [ref for ref in (self.memory, self.mask) if ref is not None]
-        return (*some, *self.ropes.values())
+    given: Given
 
 
 def lower_stack(
@@ -35,7 +25,7 @@ def lower_stack(
 ) -> Ref:
     """x [batch, seq, d_model], embedded from ids, through all layers and the final norm."""
     b.at = stack.at
-    around = Around(features, memory, mask, stack.role == "encoder", _ropes(b, stack, ids, seq))
+    around = Around(features, _given(b, stack, ids, memory, mask, seq))
     first = 0
     b.residual_updates = _residual_updates(stack)
     for number, run in enumerate(stack.runs):
@@ -74,24 +64,31 @@ def _residual_updates(stack: Stack) -> int:
     )
 
 
-def _ropes(b: Builder, stack: Stack, ids: Ref, seq: str) -> dict[RopeKey, Ref]:
-    """One table for each rope and head_dim in the stack, named by theta where there are several."""
-    keys: dict[RopeKey, None] = {}
-    for run in stack.runs:
-        for block in run.blocks:
-            for branch in (branch for sublayer in block.sublayers for branch in sublayer.branches):
-                config = branch.component
-                if isinstance(config, Attention) and config.rope is not None and config.head_dim is not None:
-                    keys[config.rope, config.head_dim] = None
-    if not keys:
+def _given(b: Builder, stack: Stack, ids: Ref, memory: Ref | None, mask: Ref | None, seq: str) -> Given:
+    """Memory and masks as far as they are there, and the tables of all components."""
+    given: dict[Need, Ref] = {}
+    if memory is not None:
+        given["memory"] = memory
+    if mask is not None:
+        given["own_mask" if stack.role == "encoder" else "memory_mask"] = mask
+    return given | _tables(b, stack, ids, seq)
+
+
+def _tables(b: Builder, stack: Stack, ids: Ref, seq: str) -> dict[Table, Ref]:
+    """Each table that the stack needs; where several have a name, the mark or else a number follows it."""
+    blocks = dict.fromkeys(block for run in stack.runs for block in run.blocks)
+    branches = [branch for block in blocks for sublayer in block.sublayers for branch in sublayer.branches]
+    tables = dict.fromkeys(table for item in branches for table in definition(item.component).tables(item.component))
+    if not tables:
         return {}
     positions = b.op("positions", ids, hint="positions", axes=(seq,))
-    thetas = [key[0].theta for key in keys]
-    found: dict[RopeKey, Ref] = {}
-    for number, key in enumerate(keys):
-        distinct = len(set(thetas)) == len(keys)
-        hint = "rope" if len(keys) == 1 else f"rope_{key[0].theta:.0f}" if distinct else f"rope_{number}"
-        found[key] = rope.lower(key[0], b, positions, key[1], hint)
+    found: dict[Table, Ref] = {}
+    for table in tables:
+        same = [other for other in tables if other.name == table.name]
+        distinct = len({other.mark for other in same}) == len(same)
+        mark = table.mark if distinct else str(same.index(table))
+        hint = f"{table.name}_{mark}" if len(same) > 1 else table.name
+        found[table] = table.lower(table.config, b, positions, table.size, hint)
     return found
 
 
@@ -109,7 +106,7 @@ def _class_names(kind: str, stack: Stack, block: Block, variant: str = "") -> tu
 def _lower_block(b: Builder, stack: Stack, block: Block, layer: Layer, x: Ref, around: Around) -> Ref:
     outer = b.path
     b.path = (*outer, stack.path)
-    with b.scope(layer, (x, *around.values()), _class_names("Block", stack, block)):
+    with b.scope(layer, (x, *around.given.values()), _class_names("Block", stack, block)):
         shared = 0
         for sublayer in block.sublayers:
             if sublayer.norm is not None:
@@ -152,24 +149,14 @@ def _lower_branch(
     inner = shared_input if branch.pre is None else norm.lower(branch.pre, b, x, f"{branch.name}_norm", features)
     inner = _scaled(b, inner, branch.in_scale)
     config = branch.component
-    if isinstance(config, Attention):
-        mask = around.mask if around.self_mask else None
-        rope_table = None
-        if config.rope is not None and config.head_dim is not None:
-            rope_table = around.ropes[config.rope, config.head_dim]
-        inputs = (inner, *(ref for ref in (mask, rope_table) if ref is not None))
-        with b.scope(branch.name, inputs, _class_names("Attention", stack, block)):
-            out = attention.lower(config, b, inner, inner, mask, rope_table, features)
-    elif isinstance(config, CrossAttention):
-        if around.memory is None:
-            raise ValueError(f"{branch.at}: cross attention without an encoder")
-        inputs = (inner, around.memory, *(() if around.mask is None else (around.mask,)))
-        with b.scope(branch.name, inputs, _class_names("CrossAttention", stack, block)):
-            out = attention.lower(config, b, inner, around.memory, around.mask, None, features)
-    else:
-        variant = "Gated" if config.kind == "gated" else ""
-        with b.scope(branch.name, (inner,), _class_names("FeedForward", stack, block, variant)):
-            out = ffn.lower(config, b, inner, features)
+    component = definition(config)
+    needed: tuple[Need, ...] = (*component.reads, *component.tables(config))
+    given: Given = {need: around.given[need] for need in needed if need in around.given}
+    if "memory" in component.reads and "memory" not in given:
+        raise ValueError(f"{branch.at}: {branch.name} without an encoder")
+    names = _class_names(component.class_name, stack, block, component.variant(config))
+    with b.scope(branch.name, (inner, *given.values()), names):
+        out = component.lower(config, b, inner, given, features)
     if branch.post is not None:
         out = norm.lower(branch.post, b, out, f"{branch.name}_post_norm", features)
     if branch.layerscale is not None:

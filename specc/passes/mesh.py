@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from specc.components import COMPONENTS
 from specc.ir.types import TOKEN_AXES, MeshAxis
 from specc.spec.core import Layout
 
-SHARDS = ("heads", "kv_heads", "ffn", "vocab")
+SHARDS = (*dict.fromkeys(axis for component in COMPONENTS for axis in component.shards), "vocab")
 
 
 def mesh_of(layout: Layout) -> tuple[MeshAxis, ...]:

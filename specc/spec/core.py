@@ -12,14 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from specc.components.attention import Attention, CrossAttention
-from specc.components.ffn import Ffn
+from specc.components import COMPONENTS
+from specc.components.base import Config
 from specc.components.norm import Norm
 from specc.source import Node, Path
 
-KINDS = ("attention", "cross_attention", "ffn")
+KINDS = tuple(component.key for component in COMPONENTS)
 """Components, by their keys."""
-ComponentConfig = Attention | CrossAttention | Ffn
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Branch:
     """One component of a sublayer, with its own norms and scales."""
 
     name: str  # module name in the block, unique there: "attention", "ffn", "attention2"
-    component: ComponentConfig  # every dimension resolved, nothing left None that has a default
+    component: Config  # every dimension resolved, nothing left None that has a default
     at: Path  # where the component is written, in a block that is like another: what changes it
     pre: Norm | None = None
     post: Norm | None = None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field, Tag, create_model
 
-from specc.components.attention import Attention, CrossAttention
+from specc.components import COMPONENTS
 from specc.components.base import Config, Dim, Factor, Rate, by_kind
-from specc.components.ffn import Ffn
 from specc.components.norm import Norm
 
 Layers = Annotated[int, Field(ge=1, le=100_000)]
@@ -26,12 +25,19 @@ OwnNorm = Annotated[Annotated[bool, Tag("bool")] | Annotated[Norm, Tag("mapping"
 """true: the model's norm."""
 
 
-class BranchDoc(Config):
+if TYPE_CHECKING:
+
+    class ParallelDoc(Config):
+        """A component of `parallel`."""
+else:
+    _keys = {component.key: (component.config | None, None) for component in COMPONENTS}
+    _told = "A component of `parallel`."
+    ParallelDoc = create_model("ParallelDoc", __base__=Config, __module__=__name__, __doc__=_told, **_keys)
+
+
+class BranchDoc(ParallelDoc):
     """One component of a sublayer in the general form."""
 
-    attention: Attention | None = None
-    cross_attention: CrossAttention | None = None
-    ffn: Ffn | None = None
     pre: OwnNorm = False
     """A norm on this branch's input."""
     post: OwnNorm = False
@@ -44,14 +50,6 @@ class BranchDoc(Config):
     """Initial value of a learned factor for each channel."""
     dropout: Rate | None = None
     """Rate on the output. Default: the model's."""
-
-
-class ParallelDoc(Config):
-    """A component of `parallel`."""
-
-    attention: Attention | None = None
-    cross_attention: CrossAttention | None = None
-    ffn: Ffn | None = None
 
 
 class GeneralDoc(Config):
@@ -70,12 +68,9 @@ class GeneralDoc(Config):
     """A norm on the result."""
 
 
-class SublayerDoc(Config):
+class SublayerDoc(ParallelDoc):
     """One residual update: one of these keys."""
 
-    attention: Attention | None = None
-    cross_attention: CrossAttention | None = None
-    ffn: Ffn | None = None
     parallel: Annotated[list[ParallelDoc], Field(min_length=2, max_length=16)] | None = None
     """Components that read the same input."""
     sublayer: GeneralDoc | None = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from specc.components import definition
 from specc.components.base import choices, divisors
-from specc.components.ffn import Ffn
 from specc.source import Path, find, plural, span_of
 from specc.spec.core import Layout, Model
 from specc.spec.grammar import suggestion
 from specc.spec.report import Report
-from specc.spec.rules import STACKS, branches, place, split_by_tp
+from specc.spec.rules import STACKS, branches, place
 
 COUNT = 2**16  # ranks of an axis, at most
 
@@ -37,7 +37,7 @@ def _tensor(model: Model, layout: Layout, report: Report) -> None:
             wrong.setdefault(bad, []).append(paths[bad[0]])
     help = f"tp can be {choices(_sizes(model, report, parts))}" if empty or wrong else None
     for (key, number), places in wrong.items():
-        number_of = plural(number, key[:-1]) if key != "hidden" else f"hidden = {number}"
+        number_of = plural(number, key[:-1]) if key.endswith("s") else f"{key} = {number}"
         notes = tuple((span_of(report.root, path), f"{key} is set here") for path in dict.fromkeys(places))
         report.add("E402", at, f"{number_of} cannot be split over tp = {layout.tp}", help, notes=notes)
     if empty:
@@ -56,7 +56,7 @@ def _split(model: Model, report: Report) -> Iterator[tuple[dict[str, Path], tupl
     """What tp must divide in each component, and where it is stated."""
     for _, branch in branches(model):
         if all(map(report.sound, (branch.at, *branch.under))):
-            sizes = split_by_tp(branch.component)
+            sizes = definition(branch.component).split_by_tp(branch.component)
             yield {key: place(report, branch, (key,)) for key, _ in sizes}, sizes
 
 
@@ -136,10 +136,6 @@ def save_names(model: Model) -> list[str]:
     """Results that checkpointing can keep."""
     names: dict[str, None] = {}
     for _, branch in branches(model):
-        config = branch.component
-        if isinstance(config, Ffn):
-            ops = ("gate", "act", "up", "down") if config.kind == "gated" else ("up", "act", "down")
-        else:
-            ops = ("q", "k", "v", "core", "o")
-        names |= dict.fromkeys(f"{branch.name}.{op}" for op in ops)
+        results = definition(branch.component).results(branch.component)
+        names |= dict.fromkeys(f"{branch.name}.{result}" for result in results)
     return list(names)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 import types
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -17,15 +19,34 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic.fields import FieldInfo
 
-from specc.components.attention import Attention, CrossAttention
+from specc.components import COMPONENTS
 from specc.components.base import Config
-from specc.components.ffn import Ffn
 from specc.components.norm import Norm
-from specc.components.rope import LinearScaling, Llama3Scaling, Rope
 from specc.spec import core, document
 from specc.spec.grammar import listed
 
 MARK = "<!-- What follows is written by `python -m specc.spec.reference docs/language.md`. -->\n"
+
+
+def _parts(annotation: Any) -> Iterator[type[Config]]:
+    """Models that may stand in a value, each before those in it."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from _parts(field.annotation)
+    else:
+        for inner in get_args(annotation):
+            yield from _parts(inner)
+
+
+def _components() -> Iterator[tuple[str, type[Config]]]:
+    """Of all components, then the mappings in them."""
+    own = {component.config: component.key.replace("_", " ") for component in COMPONENTS}
+    models = dict.fromkeys((*own, *(model for config in own for model in _parts(config))))
+    for model in models:
+        yield own.get(model, re.sub(r"(?<=\w)(?=[A-Z])", " ", model.__name__).lower()), model
+
+
 SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("document", document.Document),
     ("embedding", document.EmbeddingDoc),
@@ -39,12 +60,7 @@ SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("parallel branch", document.ParallelDoc),
     ("general sublayer", document.GeneralDoc),
     ("branch", document.BranchDoc),
-    ("attention", Attention),
-    ("cross attention", CrossAttention),
-    ("ffn", Ffn),
-    ("rope", Rope),
-    ("llama3 scaling", Llama3Scaling),
-    ("linear scaling", LinearScaling),
+    *_components(),
     ("init", document.InitDoc),
     ("layout", document.LayoutDoc),
     ("pipeline", document.PipelineDoc),

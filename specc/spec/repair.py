@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from specc.components import COMPONENTS
 from specc.source import Path
 
-COMPONENT: dict[str | int, Any] = {"attention": {"heads": 1}, "cross_attention": {"heads": 1}, "ffn": {"hidden": 1}}
-SUBLAYER = {"ffn": COMPONENT["ffn"]}
+COMPONENT: dict[str | int, Any] = {component.key: dict(component.smallest) for component in COMPONENTS}
+SUBLAYER = next({component.key: COMPONENT[component.key]} for component in COMPONENTS if not component.reads)
 REQUIRED: dict[str | int, Any] = {"specc": 1, "name": "x", "d_model": 1, "vocab": 1}
 
 

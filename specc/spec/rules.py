@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from specc.components import attention, ffn
-from specc.components.attention import Attention, CrossAttention
-from specc.components.ffn import Ffn
+from specc.components import COMPONENTS, definition
+from specc.components.base import too_large
 from specc.source import Path, find, shown
-from specc.spec.core import Branch, ComponentConfig, Model, Spec, Stack
+from specc.spec.core import Branch, Model, Spec, Stack
+from specc.spec.grammar import listed
 from specc.spec.names import name_problem, part_problem, text_problem
 from specc.spec.report import Report
 from specc.spec.stated import stated
 
-MAX_PARAMETER = 2**40  # elements of one matrix
 STACKS: tuple[Path, ...] = (("blocks",), ("encoder",), ("decoder",))
 
 
@@ -29,8 +28,9 @@ def model_rules(spec: Spec, report: Report) -> None:
     if model.pad is not None and not any(_reads_encoder(stack, branch) for stack, branch in branches(model)):
         message = "pad masks keys of an encoder's tokens, and nothing attends to them"
         report.add("E214", ("pad",), message, "leave pad out", reads=STACKS)
-    if len(roles) > 1 and not any(isinstance(branch.component, CrossAttention) for _, branch in branches(model)):
-        message = "nothing reads the encoder's output: the decoder has no cross_attention"
+    if len(roles) > 1 and not any("memory" in definition(branch.component).reads for _, branch in branches(model)):
+        readers = listed([component.key for component in COMPONENTS if "memory" in component.reads])
+        message = f"nothing reads the encoder's output: the decoder has no {readers}"
         report.add("E228", ("encoder",), message, "give the decoder one, or leave the encoder out", STACKS, key=True)
     if model.embed.positions == "sinusoidal" and model.d_model % 2:
         message = f"sinusoids come in pairs, but d_model = {model.d_model} is odd"
@@ -39,7 +39,8 @@ def model_rules(spec: Spec, report: Report) -> None:
         _tied(model, report, [*roles, "head"])
     rows = {"vocab": model.vocab} | ({"max_seq": model.max_seq} if model.embed.positions == "learned" else {})
     for key, count in rows.items():
-        _size(report, (key,), f"{key} = {count}", count, model, [("embedding",)])
+        for problem in too_large((key,), f"{key} = {count}", count, model.d_model):
+            report.add(problem.code, (key,), problem.message, problem.help, reads=[("d_model",), ("embedding",)])
     for stack, branch in branches(model):
         _branch(model, stack, branch, report)
 
@@ -56,13 +57,8 @@ def branches(model: Model) -> Iterator[tuple[Stack, Branch]]:
 
 def _reads_encoder(stack: Stack, branch: Branch) -> bool:
     """Whether the keys of a branch are the encoder's tokens."""
-    own = stack.role == "encoder" and isinstance(branch.component, Attention)
-    return own or isinstance(branch.component, CrossAttention)
-
-
-def split_by_tp(config: ComponentConfig) -> tuple[tuple[str, int], ...]:
-    """Keys and numbers of a component that tp must divide."""
-    return ffn.split_by_tp(config) if isinstance(config, Ffn) else attention.split_by_tp(config)
+    reads = definition(branch.component).reads
+    return "memory_mask" in reads or (stack.role == "encoder" and "own_mask" in reads)
 
 
 def place(report: Report, branch: Branch, path: Path) -> Path:
@@ -106,28 +102,14 @@ def _choose(words: list[str]) -> str:
     return f"choose from {', '.join(words)}"
 
 
-def _size(report: Report, at: Path, what: str, count: int, model: Model, reads: list[Path]) -> None:
-    if count * model.d_model > MAX_PARAMETER:
-        most = MAX_PARAMETER // model.d_model
-        message = f"{what} at d_model = {model.d_model} makes a matrix of more than 2**40 numbers"
-        report.add("E216", at, message, f"at most {most}", reads=[("d_model",), *reads])
-
-
 def _branch(model: Model, stack: Stack, branch: Branch, report: Report) -> None:
-    config = branch.component
-    reads = [branch.at, *branch.under]
-    if isinstance(config, (Attention, CrossAttention)):
-        own = stated(report.root, branch, ("head_dim",)) is not None
-        for problem in attention.rules(config, model.d_model, own):
-            at = place(report, branch, problem.path)
-            report.add(problem.code, at, problem.message, problem.help, reads=[("d_model",), *reads])
-        features = config.heads * (config.head_dim or 1)
-        what = f"heads = {config.heads} of {config.head_dim}"
-        _size(report, place(report, branch, ("heads",)), what, features, model, reads)
-    else:
-        _size(report, place(report, branch, ("hidden",)), f"hidden = {config.hidden}", config.hidden, model, reads)
+    component, config = definition(branch.component), branch.component
+    for problem in component.rules(config, model.d_model, lambda key: stated(report.root, branch, (key,)) is not None):
+        reads = [("d_model",), branch.at, *branch.under]
+        report.add(problem.code, place(report, branch, problem.path), problem.message, problem.help, reads)
     alone = stack.role != "decoder" or (len(model.stacks) < 2 and report.there(("encoder",)))
-    if isinstance(config, CrossAttention) and alone:
-        message = "cross_attention reads an encoder's output: it stands in a decoder beside an encoder"
+    if "memory" in component.reads and alone:
+        message = f"{component.key} reads an encoder's output: it stands in a decoder beside an encoder"
+        others = listed([other.key for other in COMPONENTS if "own_mask" in other.reads])
         at = branch.under[-1] if branch.under else branch.at
-        report.add("E218", at, message, "add an encoder, or use attention", key=True)
+        report.add("E218", at, message, f"add an encoder, or use {others}", key=True)

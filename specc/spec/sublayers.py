@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from specc.components.attention import Attention, resolved
-from specc.components.ffn import Ffn
+from specc.components import definition
 from specc.components.norm import Norm
 from specc.source import Path
 from specc.spec.blocks import Written
-from specc.spec.core import KINDS, Block, Branch, ComponentConfig, Sublayer
+from specc.spec.core import KINDS, Block, Branch, Sublayer
 from specc.spec.document import BranchDoc, Document, GeneralDoc, ParallelDoc, SublayerDoc
 from specc.spec.grammar import expected
 from specc.spec.report import Report
@@ -71,7 +70,7 @@ class _Expander:
             return self.norm if value else None
         return value.resolved()
 
-    def _one(self, doc: SublayerDoc | ParallelDoc | BranchDoc, keys: tuple[str, ...], what: str, at: Path) -> bool:
+    def _one(self, doc: ParallelDoc, keys: tuple[str, ...], what: str, at: Path) -> bool:
         """Whether exactly one of the keys is given."""
         given = [key for key in keys if getattr(doc, key) is not None]
         if not given and (null := [key for key in keys if key in doc.model_fields_set]):
@@ -84,14 +83,15 @@ class _Expander:
             self.report.broken(at)
         return len(given) == 1
 
-    def _branch(self, doc: SublayerDoc | ParallelDoc | BranchDoc, at: Path, pre: Norm | None) -> Branch | None:
+    def _branch(self, doc: ParallelDoc, at: Path, pre: Norm | None) -> Branch | None:
         if not self._one(doc, KINDS, "a branch", at):
             return None
         kind = next(key for key in KINDS if getattr(doc, key) is not None)
         place, *under = self.written.places(kind, (*at, kind))
         self.counts[kind] = self.counts.get(kind, 0) + 1
         name = kind if self.counts[kind] == 1 else f"{kind}{self.counts[kind]}"
-        component = self._component(getattr(doc, kind))
+        config = getattr(doc, kind)
+        component = definition(config).resolve(config, self.document.d_model, self.role)
         dropout = self.document.dropout
         if not isinstance(doc, BranchDoc):
             return Branch(name, component, place, pre=pre, dropout=dropout, under=tuple(under))
@@ -108,10 +108,3 @@ class _Expander:
             tuple(under),
             at,
         )
-
-    def _component(self, config: ComponentConfig) -> ComponentConfig:
-        if isinstance(config, Ffn):
-            return config
-        if isinstance(config, Attention) and "causal" not in config.model_fields_set:
-            config = config.model_copy(update={"causal": self.role == "decoder"})
-        return resolved(config, self.document.d_model)

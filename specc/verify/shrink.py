@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from specc.components.attention import Attention, CrossAttention
-from specc.components.ffn import Ffn
+from specc.components import definition
 from specc.spec.core import Block, Branch, Layout, Model, Pipeline, Run, Stack, Sublayer
 
 RANKS = 16  # processes at most
-D_MODEL, HEAD_DIM, MAX_SEQ = 32, 8, 64
+D_MODEL, MAX_SEQ = 32, 64
 
 
 def shrink_layout(layout: Layout, ranks: int = RANKS) -> Layout:
@@ -72,13 +71,4 @@ def _sublayer(sublayer: Sublayer, tp: int) -> Sublayer:
 
 
 def _branch(branch: Branch, tp: int) -> Branch:
-    config = branch.component
-    if isinstance(config, Ffn):
-        hidden = min(config.hidden, 16 * tp)
-        return replace(branch, component=config.model_copy(update={"hidden": hidden - hidden % tp}))
-    assert isinstance(config, (Attention, CrossAttention)) and config.kv_heads and config.head_dim
-    kv_heads = tp if config.kv_heads % tp == 0 else config.kv_heads
-    shared = config.heads // config.kv_heads
-    heads = kv_heads * (shared if shared <= 4 else next(n for n in (4, 3, 2, 5, 7, shared) if shared % n == 0))
-    sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": min(config.head_dim, HEAD_DIM)}
-    return replace(branch, component=config.model_copy(update=sizes))
+    return replace(branch, component=definition(branch.component).shrink(branch.component, tp))

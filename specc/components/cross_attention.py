@@ -1,0 +1,48 @@
+"""Attention of a decoder over the encoder's output (Vaswani et al. 2017, 3.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from specc.components import heads
+from specc.components.base import Component, Given, Problems
+from specc.components.heads import Heads
+from specc.ir.op import Ref
+from specc.ir.types import Axis
+
+if TYPE_CHECKING:
+    from specc.lower.builder import Builder
+
+
+class CrossAttention(Heads):
+    """Attention of the decoder over the encoder's output."""
+
+
+def rules(config: CrossAttention, d_model: int, stated: Callable[[str], bool]) -> Problems:
+    """Of heads."""
+    yield from heads.rules(config, d_model, stated("head_dim"))
+    yield from heads.size_rule(config, d_model)
+
+
+def lower(config: CrossAttention, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
+    """x [batch, target, d_model], memory [batch, source, d_model] -> as x."""
+    return heads.lower(config, b, x, given["memory"], given.get("memory_mask"), None, False, features)
+
+
+CROSS_ATTENTION = Component(
+    "cross_attention",
+    CrossAttention,
+    "CrossAttention",
+    lower,
+    smallest=heads.SMALLEST,
+    shards=heads.SHARDS,
+    split_by_tp=heads.split_by_tp,
+    results=heads.results,
+    shrink=heads.shrink,
+    reads=("memory", "memory_mask"),
+    resolve=lambda config, d_model, role: heads.resolved(config, d_model),
+    rules=rules,
+    decided=lambda config, role: heads.decided(config),
+    summary=heads.summary,
+)
