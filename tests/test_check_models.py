@@ -82,7 +82,7 @@ def test_names_op_and_mesh_axis() -> None:
     layout = Layout(tp=2)
     graph = placed(llama(layers=1), layout)
     wrong = _changed(graph, "layers.+0.ffn.act", types=(Spmd.of({"tp": R}),))
-    with pytest.raises(SpmdError, match=r"layers\.\+0\.ffn\.act \(activation\) on tp: is S\(ffn\), recorded as R"):
+    with pytest.raises(SpmdError, match=r"layers\.\+0\.ffn\.act: activation on tp: is S\(ffn\), recorded as R"):
         check(wrong, layout)
     with pytest.raises(SpmdError, match="embedding"):
         check(_changed(graph, "embedding", types=()), layout)

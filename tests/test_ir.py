@@ -151,6 +151,7 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     "starts late": (attr("layers", start=1), "layers: starts at layer 1 of layers, 0 come before"),
     "stages apart": (attr("layers", spans=((1, 0, 1), (2, 2, 1))), "layers: has the spans"),
     "stages too short": (attr("layers", spans=((1, 0, 1), (2, 1, 1))), "but layers up to 2"),
+    "stages to the end": (attr("layers", spans=((1, 0, 1), (2, 1, 2))), "layers: is several stages, but the last"),
     "no end": (attr("layers_end", repeat="other"), "layers: has 0 ends"),
     "no block": (attr("layers", run=1), "but in none of its layers"),
     "out of the repeat": (changed("norm", scope=BLOCK), "norm: stands in a layer, but in no repeat"),

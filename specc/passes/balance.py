@@ -5,6 +5,22 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
 
+from specc.ir.graph import Graph
+from specc.ir.op import Op
+from specc.ir.repeat import layer_of
+from specc.ops import definition
+from specc.passes.parts import Section
+from specc.spec.core import Layout
+
+TOKENS = 4096  # length at which flops are counted, for every axis of tokens
+
+
+def starts_of(graph: Graph, sections: list[Section], layout: Layout) -> list[int]:
+    """First layer of each stage but the first, of all sections' layers. Raises KeyError for a name that is no layer."""
+    if layout.pp.starts:
+        return _named(sections, layout.pp.starts)
+    return balanced(_costs(graph, sections), layout.pp.stages)
+
 
 def balanced(costs: list[int], stages: int) -> list[int]:
     """First unit of each stage but the first, so that the costliest stage is as cheap as can be.
@@ -53,3 +69,35 @@ def _earliest(ends: list[int], stages: int, limit: int) -> list[int]:
         reach = bisect_left(ends, ends[starts[0]] - limit)
         starts.insert(0, max(reach, stage))
     return starts
+
+
+def _costs(graph: Graph, sections: list[Section]) -> list[int]:
+    """Flops of each layer, with what goes along with it."""
+    symbols = {axis.size: TOKENS for op in graph.ops for t in op.outs for axis in t.axes if isinstance(axis.size, str)}
+    symbols["batch"] = 1
+
+    def flops(op: Op) -> int:
+        return definition(op.kind).flops(op, tuple(graph.type(ref) for ref in op.inputs), symbols)
+
+    costs: list[int] = []
+    for item in sections:
+        each = [0] * item.repeat.period
+        for op in item.body:
+            layer = layer_of(op.scope)
+            assert layer is not None
+            each[layer.offset] += flops(op)
+        own = [each[number % item.repeat.period] for number in item.layers]
+        own[0] += sum(map(flops, item.before))
+        own[-1] += sum(map(flops, item.after))
+        costs.extend(own)
+    return costs
+
+
+def _named(sections: list[Section], starts: tuple[str, ...]) -> list[int]:
+    """Units by the names of layers ("decoder.2"). Raises KeyError."""
+    first: dict[str, int] = {}
+    total = 0
+    for item in sections:
+        first.setdefault(item.op.text("path"), total)
+        total += len(item.layers)
+    return [first[name.rpartition(".")[0]] + int(name.rpartition(".")[2]) for name in starts]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from specc.ir.graph import Graph, inside, layer_of
-from specc.ir.op import Layer, Op, OpError, Path, Ref, dotted
+from specc.ir.graph import Graph, inside
+from specc.ir.op import Op, OpError, Ref, dotted
 from specc.ir.parameters import clashes
+from specc.ir.repeat import Repeat, layer_of
 from specc.ir.tree import loops, tree
 from specc.ir.types import Axis, Spmd
 from specc.ops import OPS, definition
@@ -20,7 +21,12 @@ MAY_LEAVE_DEAD = frozenset({"lower", "shapes"})
 
 
 class IllegalGraph(OpError):
-    """A graph that no pass may give."""
+    """A graph that no pass may give. `where` is an op, a scope or the graph; `op` then is the first one there."""
+
+    def __init__(self, graph: Graph, where: str, problem: str):
+        named = (op for op in graph.ops if where in (op.id, *(dotted(op.scope[:n]) for n in range(len(op.scope) + 1))))
+        super().__init__(next(named, graph.ops[0]), problem)
+        self.args = (f"{where}: {problem}",)
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,11 @@ class _View:
 
 
 Problems = Iterator[tuple[str, str]]
-"""Which op, and what is wrong."""
+"""Which op or scope, and what is wrong."""
 
 
 def legality(graph: Graph, layout: Layout, after: str = "legality") -> Graph:
-    """The same graph. Raises IllegalGraph naming the op.
+    """The same graph. Raises IllegalGraph naming the op or scope.
 
     `after` names the pass that has run: before `dead` there may be ops that nobody needs. Whether types and placement
     must be complete is read off the graph: all ops have them or none.
@@ -47,9 +53,9 @@ def legality(graph: Graph, layout: Layout, after: str = "legality") -> Graph:
     alive = () if after in MAY_LEAVE_DEAD else (_alive,)
     # later rules rely on earlier ones
     rules: tuple[Callable[[_View], Problems], ...] = (_ordered, _wired, *alive, _typed, _scoped, _repeated, _nested)
-    for rule in (*rules, _parameters, _placed, _divisible, _kept):
-        for op, problem in rule(view):
-            raise IllegalGraph(graph.op(op), problem)
+    for rule in (*rules, _handed_on, _parameters, _placed, _divisible, _kept):
+        for where, problem in rule(view):
+            raise IllegalGraph(graph, where, problem)
     return graph
 
 
@@ -150,14 +156,13 @@ def _repeated(view: _View) -> Problems:
         if op.kind == "repeat":
             if opened is not None:
                 yield op.id, f"is in the repeat {opened.id}"
-            opened = op
-            path, start, n, period = op.text("path"), op.number("start"), op.number("n"), op.number("period")
-            if n < 1 or period < 1 or not op.inputs:
-                yield op.id, f"runs {n} layers of period {period} over {len(op.inputs)} carries"
-            if start != layers.get(path, 0):
-                yield op.id, f"starts at layer {start} of {path}, {layers.get(path, 0)} come before"
-            layers[path] = start + n
-            yield from _spanned(op)
+            opened, repeat, path = op, Repeat.of(op), op.text("path")
+            if repeat.n < 1 or repeat.period < 1 or not op.inputs:
+                yield op.id, f"runs {repeat.n} layers of period {repeat.period} over {len(op.inputs)} carries"
+            if repeat.start != layers.get(path, 0):
+                yield op.id, f"starts at layer {repeat.start} of {path}, {layers.get(path, 0)} come before"
+            layers[path] = repeat.start + repeat.n
+            yield from _spanned(repeat)
             if ends.count(op.id) != 1:
                 yield op.id, f"has {ends.count(op.id)} ends"
         elif op.kind == "end":
@@ -167,34 +172,20 @@ def _repeated(view: _View) -> Problems:
         elif opened is None:
             if layer_of(op.scope) is not None:
                 yield op.id, "stands in a layer, but in no repeat"
-        elif not any(inside(op.scope, block) for block in _blocks(opened)):
+        elif not any(inside(op.scope, block) for block in Repeat.of(opened).blocks):
             yield op.id, f"stands in {opened.id}, but in none of its layers"
 
 
-def _spanned(repeat: Op) -> Problems:
+def _spanned(repeat: Repeat) -> Problems:
     """Where one scope is several pipeline stages, they share out its layers in order."""
-    spans = dict(repeat.attrs).get("spans")
-    if not isinstance(spans, tuple):
-        return
-    stage, layer = None, repeat.number("start")
-    for span in spans:
-        if not isinstance(span, tuple) or len(span) != 3 or not all(isinstance(number, int) for number in span):
-            yield repeat.id, f"has the span {span}"
-            return
-        own, first, count = (number for number in span if isinstance(number, int))
-        if first != layer or count < repeat.number("period") or (stage is not None and own != stage + 1):
-            yield repeat.id, f"has the spans {spans}, which do not follow each other"
-        stage, layer = own, first + count
-    if layer != repeat.number("start") + repeat.number("n"):
-        yield repeat.id, f"has the spans {spans}, but layers up to {repeat.number('start') + repeat.number('n') - 1}"
-
-
-def _blocks(repeat: Op) -> list[Path]:
-    """Scopes of the blocks that some layer of the repeat runs."""
-    start, n, period = repeat.number("start"), repeat.number("n"), repeat.number("period")
-    path = (*repeat.scope, repeat.text("path"))
-    used = sorted({layer % period for layer in range(start, start + min(n, period))})
-    return [(*path, Layer(offset, repeat.number("run"))) for offset in used]
+    stage, layer = None, repeat.start
+    shown = [(span.stage, span.start, span.n) for span in repeat.spans]
+    for span in repeat.spans:
+        if span.start != layer or span.n < repeat.period or (stage is not None and span.stage != stage + 1):
+            yield repeat.op.id, f"has the spans {shown}, which do not follow each other"
+        stage, layer = span.stage, span.start + span.n
+    if repeat.spans and layer != repeat.start + repeat.n:
+        yield repeat.op.id, f"has the spans {shown}, but layers up to {repeat.start + repeat.n - 1}"
 
 
 def _nested(view: _View) -> Problems:
@@ -206,7 +197,7 @@ def _nested(view: _View) -> Problems:
         return
     for loop in loops(root) if view.typed else ():
         carried = [Ref(loop.repeat.id, n) for n in range(len(loop.repeat.outs))]
-        if [block.path for block in loop.blocks] != _blocks(loop.repeat):
+        if [block.path for block in loop.blocks] != [*Repeat.of(loop.repeat).blocks]:
             yield loop.repeat.id, f"has the blocks {[dotted(block.path) for block in loop.blocks]}"
         for block in loop.blocks:
             if sorted(map(str, block.inputs[: len(carried)])) != sorted(map(str, carried)):
@@ -217,6 +208,33 @@ def _nested(view: _View) -> Problems:
                 yield dotted(block.path), f"returns {returned}, the carries are {[str(t) for t in loop.repeat.outs]}"
         if sorted(map(str, carried)) != sorted(map(str, loop.end.inputs)) or loop.end.outs != loop.repeat.outs:
             yield loop.end.id, f"carries {[str(t) for t in loop.end.outs]} out, {loop.repeat.id} others in"
+
+
+def _handed_on(view: _View) -> Problems:
+    """Where one scope is several pipeline stages, each hands on what the next takes: the cuts around them are alike."""
+    ends = {op.text("repeat"): op for op in view.graph.ops if op.kind == "end"}
+    before: Op | None = None
+    spanned: Op | None = None
+    for op in view.graph.ops:
+        if op.kind == "repeat" and Repeat.of(op).spans:
+            spanned = op
+        elif op.kind == "cut":
+            if spanned is not None and (
+                before is None or not _alike(view.graph, before, spanned, ends[spanned.id], op)
+            ):
+                shown = [] if before is None else [str(t) for t in before.outs]
+                yield spanned.id, f"is several stages: {shown} enters, {[str(t) for t in op.outs]} leaves by {op.id}"
+            before, spanned = op, None
+    if spanned is not None:
+        yield spanned.id, "is several stages, but the last of all is among them"
+
+
+def _alike(graph: Graph, before: Op, repeat: Op, end: Op, after: Op) -> bool:
+    """Whether one cut gives what the other took, with the layers' results in the place of what they were given."""
+    carried = {graph.origin(ref): Ref(end.id, n) for n, ref in enumerate(repeat.inputs)}
+    taken = [Ref(before.id, n) for n in range(len(before.outs))]
+    handed_on = [carried.get(ref, ref) for ref in taken]
+    return [graph.origin(ref) for ref in after.inputs] == handed_on and after.types == before.types
 
 
 def _parameters(view: _View) -> Problems:
