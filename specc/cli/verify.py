@@ -22,7 +22,7 @@ def verify(spec: Path, name: str | None, ranks: int) -> int:
     if loaded.code:
         return loaded.finish("")
     try:
-        from specc.verify import verify_layout
+        from specc.verify import least_ranks, verify_layout
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "numpy"):
             raise
@@ -35,6 +35,10 @@ def verify(spec: Path, name: str | None, ranks: int) -> int:
         loaded.tell(compile_spec(only, layout).findings)
     if loaded.code:
         return loaded.finish("")
+    for layout in layouts:
+        if (least := least_ranks(layout)) > ranks:
+            which = f"layout {layout.name}" if layout.name else "the layout"
+            raise click.BadParameter(f"{which} needs at least {least}, not {ranks}", param_hint="--ranks")
     gc.enable()  # graphs of gradients are cycles
     codes = [verify_layout(only, layout, ranks) for layout in layouts]
     return max(codes)

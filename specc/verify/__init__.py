@@ -7,15 +7,12 @@ import sys
 from specc.spec.core import Layout, Spec
 from specc.verify.relations import Relation, describe, layout_relations, plain_relations, setting
 from specc.verify.run import world_size
-from specc.verify.shrink import shrink_layout, shrink_model, shrink_starts
+from specc.verify.shrink import least_ranks, shrink
 
 
 def verify_layout(spec: Spec, layout: Layout, ranks: int) -> int:
-    """Print one row a relation; 0 if all hold, 1 otherwise. Sizes and, where needed, the mesh are shrunk first."""
-    small = shrink_layout(layout, ranks)
-    model = shrink_model(spec.model, small)
-    if (model.stacks, small) != (spec.model.stacks, layout):
-        small = shrink_starts(small)
+    """Print one row a relation; 0 if all hold, 1 otherwise. Sizes and, where needed, the mesh shrink first."""
+    model, small = shrink(spec.model, layout, ranks)
     which = f", layout {layout.name}" if layout.name else ""
     note = "" if describe(small) == describe(layout) else f" in the place of {describe(layout)}: at most {ranks} ranks"
     layers = " + ".join(str(stack.layers) for stack in model.stacks)
@@ -40,4 +37,4 @@ def _print(rows: list[Relation]) -> int:
     return 1 if bad else 0
 
 
-__all__ = ["verify_layout"]
+__all__ = ["least_ranks", "verify_layout"]

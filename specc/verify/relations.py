@@ -18,6 +18,7 @@ from specc.passes.shapes import shapes
 from specc.spec.core import Layout, Model, Spec
 from specc.verify.launch import run_ranks
 from specc.verify.run import SEED, Batch, Step, in_double, load_file, on_this_rank, one_device, world_size
+from specc.verify.shrink import lengths
 
 TOLERANCE = 1e-10  # of sums in another order, relative to values of size 1
 
@@ -84,13 +85,13 @@ def setting(model: Model, layout: Layout) -> Setting:
 
 def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
     size = layout.dp * layout.pp.microbatches
-    lengths = [2 * max(layout.tp, 4) + 2 * layout.tp * n for n in range(len(model.stacks))]
-    inputs = [torch.randint(0, model.vocab, (size, length), generator=generator) for length in lengths]
+    tokens = lengths(layout, len(model.stacks))
+    inputs = [torch.randint(0, model.vocab, (size, length), generator=generator) for length in tokens]
     if model.pad is not None:
         inputs[0] = inputs[0].where(inputs[0] != model.pad, model.pad + 1)
-        ends = torch.randint(lengths[0] // 2, lengths[0] + 1, (size, 1), generator=generator)
-        inputs[0] = inputs[0].masked_fill(torch.arange(lengths[0]) >= ends, model.pad)
-    labels = torch.randint(0, model.vocab, (size, lengths[-1]), generator=generator)
+        ends = torch.randint(tokens[0] // 2, tokens[0] + 1, (size, 1), generator=generator)
+        inputs[0] = inputs[0].masked_fill(torch.arange(tokens[0]) >= ends, model.pad)
+    labels = torch.randint(0, model.vocab, (size, tokens[-1]), generator=generator)
     hidden = torch.rand(labels.shape, generator=generator) < 0.3
     return Batch(tuple(inputs), labels.masked_fill(hidden, -100))
 

@@ -5,61 +5,64 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specc.components import definition
-from specc.spec.core import Block, Branch, Layout, Model, Pipeline, Run, Stack, Sublayer
+from specc.components.base import divisors
+from specc.spec.core import Block, Branch, Layout, Model, Run, Sublayer
+from specc.verify.fewer import Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
 
-RANKS = 16  # processes at most
 D_MODEL, MAX_SEQ = 32, 64
+ROWS = 24  # of the vocabulary, on each rank of tp
 
 
-def shrink_layout(layout: Layout, ranks: int = RANKS) -> Layout:
-    """Halve dp, then pp, then tp, until at most that many ranks are left; every axis in use stays in use."""
-    tp, dp, pp = layout.tp, layout.dp, layout.pp.stages
-    while tp * dp * pp > ranks:
+def least_ranks(layout: Layout) -> int:
+    """Ranks of the smallest layout in which every axis in use stays in use."""
+    return min(layout.dp, 2) * min(layout.pp.stages, 2) * divisors(layout.tp)[:2][-1]
+
+
+def shrink(model: Model, layout: Layout, ranks: int) -> tuple[Model, Layout]:
+    """Sizes that tp divides, few layers, and at most `ranks` ranks, not less than `least_ranks`.
+
+    Fewer data ranks come first, then fewer of stages held once, a smaller divisor of tp, and last fewer stages. Stages
+    stay what they are until then. Grouping of heads, biases, patterns and ties stay, an uneven vocabulary stays uneven.
+    """
+    tp, dp, groups = layout.tp, layout.dp, stages_of(model, layout)
+    while tp * dp * sum(map(len, groups)) > max(ranks, least_ranks(layout)):
+        smaller = [size for size in divisors(layout.tp) if 1 < size < tp]
         if dp > 2:
             dp = max(2, dp // 2)
-        elif pp > 2 and pp >= tp:
-            pp = max(2, pp // 2)
-        elif tp > 2:
-            tp = max(2, tp // 2)
+        elif fewer := fewer_equal(groups):
+            groups = fewer
+        elif smaller:
+            tp = smaller[-1]
         else:
-            break
-    starts = layout.pp.starts if pp == layout.pp.stages else ()
-    pipeline = replace(layout.pp, stages=pp, microbatches=min(layout.pp.microbatches, 2 * pp), starts=starts)
-    return replace(layout, tp=tp, dp=dp, pp=pipeline, sequence_parallel=layout.sequence_parallel and tp > 1)
+            groups = fewer_stages(groups)
+    stages = fewer_layers(model, groups)
+    microbatches = min(layout.pp.microbatches, 2 * len(stages))
+    pipeline = replace(layout.pp, stages=len(stages), microbatches=microbatches, starts=starts_of(model, stages))
+    small = replace(layout, tp=tp, dp=dp, pp=pipeline)
+    return _model(model, layout, small, stages), small
 
 
-def shrink_model(model: Model, layout: Layout) -> Model:
-    """Sizes that the layout's tp divides and layers enough for its stages; all else as it is.
+def lengths(layout: Layout, inputs: int) -> list[int]:
+    """Of each input of a batch, in tokens: different ones that tp divides."""
+    return [layout.tp * (max(2, -(-8 // layout.tp)) + 2 * n) for n in range(inputs)]
 
-    Grouping of heads, biases, patterns and ties stay, and an uneven vocabulary stays uneven.
-    """
-    tp = layout.tp
-    vocab = 24 * tp + (1 if model.vocab % tp or model.vocab % 2 else 0)
-    stacks = tuple(_stack(stack, layout, len(model.stacks)) for stack in model.stacks)
+
+def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> Model:
+    uneven = small.tp - 1 if model.vocab % layout.tp else 0  # one token less on the last rank
+    rows = model.vocab // layout.tp  # odd or even, for FSDP2
+    layers = iter([sum(run) for run in zip(*stages, strict=True)])
+    stacks = tuple(
+        replace(stack, runs=tuple(Run(_blocks(run.blocks, small.tp), next(layers)) for run in stack.runs))
+        for stack in model.stacks
+    )
     return replace(
         model,
         d_model=D_MODEL,
-        vocab=min(model.vocab, vocab),
-        max_seq=min(model.max_seq, MAX_SEQ),
+        vocab=(ROWS + rows % 2) * small.tp + uneven,
+        max_seq=max(min(model.max_seq, MAX_SEQ), *lengths(small, len(stacks))),
         pad=None if model.pad is None else min(model.pad, 1),
         stacks=stacks,
     )
-
-
-def shrink_starts(layout: Layout) -> Layout:
-    """Without named starts: they speak of layers that shrinking removed."""
-    return replace(layout, pp=Pipeline(layout.pp.stages, layout.pp.schedule, layout.pp.microbatches))
-
-
-def _stack(stack: Stack, layout: Layout, stacks: int) -> Stack:
-    """Every run keeps at least a period and a layer of the next; the last one has what the stages still need."""
-    wanted = -(-max(layout.pp.stages, 2) // stacks) + 1
-    runs = [Run(_blocks(run.blocks, layout.tp), min(run.layers, len(run.blocks) + 1)) for run in stack.runs]
-    missing = wanted - sum(run.layers for run in runs)
-    longest = max(range(len(runs)), key=lambda n: stack.runs[n].layers - runs[n].layers)
-    grown = min(stack.runs[longest].layers, runs[longest].layers + max(0, missing))
-    runs[longest] = replace(runs[longest], layers=grown)
-    return replace(stack, runs=tuple(runs))
 
 
 def _blocks(blocks: tuple[Block, ...], tp: int) -> tuple[Block, ...]:
