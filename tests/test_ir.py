@@ -24,7 +24,7 @@ from specc.passes.dead import dead
 from specc.passes.legality import IllegalGraph, legality
 from specc.passes.shapes import shapes
 from specc.source import Source
-from specc.spec.core import Checkpoint, Layout, Model, Pipeline, Spec
+from specc.spec.core import Checkpoint, Layout, Model, Pipeline, Run, Spec
 from tests.models import MODELS, gpt2, llama, patterned, transformer
 
 SP = Layout(tp=2, sequence_parallel=True, dp=2)
@@ -222,8 +222,8 @@ def test_text_shows_placement_and_nesting() -> None:
         "tp=vocab_parallel : float[batch, seq, d_model=32] dp:S(batch) tp:P"
     ) in lines
     repeat = next(line for line in lines if "repeat layers" in line)
-    assert repeat.startswith("  %x4 = repeat layers 0..2 period 2 (%x3)")
-    assert "    %x5 = +0 Block(%x = %x4, %rope_100 = %rope_100):" in lines
+    assert repeat.startswith("  %x4 = repeat layers 0..2 (%x3)")
+    assert "    %x5 = layers 0, 2: Block(%x = %x4, %rope_100 = %rope_100):" in lines
     assert any("reduce_scatter(%x5, tp: P -> S(seq))" in line for line in lines)
     assert any(line.endswith("kept as attention.core") for line in lines)
     assert lines[-2].startswith("  %labels = input()") and "dp:P tp:I" in lines[-1]
@@ -234,9 +234,35 @@ def test_names_are_local_to_scopes() -> None:
 
     def block(model: Model) -> str:
         whole = text(typed(model))
-        return whole[whole.index("+0 ") : whole.index("= end")]
+        return whole[whole.index("Block(") : whole.index("= end")]
 
     assert block(llama(layers=2)) == block(llama(layers=7))
+
+
+def test_blocks_stand_in_the_order_in_which_they_run() -> None:
+    """By their layers, whatever place in the period the run starts at; each takes what the one before gave."""
+    (stack,) = patterned(layers=7).stacks
+    (run,) = stack.runs
+    runs = (Run(run.blocks[:1], 1), Run(run.blocks, 6))
+    lines = text(typed(replace(patterned(), stacks=(replace(stack, runs=runs),)))).splitlines()
+    at = next(n for n, line in enumerate(lines) if "repeat layers 1..6" in line)
+    told = [line.split(" : ")[0] for line in lines[at:] if not line.startswith("   ")]
+    assert told[:5] == [
+        "%x6 = repeat layers 1..6 (%x5)",
+        "  %x7 = layers 1, 3, 5: Block(%x = %x6, %rope_100 = %rope_100):",
+        "  %x8 = layers 2, 4, 6: Block(%x = %x7, %rope_50 = %rope_50):",
+        "%x9 = end layers (%x8)",
+        "%x10 = rms_norm(%x9, norm.weight [d_model=32] ones) {eps=0.01}",
+    ]
+
+
+def test_attributes_of_a_repeat_are_told_in_words() -> None:
+    layout = Layout(
+        pp=Pipeline(4, microbatches=4, starts=("layers.1", "layers.3", "layers.5")), checkpoint=Checkpoint(2)
+    )
+    lines = text(compile_graph(lower(llama(layers=7)), layout)).splitlines()
+    (repeat,) = (line for line in lines if "repeat layers 1" in line)
+    assert "repeat layers 1..4 (%x) {recompute every=2; stages 1: 1..2, 2: 3..4} :" in repeat
 
 
 def test_text_of_an_untyped_graph() -> None:

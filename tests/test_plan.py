@@ -96,6 +96,11 @@ def test_values_of_a_block_that_is_like_another() -> None:
     assert made["decoder.global.ffn.activation"] == ("silu", "default")
 
 
+def test_parameters_stand_in_the_order_of_layers() -> None:
+    firsts = [row.layers[0] for row in stored(compiled(zoo.spec("hybrid-tiny"), Layout())) if row.layers]
+    assert firsts == sorted(firsts) and len(set(firsts)) == 5
+
+
 def test_values_of_equal_blocks_stand_once() -> None:
     made = values(
         PATTERN.replace("{theta: 1000}", "{theta: 100}").replace(

@@ -9,7 +9,10 @@ from specc.ir.types import Axis, Place, Spmd, TensorType
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A path component inside a repeat: the layer at this position of the period of that run of the stack."""
+    """A path component inside a repeat: the layer at this position of the period of that run of the stack.
+
+    In ids of ops `+1`, in runs after the first `2+1`: run 2, position 1.
+    """
 
     offset: int
     run: int = 0

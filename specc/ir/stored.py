@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from math import prod
 
 from specc.ir.graph import Graph
 from specc.ir.op import Layer, Param, Path, dotted
-from specc.ir.repeat import layer_of
+from specc.ir.repeat import layer_of, layer_scope
 from specc.ir.types import Spmd
 
 
@@ -52,7 +53,7 @@ class Stored:
 
 @lru_cache(maxsize=2)
 def stored(graph: Graph) -> tuple[Stored, ...]:
-    """In the order of first use; a parameter of equal stages, or cut into stages, is one."""
+    """In the order of first use, blocks of a run by their first layer; what is cut into stages is one."""
     found: dict[Path, Stored] = {}
     for op in graph.ops:
         for n, param in enumerate(op.params):
@@ -62,7 +63,13 @@ def stored(graph: Graph) -> tuple[Stored, ...]:
             if known is not own and own.stages[0] not in known.stages:
                 layers = None if known.layers is None or own.layers is None else _joined(known.layers, own.layers)
                 found[param.path] = Stored(known.param, known.spmd, (*known.stages, *own.stages), layers)
-    return tuple(found.values())
+    runs = groupby(found.values(), lambda item: _run(item.param.path))
+    return tuple(item for _, run in runs for item in sorted(run, key=lambda item: item.layers[0] if item.layers else 0))
+
+
+def _run(path: Path) -> tuple[Path, int] | None:
+    layer, scope = layer_of(path), layer_scope(path)
+    return None if layer is None or scope is None else (scope[:-1], layer.run)
 
 
 def _layers(graph: Graph, scope: Path, param: Param) -> range | None:

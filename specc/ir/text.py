@@ -3,9 +3,10 @@
     %x = embedding(%tokens, embedding.weight [vocab=96, d_model=32] normal(0.02) tp:S(vocab)) : float[...] tp:P
     %x2 = reduce_scatter(%x, tp: P -> S(seq)) : float[batch, seq, d_model=32] tp:S(seq)
     %x3 = repeat layers 0..31 (%x2) : float[batch, seq, d_model=32] tp:S(seq)
-      %x4 = +0 Block(%x = %x3, %rope = %rope):
+      %x4 = layers 0..31: Block(%x = %x3, %rope = %rope):
 
-Names of values and parameters are local to a scope, so a change in one block does not rename values of another.
+Of a repeat each block stands once, told by the layers that run it, in the order in which they first run. Names of
+values and parameters are local to a scope, so a change in one block does not rename values of another.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 
 from specc.ir.graph import Graph, inside
 from specc.ir.op import Attr, Layer, Op, Param, Ref, Use, in_model
+from specc.ir.repeat import Repeat, layer_of
 from specc.ir.tree import Call, Loop, tree
 from specc.ir.types import Axis, Spmd
 
@@ -88,10 +90,25 @@ def _call(graph: Graph, call: Call, outer: _Names, depth: int, label: str) -> It
 
 
 def _loop(graph: Graph, loop: Loop, names: _Names, depth: int) -> Iterator[str]:
+    """Blocks stand in the graph by their place in the period; a run may start anywhere in it."""
     yield "  " * depth + _op(graph, loop.repeat, names)
-    for block in loop.blocks:
-        yield from _call(graph, block, names, depth + 1, str(block.path[-1]))
+    repeat, count = Repeat.of(loop.repeat), len(loop.repeat.inputs)
+    carried = [names.of(Ref(loop.repeat.id, n)) for n in range(count)]
+    given = [*(block.inputs[:count] for block in loop.blocks[1:]), loop.end.inputs]
+    layers = [repeat.layers(layer.offset) for block in loop.blocks if (layer := layer_of(block.path)) is not None]
+    for numbers, block, results in sorted(zip(layers, loop.blocks, given, strict=True), key=lambda item: item[0].start):
+        names.known.update(zip(block.inputs, carried, strict=False))
+        yield from _call(graph, block, names, depth + 1, f"{repeat.path[-1]} {_numbers(numbers)}:")
+        carried = [names.of(ref) for ref in results]
+    names.known.update(zip(loop.end.inputs, carried, strict=True))
     yield "  " * depth + _op(graph, loop.end, names)
+
+
+def _numbers(layers: range) -> str:
+    """`3`, `0..31`, `1, 4, 7` or `1..31 by 3`."""
+    if len(layers) > 1 and layers.step == 1:
+        return f"{layers[0]}..{layers[-1]}"
+    return f"{layers[0]}..{layers[-1]} by {layers.step}" if len(layers) > 3 else ", ".join(map(str, layers))
 
 
 def _op(graph: Graph, op: Op, names: _Names) -> str:
@@ -100,13 +117,13 @@ def _op(graph: Graph, op: Op, names: _Names) -> str:
     uses: tuple[Use | None, ...] = op.uses or (None,) * len(op.params)
     operands += [_param(op, param, use) for param, use in zip(op.params, uses, strict=True)]
     attrs = dict(op.attrs)
-    head = op.kind
+    head, shown = op.kind, ""
     if op.kind == "repeat":
-        start, n, period = op.number("start"), op.number("n"), op.number("period")
-        head = f"repeat {attrs.pop('path')} {start}..{start + n - 1} {f'period {period} ' if period > 1 else ''}"
-        attrs = {key: value for key, value in attrs.items() if key not in ("start", "n", "period") and value != 0}
+        attrs, repeat = {}, Repeat.of(op)
+        head = f"repeat {repeat.path[-1]} {_numbers(range(repeat.start, repeat.start + repeat.n))} "
+        shown = _held(op, repeat)
     elif op.kind == "end":
-        head = f"end {attrs.pop('repeat')} "
+        head = f"end {graph.op(str(attrs.pop('repeat'))).text('path')} "
     elif op.kind == "convert":
         src, dst = attrs.pop("src"), attrs.pop("dst")
         head = LINKS.get(str(src)[0] + str(dst)[0], "convert")
@@ -114,13 +131,21 @@ def _op(graph: Graph, op: Op, names: _Names) -> str:
     refs = [Ref(op.id, n) for n in range(max(1, len(op.outs)))]
     results = ", ".join(names.give(ref, graph.hint(ref)) for ref in refs)
     line = f"{results} = {head}({', '.join(operands)})"
-    shown = [f"{key}={_attr(value)}" for key, value in attrs.items() if value is not None]
-    line += f" {{{', '.join(shown)}}}" if shown else ""
+    shown = shown or ", ".join(f"{key}={_attr(value)}" for key, value in attrs.items() if value is not None)
+    line += f" {{{shown}}}" if shown else ""
     line += "".join(f" {mesh}={lowering}" for mesh, lowering in op.lowering)
     types: tuple[Spmd, ...] = op.types or (Spmd(),) * len(op.outs)
     outs = [" ".join(filter(None, (str(out), _spmd(spmd)))) for out, spmd in zip(op.outs, types, strict=True)]
     line += f" : {', '.join(outs)}" if outs else ""
     return line + (f" kept as {op.kept}" if op.kept else "")
+
+
+def _held(op: Op, repeat: Repeat) -> str:
+    """`recompute every=2; stages 1: 9..16, 2: 17..25`"""
+    every = dict(op.attrs).get("recompute")
+    words = [] if every is None else [f"recompute every={_attr(every)}"]
+    spans = [f"{span.stage}: {_numbers(range(span.start, span.start + span.n))}" for span in repeat.spans]
+    return "; ".join([*words, *([f"stages {', '.join(spans)}"] if spans else [])])
 
 
 def _param(op: Op, param: Param, use: Use | None) -> str:
