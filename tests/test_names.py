@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import keyword
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from specc.spec.names import CLASSES, name_problem
+from specc.spec.names import CLASSES, MODULES, name_problem
 from tests.broken import DECODER
 from tests.test_bad_input import changed, findings
 
@@ -57,6 +59,30 @@ SHADOWS = ("f", "tensor", "d-tensor", "row-linear", "rms-norm", "trainer", "devi
 def test_names_that_cannot_be_files_modules_or_classes(name: str) -> None:
     text = changed(DECODER, ("name: small", f"name: {yaml.safe_dump(name, default_style=chr(34), width=200).strip()}"))
     assert [item.code for item in findings(text)] == ["E206"]
+
+
+ELSEWHERE = {
+    "distutils": "a file distutils.py would be imported in place of the module distutils",
+    "cgi": "a file cgi.py would be imported in place of the module cgi",
+    "compression": "a file compression.py would be imported in place of the module compression",
+    "profiling": "a file profiling.py would be imported in place of the module profiling",
+    "frozendict": "frozendict is a builtin of Python",
+    "lazy": "lazy is a word of Python",
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_names_do_not_depend_on_the_python_that_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of these are names of 3.11 only, some of 3.14 or later only."""
+    monkeypatch.setattr(sys, "stdlib_module_names", frozenset({"os"}))
+    monkeypatch.setattr(keyword, "issoftkeyword", lambda word: False)
+    assert name_problem(name) == ELSEWHERE[name]
+
+
+def test_the_list_is_complete() -> None:
+    """Under a Python that brings more modules this fails: they belong into the list."""
+    public = {name for name in sys.stdlib_module_names if name[0] != "_" and name.islower()}
+    assert len(public | set(MODULES)) == 219
 
 
 def test_names_that_can() -> None:

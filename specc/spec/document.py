@@ -10,8 +10,15 @@ from specc.components import COMPONENTS
 from specc.components.base import Config, Dim, Factor, Rate, by_kind
 from specc.components.norm import Norm
 
-Layers = Annotated[int, Field(ge=1, le=100_000)]
-Count = Annotated[int, Field(ge=1, le=2**16)]
+LAYERS = 100_000
+"""Layers of a stack, at most."""
+PERIOD = 256
+"""Layers that a pattern repeats, at most."""
+RANKS = 2**16
+"""Ranks of an axis, at most; also stages and parts of a batch."""
+Layers = Annotated[int, Field(ge=1, le=LAYERS)]
+Count = Annotated[int, Field(ge=1, le=RANKS)]
+Named = Annotated[list[str], Field(default_factory=list, max_length=PERIOD)]
 
 
 class ModelNorm(Norm):
@@ -93,15 +100,15 @@ BlockDoc = Annotated[Annotated[Sublayers, Tag("list")] | Annotated[LikeDoc, Tag(
 class PatternDoc(Config):
     """Named blocks in order: head once, cycle repeated and cut to the number of layers, tail once."""
 
-    head: Annotated[list[str], Field(default_factory=list, max_length=256)]
+    head: Named
     """The first layers."""
-    cycle: Annotated[list[str], Field(default_factory=list, max_length=256)]
+    cycle: Named
     """Those between, in turn; a pattern that is a list is this."""
-    tail: Annotated[list[str], Field(default_factory=list, max_length=256)]
+    tail: Named
     """The last layers."""
 
 
-Names = Annotated[list[str], Field(min_length=1, max_length=256)]
+Names = Annotated[list[str], Field(min_length=1, max_length=PERIOD)]
 
 
 class StackDoc(Config):

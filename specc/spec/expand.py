@@ -10,11 +10,19 @@ from typing import Any
 from specc.source import Path, plural
 from specc.spec.blocks import Written, no_block, written_blocks
 from specc.spec.core import Checkpoint, Common, Embed, Init, Layout, Model, Pipeline, Run, Spec, Stack
-from specc.spec.document import Document, EveryDoc, LayoutDoc, LikeDoc, PatternDoc, PipelineDoc, StackDoc
+from specc.spec.document import (
+    LAYERS,
+    PERIOD,
+    Document,
+    EveryDoc,
+    LayoutDoc,
+    LikeDoc,
+    PatternDoc,
+    PipelineDoc,
+    StackDoc,
+)
 from specc.spec.report import Report
 from specc.spec.sublayers import expand, model_norm
-
-LAYERS, PERIOD = 100_000, 256  # of a stack, at most, and of what it repeats
 
 
 def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: str) -> Spec:

@@ -9,11 +9,10 @@ from specc.components import definition
 from specc.components.base import choices, divisors
 from specc.source import Path, find, plural, span_of
 from specc.spec.core import Layout, Model
+from specc.spec.document import RANKS
 from specc.spec.grammar import suggestion
 from specc.spec.report import Report
 from specc.spec.rules import STACKS, branches, place
-
-COUNT = 2**16  # ranks of an axis, at most
 
 
 def layout_rules(model: Model, layout: Layout, report: Report) -> None:
@@ -64,8 +63,8 @@ def _sizes(model: Model, report: Report, parts: list[tuple[dict[str, Path], tupl
     """What tp can be for the whole model."""
     numbers = [number for _, sizes in parts for _, number in sizes]
     known = report.sound(("vocab",))
-    good = divisors(*numbers) if numbers else list(range(1, min(model.vocab, COUNT) + 1)) if known else [1]
-    return [n for n in good if n <= COUNT and (not known or (n - 1) * -(-model.vocab // n) < model.vocab)]
+    good = divisors(*numbers) if numbers else list(range(1, min(model.vocab, RANKS) + 1)) if known else [1]
+    return [n for n in good if n <= RANKS and (not known or (n - 1) * -(-model.vocab // n) < model.vocab)]
 
 
 def _pipeline(model: Model, layout: Layout, report: Report) -> None:

@@ -14,6 +14,17 @@ IMPORTED = (
     *("click", "filelock", "fsspec", "jinja2", "networkx", "pydantic", "sympy", "typing_extensions", "yaml"),
 )
 """A generated file of such a name would be imported in place of the real one."""
+MODULES = (
+    *("asynchat", "asyncore", "distutils", "imp", "smtpd"),  # until 3.11
+    *("aifc", "audioop", "cgi", "cgitb", "chunk", "crypt", "imghdr", "lib2to3", "mailcap", "msilib", "nis", "nntplib"),
+    *("ossaudiodev", "pipes", "sndhdr", "spwd", "sunau", "telnetlib", "uu", "xdrlib"),  # until 3.12
+    *("annotationlib", "compression"),  # from 3.14
+    *("sre_compile", "sre_constants", "sre_parse"),  # on their way out
+    "profiling",  # from 3.15
+)
+BUILTINS = ("frozendict", "sentinel")  # from 3.15
+WORDS = ("type", "lazy")  # from 3.12 and 3.15
+"""What not every supported Python has: a spec has the same findings under all of them."""
 DEVICES = ("aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
 """Windows has no files of these names."""
 CLASSES = (
@@ -35,11 +46,11 @@ def name_problem(name: str) -> str | None:
     if not _NAME.fullmatch(name) or ".." in name or name[-1] in ".-":
         return "lower case letters, digits, dots, dashes and underscores make a name, a letter first"
     module = module_name(name)
-    if keyword.iskeyword(module) or keyword.issoftkeyword(module):
+    if keyword.iskeyword(module) or keyword.issoftkeyword(module) or module in WORDS:
         return f"{module} is a word of Python"
-    if hasattr(builtins, module):
+    if hasattr(builtins, module) or module in BUILTINS:
         return f"{module} is a builtin of Python"
-    if module in sys.stdlib_module_names or module in IMPORTED:
+    if module in sys.stdlib_module_names or module in (*MODULES, *IMPORTED):
         return f"a file {module}.py would be imported in place of the module {module}"
     if module in DEVICES:
         return f"{module} is a device of Windows"

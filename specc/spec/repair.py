@@ -6,10 +6,14 @@ from typing import Any
 
 from specc.components import COMPONENTS
 from specc.source import Path
+from specc.spec.document import Document
 
 COMPONENT: dict[str | int, Any] = {component.key: dict(component.smallest) for component in COMPONENTS}
 SUBLAYER = next({component.key: COMPONENT[component.key]} for component in COMPONENTS if not component.reads)
-REQUIRED: dict[str | int, Any] = {"specc": 1, "name": "x", "d_model": 1, "vocab": 1}
+PLAIN: dict[Any, Any] = {int: 1, str: "x"}
+REQUIRED: dict[str | int, Any] = {
+    name: PLAIN[field.annotation] for name, field in Document.model_fields.items() if field.is_required()
+}
 
 
 def repaired(data: Any, paths: list[Path]) -> tuple[Any, list[Path]]:
