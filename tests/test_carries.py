@@ -36,8 +36,15 @@ LAYOUTS = (
 )
 
 
-def two_carries(_: object = None) -> Graph:
-    """Two kinds of layer in turn; each adds to the stream, and to a sum of what all layers gave."""
+READS = (0, 1)
+"""Which carry the feed-forward reads: the stream, or the sum."""
+
+
+def two_carries(reads: int) -> Graph:
+    """Two kinds of layer in turn; each adds to the stream, and to a sum of what all layers gave.
+
+    The stream is normed before the feed-forward reads it, the sum is not.
+    """
     b = Builder(INIT)
     tokens = b.op("input", name="tokens", hint="tokens", axes=("batch", "seq"), dtype="int64")
     table = b.param("embedding", "weight", (Axis("vocab", VOCAB), FEATURES), Init("normal", 1.0), "embedding")
@@ -48,7 +55,7 @@ def two_carries(_: object = None) -> Graph:
     for offset, (name, hidden, flipped) in enumerate((("Narrow", 16, False), ("Wide", 32, True))):
         b.path = ("layers",)
         with b.scope(Layer(offset), (x, total), (f"{name}Block",)):
-            h = norm.lower(RMS, b, x, "ffn_norm", FEATURES)
+            h = total if reads else norm.lower(RMS, b, x, "ffn_norm", FEATURES)
             with b.scope("ffn", (h,), ("FeedForward",)):
                 y = ffn.lower(Ffn(hidden=hidden), b, h, {}, FEATURES)
             if flipped:  # results in the other order
@@ -67,16 +74,17 @@ def two_carries(_: object = None) -> Graph:
     return b.graph(logits, b.op("cross_entropy", logits, labels, hint="loss"))
 
 
+@pytest.mark.parametrize("reads", READS)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=describe)
-def test_layouts_agree(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layouts_agree(layout: Layout, reads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """`verify` on this graph in the place of a spec's; the model only lends it sizes and a name."""
 
     def emitted(spec: object, layout: Layout) -> object:
-        graphs = dict(run(two_carries(), layout))
+        graphs = dict(run(two_carries(reads), layout))
         return emit_file(model, layout, graphs["dead"], graphs["legality"])
 
     model = llama()
-    monkeypatch.setattr(relations, "lower", two_carries)
+    monkeypatch.setattr(relations, "lower", lambda _: two_carries(reads))
     monkeypatch.setattr(relations, "emit", emitted)
     found = setting(model, layout)
     rows = plain_relations(found, layout)
@@ -85,10 +93,11 @@ def test_layouts_agree(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [row for row in rows if not row.holds]
 
 
+@pytest.mark.parametrize("reads", READS)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=describe)
-def test_passes_are_legal_and_preserve_the_function(layout: Layout) -> None:
+def test_passes_are_legal_and_preserve_the_function(layout: Layout, reads: int) -> None:
     results: list[torch.Tensor] = []
-    for name, graph in run(two_carries(), layout):
+    for name, graph in run(two_carries(reads), layout):
         legality(graph, layout, after=name)
         if name in ("shapes", "dead", "stages"):
             module = interpret(graph, dtype=torch.float64)
@@ -98,7 +107,7 @@ def test_passes_are_legal_and_preserve_the_function(layout: Layout) -> None:
 
 
 def test_the_file_reads_as_one_writes_it() -> None:
-    graphs = dict(run(two_carries(), Layout(tp=2)))
+    graphs = dict(run(two_carries(0), Layout(tp=2)))
     source = emit_file(llama(), Layout(tp=2), graphs["dead"], graphs["legality"]).source
     assert "            x2, total = layer(x2, total)\n" in source
     assert source.count("def forward(self, x: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:") == 2

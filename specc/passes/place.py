@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from specc.ir.graph import Graph, common, inside
-from specc.ir.op import Layer, Op, OpError, Path, Ref, Use
+from specc.ir.op import Op, OpError, Path, Ref, Use
+from specc.ir.repeat import layer_scope
 from specc.ir.types import I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Signature, definition
 from specc.passes.mesh import mesh_of
@@ -51,7 +52,7 @@ class _Placing:
     """Types of values so far, and who demands which."""
 
     graph: Graph
-    returned: frozenset[str]  # ops whose results leave a block of a repeat
+    returned: frozenset[Ref]  # what leaves a block of a repeat
     types: dict[Ref, Spmd] = field(default_factory=dict[Ref, Spmd])
     demands: dict[tuple[Ref, Spmd], list[Op]] = field(default_factory=dict[tuple[Ref, Spmd], list[Op]])
 
@@ -67,14 +68,13 @@ def place(graph: Graph, layout: Layout) -> Graph:
     return _insert(work, placed)
 
 
-def _returned(graph: Graph) -> frozenset[str]:
-    names: set[str] = set()
+def _returned(graph: Graph) -> frozenset[Ref]:
+    found: list[Ref] = []
     for op in graph.ops:
-        layer = next((op.scope[: n + 1] for n, part in enumerate(op.scope) if isinstance(part, Layer)), None)
-        users = (user for out in range(len(op.outs)) for user in graph.users(Ref(op.id, out)))
-        if layer is not None and any(not inside(user.scope, layer) for user in users):
-            names.add(op.id)
-    return frozenset(names)
+        if (layer := layer_scope(op.scope)) is not None:
+            results = (Ref(op.id, out) for out in range(len(op.outs)))
+            found += [ref for ref in results if not all(inside(user.scope, layer) for user in graph.users(ref))]
+    return frozenset(found)
 
 
 def _place_op(work: _Placing, op: Op, mesh: tuple[MeshAxis, ...]) -> Op:
@@ -110,8 +110,8 @@ def _choose(work: _Placing, op: Op, ins: tuple[TensorType, ...], mesh: MeshAxis)
     produced = tuple(work.types[ref].at(mesh.name) for ref in op.inputs)
     best: tuple[int, Signature] | None = None
     offered = definition(op.kind).signatures(op, ins, mesh, stream(mesh))
-    if op.id in work.returned:
-        offered = [s for s in offered if s.outputs[0] == stream(mesh)(op.outs[0])]
+    for out in (out for out in range(len(op.outs)) if Ref(op.id, out) in work.returned):
+        offered = [s for s in offered if s.outputs[out] == stream(mesh)(op.outs[out])]
     for signature in offered:
         costs = [_cost(t, a, b) for t, a, b in zip(ins, produced, signature.inputs, strict=True)]
         known = [cost for cost in costs if cost is not None]
@@ -197,7 +197,7 @@ def _conversion(graph: Graph, value: Ref, origin: Ref, mesh: str, source: Place,
 
 def _position(graph: Graph, ref: Ref, users: list[Op], order: dict[str, int]) -> tuple[Path, str]:
     """The deepest scope that holds all users, outside every repeat the value is outside of, and the op to precede."""
-    places = [_hoisted(graph, ref, user, order) for user in users]
+    places = [_hoisted(graph, ref, user) for user in users]
     scope = common(path for path, _ in places)
     first = min((anchor for _, anchor in places), key=lambda id: order[id])
     within = graph.op(first).scope
@@ -207,13 +207,10 @@ def _position(graph: Graph, ref: Ref, users: list[Op], order: dict[str, int]) ->
     return scope, first
 
 
-def _hoisted(graph: Graph, ref: Ref, user: Op, order: dict[str, int]) -> tuple[Path, str]:
-    """Where a user could be served: its own place, or in front of the outermost repeat that the value is outside of."""
-    made_in = graph.op(ref.op).scope
-    for depth, part in enumerate(user.scope):
-        layer = user.scope[: depth + 1]
-        if isinstance(part, Layer) and not inside(made_in, layer) and ref != graph.scope_at[layer].inputs[0]:
-            first = min(order[op.id] for op in graph.ops if inside(op.scope, layer))
-            repeats = [op for op in graph.ops if op.kind == "repeat" and order[op.id] < first]
-            return layer[:-2], repeats[-1].id
-    return user.scope, user.id
+def _hoisted(graph: Graph, ref: Ref, user: Op) -> tuple[Path, str]:
+    """Where a user could be served: its own place, or in front of its repeat if the value is no carry, made outside."""
+    layer, repeat = layer_scope(user.scope), graph.repeat_of(user.scope)
+    if layer is None or repeat is None or inside(graph.op(ref.op).scope, layer):
+        return user.scope, user.id
+    carries = graph.scope_at[layer].inputs[: len(repeat.op.inputs)]
+    return (user.scope, user.id) if ref in carries else (repeat.op.scope, repeat.op.id)
