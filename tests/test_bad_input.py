@@ -280,6 +280,19 @@ def test_what_stands_in_a_changed_block_is_found_where_it_is_written() -> None:
     assert (item.message, item.notes[0][0].place) == ("6 heads cannot be split over tp = 4", (7, 26))
 
 
+def test_what_changes_the_second_of_a_kind_is_found_where_it_is_written() -> None:
+    base = changed(PATTERN, ("    - ffn: {kind: gated, hidden: 64}", f"    {FFN}\n    {FFN}"))
+    for change, code, place in (
+        ("hidden: -1", "E204", "-1"),
+        ("hidden: 63", "E402", "2"),
+        ("kind: big", "E203", "big"),
+    ):
+        text = changed(base, ("with: {attention", f"with: {{ffn2: {{{change}}}, attention"))
+        (item,) = findings(text)
+        assert item.span is not None and (item.code, text[item.span.start : item.span.end]) == (code, place)
+        assert [text[span.start : span.end] for span, _ in item.notes] == (["63"] if code == "E402" else [])
+
+
 def test_the_second_example_of_the_design_names_what_is_not_there_yet() -> None:
     text = """\
 specc: 1

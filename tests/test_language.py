@@ -198,7 +198,8 @@ def test_a_changed_block_is_the_block_written_out() -> None:
     )
     derived = f"""\
   one: [attention: {one}, parallel: [ffn: {{hidden: 64}}, attention: {{heads: 4, kv_heads: 4}}]]
-  two: {{like: one, with: {{attention: {{kv_heads: null, rope: {{theta: 7}}}}, ffn: {{kind: gated}}}}}}
+  two: {{like: one, with: {{attention: {{kv_heads: null, rope: {{theta: 7}}}}, ffn: {{kind: gated}},
+    attention2: {{kv_heads: null, rope: {{theta: 7}}}}}}}}
   three: {{like: two, with: {{attention: {{heads: 4, rope: {{scaling: {{kind: linear, factor: 3}}}}}}}}}}
 """
     two = "{heads: 8, rope: {theta: 7, scaling: {kind: llama3, factor: 8, low_freq: 2, original_seq: 16}}}"
@@ -208,9 +209,21 @@ def test_a_changed_block_is_the_block_written_out() -> None:
     written = f"""\
   one: [attention: {one}, parallel: [ffn: {{hidden: 64}}, attention: {{heads: 4, kv_heads: 4}}]]
   two: [attention: {two}, parallel: [{gated}, attention: {other}]]
-  three: [attention: {three}, parallel: [{gated}, attention: {three}]]
+  three: [attention: {three}, parallel: [{gated}, attention: {other}]]
 """
     assert files(head + derived) == files(head + written)
+
+
+def test_a_component_is_changed_by_its_name() -> None:
+    """The names are those of parameters: `ffn` is the first ffn only, whatever form it stands in."""
+    for base in (f"[{F}, {F}]", f"[parallel: [{F}, {F}]]", f"[{F}, sublayer: {{branches: [{F}]}}]"):
+        head = f"{HEAD}decoder: {{layers: 2, pattern: [a, b]}}\nblocks:\n  a: {base}\n"
+        first, second = (f"  b: {{like: a, with: {{{name}: {{hidden: 8}}}}}}\n" for name in ("ffn", "ffn2"))
+        assert files(head + first) == files(f"{head}  b: {base.replace('64', '8', 1)}\n")
+        assert files(head + second) == files(f"{head}  b: {'8'.join(base.rsplit('64', 1))}\n")
+        found = load(Source("s.yaml", head + second.replace("ffn2", "ffn3")))
+        assert isinstance(found, list) and [item.code for item in found] == ["E222"]
+        assert found[0].help == "did you mean ffn? components here are ffn, ffn2"
 
 
 def test_null_takes_a_mapping_away_and_an_inner_one_is_made() -> None:

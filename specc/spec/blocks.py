@@ -28,11 +28,11 @@ class Written:
     sublayers: Sublayers
     at: Path
     changes: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
-    """Where `with` changes components of a kind, nearest first."""
+    """Where `with` changes the component of a name, nearest first."""
 
-    def places(self, kind: str, at: Path) -> tuple[Path, ...]:
-        """Where values of a component of that kind may be stated, nearest first; `at` is where it stands itself."""
-        return (*self.changes.get(kind, ()), at)
+    def places(self, name: str, at: Path) -> tuple[Path, ...]:
+        """Where values of the component of that name may be stated, nearest first; `at` is where it stands itself."""
+        return (*self.changes.get(name, ()), at)
 
 
 @dataclass(frozen=True)
@@ -109,19 +109,21 @@ def no_block(name: str, known: Iterable[str], at: Path, report: Report) -> None:
 
 def _changed(base: _Raw, block: LikeDoc, at: Path, report: Report) -> _Raw:
     data, changes = base.data, dict(base.changes)
-    for kind, values in block.with_.items():
-        place: Path = (*at, "with", kind)
-        data, hit = _merged(data, kind, values)
-        if not hit:
-            here = [key for key in KINDS if _merged(data, key, {})[1]]
-            message = f"block {block.like} has no {kind}"
-            report.add("E222", place, message, suggestion(kind, here, "components"), reads=[base.at], key=True)
-        for path in _nulls(values) if kind in KINDS else ():
+    here = _named(data)
+    for name, values in block.with_.items():
+        place: Path = (*at, "with", name)
+        if name not in here:
+            message = f"block {block.like} has no {name}"
+            report.add("E222", place, message, suggestion(name, here, "components"), reads=[base.at], key=True)
+            continue
+        kind = here[name][-1]
+        data = _changed_at(data, here[name], values, (kind,))
+        for path in _nulls(values):
             known = keys(SublayerDoc, (kind, *path[:-1]))
             if known and path[-1] not in known:
                 help = suggestion(str(path[-1]), known, "keys")
                 report.add("E201", (*place, *path), f"unknown key {path[-1]}", help, key=True)
-        changes[kind] = (place, *changes.get(kind, ()))
+        changes[name] = (place, *changes.get(name, ()))
     return _Raw(data, base.at, changes)
 
 
@@ -134,24 +136,42 @@ def _nulls(values: Mapping[str, Any]) -> Iterator[Path]:
             yield from ((key, *path) for path in _nulls(cast(dict[str, Any], value)))
 
 
-def _merged(data: Any, kind: str, values: Mapping[str, Any]) -> tuple[Any, bool]:
-    """The block with values put into every component of that kind; and whether there is one."""
+def _named(data: Any) -> dict[str, Path]:
+    """Where the components of a block stand, by the names that they have in the core form."""
+    found: dict[str, Path] = {}
+    counts: dict[str, int] = {}
+    for path in _components(data, ()):
+        kind = str(path[-1])
+        counts[kind] = counts.get(kind, 0) + 1
+        found[component_name(kind, counts[kind])] = path
+    return found
+
+
+def component_name(kind: str, count: int) -> str:
+    """`ffn` is the first of its kind in a block, `ffn2` the second."""
+    return kind if count == 1 else f"{kind}{count}"
+
+
+def _components(data: Any, at: Path) -> Iterator[Path]:
+    """In the order of the block."""
     if isinstance(data, list):
-        parts = [_merged(item, kind, values) for item in cast(list[Any], data)]
-        return [item for item, _ in parts], any(hit for _, hit in parts)
-    if not isinstance(data, dict):
-        return data, False
-    result: dict[str, Any] = {}
-    any_hit = False
-    for key, value in cast(dict[str, Any], data).items():
-        if key == kind and isinstance(value, dict):
-            result[key], hit = _deep(cast(dict[str, Any], value), values, (kind,)), True
-        elif key in ("parallel", "sublayer", "branches"):
-            result[key], hit = _merged(value, kind, values)
-        else:
-            result[key], hit = value, False
-        any_hit = any_hit or hit
-    return result, any_hit
+        for n, item in enumerate(cast(list[Any], data)):
+            yield from _components(item, (*at, n))
+    elif isinstance(data, dict):
+        for key, value in cast(dict[str, Any], data).items():
+            if key in KINDS and isinstance(value, dict):
+                yield (*at, key)
+            elif key in ("parallel", "sublayer", "branches"):
+                yield from _components(value, (*at, key))
+
+
+def _changed_at(data: Any, path: Path, values: Mapping[str, Any], kind: Path) -> Any:
+    """A copy of plain data with new values in the component at that place."""
+    if not path:
+        return _deep(data, values, kind)
+    copy = data.copy()
+    copy[path[0]] = _changed_at(data[path[0]], path[1:], values, kind)
+    return copy
 
 
 def _deep(old: Mapping[str, Any], new: Mapping[str, Any], at: Path) -> dict[str, Any]:
@@ -172,11 +192,11 @@ def _deep(old: Mapping[str, Any], new: Mapping[str, Any], at: Path) -> dict[str,
 def _place(made: _Raw, path: Path, report: Report) -> Path:
     """Where in the document a part of a block that is like another stands: what changes it goes before what it is."""
     own = (*made.at, *path)
-    for n, part in enumerate(path):
-        changes = made.changes.get(str(part), ())
+    for name, at in _named(made.data).items():
+        changes = made.changes.get(name, ()) if path[: len(at)] == at else ()
         for place in changes:
-            if find(report.root, (*place, *path[n + 1 :])) is not None:
-                return (*place, *path[n + 1 :])
+            if find(report.root, (*place, *path[len(at) :])) is not None:
+                return (*place, *path[len(at) :])
         if changes and find(report.root, own) is None:
-            return (*changes[0], *path[n + 1 :])
+            return (*changes[0], *path[len(at) :])
     return own

@@ -90,7 +90,7 @@ class LikeDoc(Config):
     like: str
     """Name of the block."""
     with_: Annotated[dict[str, dict[str, Any]], Field(alias="with", default_factory=dict)]
-    """New values by component; null restores a default."""
+    """New values by component: `ffn` is the first ffn of the block, `ffn2` the second. null restores a default."""
 
 
 Sublayers = Annotated[list[SublayerDoc], Field(min_length=1, max_length=64)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from specc.components import definition
 from specc.components.norm import Norm
 from specc.source import Path
-from specc.spec.blocks import Written
+from specc.spec.blocks import Written, component_name
 from specc.spec.core import KINDS, Block, Branch, Sublayer
 from specc.spec.document import BranchDoc, Document, GeneralDoc, ParallelDoc, SublayerDoc
 from specc.spec.grammar import expected
@@ -87,9 +87,9 @@ class _Expander:
         if not self._one(doc, KINDS, "a branch", at):
             return None
         kind = next(key for key in KINDS if getattr(doc, key) is not None)
-        place, *under = self.written.places(kind, (*at, kind))
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        name = kind if self.counts[kind] == 1 else f"{kind}{self.counts[kind]}"
+        name = component_name(kind, self.counts[kind])
+        place, *under = self.written.places(name, (*at, kind))
         config = getattr(doc, kind)
         component = definition(config).resolve(config, self.document.d_model, self.role)
         dropout = self.document.dropout
