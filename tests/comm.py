@@ -96,10 +96,11 @@ def on_rank(model: Model, layout: Layout) -> tuple[nn.Module, DeviceMesh, Any]:
     return file.build_model(mesh, torch.device("cpu"), 0).eval(), mesh, file
 
 
-def traffic(model: Model, layout: Layout) -> Traffic:
+def traffic(model: Model, layout: Layout, dropout: bool = False) -> Traffic:
     """Of forward, loss and backward of a generated file on rank 0 of its tensor ranks."""
     with fake_group(layout.tp):
         module, mesh, file = on_rank(model, layout)
+        module.train(dropout)
         inputs = tokens(model)
         with Recorder() as forward:
             logits = module(*inputs)

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from torch.distributed.tensor.debug import CommDebugMode
 
 from specc.cli import cli
-from specc.cost.counts import collectives, runs_of
+from specc.cost.counts import again, collectives, runs_of
 from specc.ir.graph import Graph
-from specc.ir.repeat import layer_of
+from specc.ir.repeat import layer_of, layer_scope
 from specc.lower import lower
 from specc.passes import compile_graph
 from specc.spec.core import Layout, Model
@@ -90,6 +90,28 @@ def test_plan_says_what_a_file_does(name: str, layout: str) -> None:
     assert all(forward.values()) and forward.total() >= 4
     loss = [op for op in compiled(model, LAYOUTS[layout]).ops if op.scope[:1] == ("loss",)]
     assert collectives(loss) == (found.counts("loss"), {})
+
+
+@pytest.mark.parametrize("kind", ["full", "every 2", "save"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", [*zoo.TINY, *(f"core {name}" for name in MODELS)])
+def test_plan_says_what_runs_again(name: str, layout: str, kind: str) -> None:
+    """What backward issues more than without recomputation."""
+    model = MODELS[name.removeprefix("core ")] if name.startswith("core ") else zoo.model(name)
+    model = zoo.still(model)
+    checkpointed = zoo.layout(2, LAYOUTS[layout].sequence_parallel, 1, "1f1b", kind)
+    graph = compiled(model, checkpointed)
+    total: Counter[str] = Counter()
+    for path in dict.fromkeys(layer_scope(op.scope) for op in graph.ops):
+        repeat = None if path is None else graph.repeat_of(path)
+        if repeat is not None and path is not None:
+            ops = [op for op in graph.ops if layer_scope(op.scope) == path]
+            numbers = repeat.layers(repeat.offsets[repeat.blocks.index(path)])
+            recomputed = [n for n in numbers if n % repeat.op.number("recompute") == 0]
+            total.update({kind: count * len(recomputed) for kind, count in again(graph, ops).items()})
+    found, plain = (traffic(model, other, dropout=True).counts("backward") for other in (checkpointed, LAYOUTS[layout]))
+    assert +total == found - plain
+    assert total or kind == "save"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -8,12 +8,11 @@ import click
 
 from specc.cli.specs import layout_of, load_all
 from specc.compile import compile_spec
-from specc.cost.counts import StageCost, blocks, collectives, crossing, local_shape, stage_costs
+from specc.cost.counts import StageCost, again, blocks, collectives, crossing, local_shape, stage_costs
 from specc.cost.decided import decided
-from specc.emit.names import shape
 from specc.ir.graph import Graph
-from specc.ir.op import Op
 from specc.ir.repeat import layer_of
+from specc.ir.shape import shape
 from specc.ir.stored import placement, stored, total
 from specc.spec import Layout, Model, Spec
 
@@ -44,7 +43,7 @@ def plan(spec: Path, name: str | None) -> int:
     if layout.pp.stages > 1:
         _stages(graph, layout, costs)
     if layout.tp > 1:
-        _collectives(graph, only.model)
+        _collectives(graph, layout, only.model)
     return 0
 
 
@@ -88,19 +87,19 @@ def _stages(graph: Graph, layout: Layout, costs: list[StageCost]) -> None:
     _table(crossings)
 
 
-def _collectives(graph: Graph, model: Model) -> None:
+def _collectives(graph: Graph, layout: Layout, model: Model) -> None:
+    """Of one run of each block. The last column is there where layers are recomputed."""
     outside = [op for op in graph.ops if layer_of(op.scope) is None and op.scope[:1] != ("loss",)]
     loss = [op for op in graph.ops if op.scope[:1] == ("loss",)]
+    rows = [(name, *collectives(ops), again(graph, ops)) for name, ops in blocks(graph, model)]
+    rows += [(name, *collectives(ops), {}) for name, ops in (("outside of layers", outside), ("loss", loss))]
+    saved = layout.checkpoint
+    which = f", every {saved.every}. layer" if saved.every not in (None, 1) and not saved.save else ""
+    heading = ("collectives over tp of a layer", "forward", "backward", f"again in backward{which}")
+    columns = 4 if saved.every or saved.save else 3
+    lines = [heading, *((name, *map(_words, counts)) for name, *counts in rows)]
     click.echo("")
-    groups = [*blocks(graph, model), ("outside of layers", outside), ("loss", loss)]
-    _table(
-        [("collectives over tp of a layer", "forward", "backward"), *((name, *_counts(ops)) for name, ops in groups)]
-    )
-
-
-def _counts(ops: list[Op]) -> tuple[str, str]:
-    forward, backward = collectives(ops)
-    return _words(forward), _words(backward)
+    _table([line[:columns] for line in lines])
 
 
 def _words(counts: dict[str, int]) -> str:

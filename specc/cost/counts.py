@@ -92,6 +92,17 @@ def collectives(ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
     return forward, backward
 
 
+def again(graph: Graph, block: Iterable[Op]) -> dict[str, int]:
+    """Collectives that run again in backward where a layer is recomputed: up to the last value that backward needs.
+
+    `block` has its ops in op order; what is kept by name does not run again, nor does the collective after it.
+    """
+    ops = list(block)
+    needed = [n for n, op in enumerate(ops) if definition(op.kind).saves(op)]
+    reached = ops[: needed[-1]] if needed else []
+    return collectives(op for op in reached if not graph.op(graph.origin(op.ref).op).kept)[0]
+
+
 def blocks(graph: Graph, model: Model) -> list[tuple[str, list[Op]]]:
     """Distinct blocks by name with their ops; those that stand in several places are taken once."""
     found: dict[str, list[Op]] = {}

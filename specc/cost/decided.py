@@ -126,7 +126,7 @@ def _branch(spec: Spec, stack: Stack, key: str, branch: Branch) -> Iterator[Deci
         yield from _own_norm(spec, (*branch.around, "post"), branch.post, f"{key}.post")
         for name in ("in_scale", "out_scale", "layerscale"):
             yield _row(spec, (*branch.around, name), getattr(branch, name), key=f"{key}.{name}")
-        yield _row(spec, (*branch.around, "dropout"), branch.dropout, "dropout", f"{key} output dropout")
+        yield _row(spec, (*branch.around, "dropout"), branch.dropout, "dropout", f"{key}.output.dropout")
 
 
 def _component(spec: Spec, stack: Stack, key: str, branch: Branch, config: BaseModel, path: Path) -> Iterator[Decided]:

@@ -9,10 +9,11 @@ from specc.emit.expr import expression, own_random
 from specc.emit.fold import Inner, Item, Line, fold, text
 from specc.emit.leaves import constructor
 from specc.emit.loops import container, loop_lines
-from specc.emit.names import Naming, axis_names, formal_names, shape, unique
+from specc.emit.names import Naming, axis_names, formal_names, unique
 from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref, in_model
+from specc.ir.shape import shape
 from specc.ir.tree import Call, Loop
 
 OPEN, CLOSE = "\x01", "\x02"  # around the number of a hole in a line

@@ -78,18 +78,3 @@ def axis_names(graph: Graph, inputs: Iterable[Ref], root: bool) -> dict[str, str
             if axis.name in TOKEN_AXES and axis.name not in found and graph.type(ref).grad:
                 found[axis.name] = "memory" if found else "seq"
     return found
-
-
-def shape(graph: Graph, ref: Ref, axes: dict[str, str]) -> str:
-    """`[batch, seq/tp, d_model]`; data axes are left out, every tensor is local to them."""
-    type = graph.type(ref)
-    spmd = graph.spmd(ref)
-    model = graph.model_axes
-    words: list[str] = []
-    for axis in type.axes:
-        by = "*".join(name for name in spmd.shards(axis) if name in model)
-        first, star, rest = axis.name.partition("*")
-        first = axes.get(first, first)
-        words.append(f"{first}{f'/{by}' if by else ''}{star}{rest}")
-    partial = [name for name in model if spmd.at(name).kind == "P"]
-    return f"[{', '.join(words)}]{f' partial over {partial[0]}' if partial else ''}"
