@@ -118,6 +118,12 @@ WRONG: tuple[tuple[str, tuple[Any, ...], dict[str, Any], str], ...] = (
         "%x1 is R, other operands are sharded",
     ),
     ("keys sharded", ("attention", (HEADS, "R"), (KV, "S(seq)"), (KV, "S(seq)")), {}, "needs keys whole"),
+    (
+        "causal queries apart",
+        ("attention", (HEADS, "S(seq)"), (KV, "R"), (KV, "R")),
+        {"causal": True},
+        "needs seq whole",
+    ),
     ("partial queries", ("attention", (HEADS, "P"), (KV, "R"), (KV, "R")), {}, "not linear in %x0"),
     (
         "dropout in attention of partial values",
@@ -131,7 +137,7 @@ WRONG: tuple[tuple[str, tuple[Any, ...], dict[str, Any], str], ...] = (
     ("lowering on no axis", ("activation", (HIDDEN, "R")), {"lowering": {"ep": "ring"}}, "does not exist"),
 )
 
-NEEDS = {"attention": {"dropout": 0.0}, "embedding": {}, "cross_entropy": {}}
+NEEDS = {"attention": {"dropout": 0.0, "causal": False}, "embedding": {}, "cross_entropy": {}}
 
 
 def _arguments(given: tuple[Any, ...], more: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from specc.emit.fingerprint import fingerprints
 from specc.ir.graph import Graph, Scope
 from specc.ir.op import Layer, Ref
 from specc.ir.text import text
-from specc.ir.types import R, Spmd
+from specc.ir.types import R, S, Spmd
 from specc.lower import lower
 from specc.passes import PASSES, compile_graph
+from specc.passes.check import check
 from specc.passes.dead import dead
 from specc.passes.legality import IllegalGraph, legality
 from specc.passes.shapes import shapes
@@ -208,6 +209,28 @@ def test_sizes_are_divisible_but_for_vocab() -> None:
     mesh = tuple(replace(axis, size=32) for axis in graph.mesh)
     with pytest.raises(IllegalGraph, match="cannot be split over 32 ranks"):
         legality(graph.with_mesh(mesh), Layout(tp=32))
+
+
+def test_an_uneven_vocabulary_is_not_gathered() -> None:
+    """Ranks hold shards of different sizes, which no conversion of generated code can tell."""
+    layout = Layout(tp=2)
+    for vocab, legal in ((96, True), (97, False)):
+        graph = compile_graph(lower(llama(vocab=vocab)), layout)
+        logits = graph.op("head")
+        places = (("mesh", "tp"), ("src", S("vocab")), ("dst", R))
+        whole = replace(logits, id="whole", kind="convert", inputs=(logits.ref,), params=(), uses=(), attrs=places)
+        whole = replace(whole, types=(Spmd.of({"tp": R}),))
+        again = replace(whole.having(src=R, dst=S("vocab")), id="again", inputs=(whole.ref,), types=logits.types)
+        at = [op.id for op in graph.ops].index("head") + 1
+        loss = changed("loss.cross_entropy", inputs=(again.ref, Ref("loss.labels")))(
+            graph.with_ops([*graph.ops[:at], whole, again, *graph.ops[at:]])
+        )
+        found = check(replace(loss, output=again.ref), layout)
+        if legal:
+            legality(found, layout)
+        else:
+            with pytest.raises(IllegalGraph, match=r"whole: vocab = 97 cannot be split over 2 ranks"):
+                legality(found, layout)
 
 
 # --- text

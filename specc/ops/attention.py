@@ -80,11 +80,12 @@ def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) ->
 
 def _attention_facts(op: Op, ins: Types) -> Facts:
     keys, kv_heads, heads = ins[1].axes[2].name, ins[1].axes[1].name, ins[0].axes[1].name
+    queries = (ins[0].axes[2].name,) if op.attr("causal") else ()  # what each may see depends on its place among all
     cached = {kv_heads: heads, keys: "keys"}
     return Facts(
         rename={1: cached, 2: {**cached, "head_dim": "value_dim"}, 3: {keys: "keys"}},
         results={0: {"head_dim": "value_dim"}},
-        mix=("keys", "head_dim"),
+        mix=("keys", "head_dim", *queries),
         linear=(2,),
     )
 

@@ -263,14 +263,18 @@ def _placed(view: _View) -> Problems:
 
 
 def _divisible(view: _View) -> Problems:
-    """Every mesh axis that splits a tensor axis splits it evenly; only vocab may be uneven."""
-    for op in view.graph.ops if view.placed else ():
+    """Every mesh axis that splits a tensor axis splits it evenly; only vocab may be uneven, unless converted."""
+    graph = view.graph
+    for op in graph.ops if view.placed else ():
         pairs = [*zip((out.axes for out in op.outs), op.types, strict=True)]
         pairs += [(param.axes, use.stored) for param, use in zip(op.params, op.uses, strict=True)]
+        converted = [op.place("src").axis, op.place("dst").axis] if op.kind == "convert" else []
+        pairs += [(graph.type(ref).axes, graph.spmd(ref)) for ref in op.inputs if converted]
+        uneven = () if "vocab" in converted else ("vocab",)
         for axes, spmd in pairs:
             for axis in axes:
-                ranks = _ranks(view.graph, axis, spmd)
-                if isinstance(axis.size, int) and axis.shard_name != "vocab" and axis.size % ranks:
+                ranks = _ranks(graph, axis, spmd)
+                if isinstance(axis.size, int) and axis.shard_name not in uneven and axis.size % ranks:
                     yield op.id, f"{axis.name} = {axis.size} cannot be split over {ranks} ranks"
 
 
