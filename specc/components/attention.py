@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from specc.components import heads, rope
-from specc.components.base import Component, Given, Problem, Problems, Table
+from specc.components.base import Component, Given, Problem, Problems, Synonyms, Table
 from specc.components.heads import Heads
 from specc.components.rope import Rope
 from specc.ir.op import Ref
@@ -60,6 +60,13 @@ def lower(config: Attention, b: Builder, x: Ref, given: Given, features: Axis) -
     return heads.lower(config, b, x, x, given.get("own_mask"), table, config.causal, features)
 
 
+SYNONYMS: Synonyms = {
+    "attention": ("attn", "self_attention", "self_attn", "mha", "gqa", "mqa"),
+    "causal": ("is_causal", "is_decoder"),
+    **heads.SYNONYMS,
+    **rope.SYNONYMS,
+}
+
 ATTENTION = Component(
     "attention",
     Attention,
@@ -76,4 +83,5 @@ ATTENTION = Component(
     rules=rules,
     decided=decided,
     summary=heads.summary,
+    synonyms=SYNONYMS,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field
@@ -85,6 +85,8 @@ class Table:
     """(config, builder, positions [seq], size, what to call it) -> the table."""
 
 
+Synonyms = Mapping[str, tuple[str, ...]]
+"""What others call a key or a word of a component: of its config, and its own."""
 Need = Outside | Table
 Given = Mapping[Need, Ref]
 C = TypeVar("C", bound=Config)
@@ -121,6 +123,8 @@ class Component(Generic[C]):
     """What must hold of a config at d_model; `stated` tells whether the spec itself gives the value of a key."""
     decided: Callable[[C, str], Mapping[str, tuple[object, str]]] = lambda config, role: {}
     """For `specc plan`: by key, values that a default decided in a stack of that role, and how."""
+    synonyms: Synonyms = field(default_factory=dict[str, tuple[str, ...]])
+    """For hints."""
     variant: Callable[[C], str] = lambda config: ""
     """A word that tells its class from others of that name."""
     summary: Callable[[C], str] = lambda config: ""

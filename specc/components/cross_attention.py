@@ -45,4 +45,5 @@ CROSS_ATTENTION = Component(
     rules=rules,
     decided=lambda config, role: heads.decided(config),
     summary=heads.summary,
+    synonyms={"cross_attention": ("cross_attn", "encoder_attn", "encoder_attention"), **heads.SYNONYMS},
 )

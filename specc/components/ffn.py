@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from specc.components.base import Component, Config, Dim, Given, Problems, Rate, too_large
+from specc.components.base import Component, Config, Dim, Given, Problems, Rate, Synonyms, too_large
 from specc.ir.op import Ref
 from specc.ir.types import Axis
 
@@ -61,6 +61,15 @@ def lower(config: Ffn, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     return b.linear(x, "down", features, hidden, config.bias, last=True)
 
 
+SYNONYMS: Synonyms = {
+    "ffn": ("mlp", "feed_forward", "feedforward", "ff"),
+    "hidden": ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "dim_feedforward", "hidden_dim"),
+    "activation": ("act", "hidden_act", "activation_function", "act_fn", "hidden_activation"),
+    "gated": ("swiglu", "geglu", "glu"),
+    "silu": ("swish",),
+    "gelu_tanh": ("gelu_new", "gelu_pytorch_tanh", "gelu_approx", "gelu_fast"),
+}
+
 FFN = Component(
     "ffn",
     Ffn,
@@ -72,5 +81,6 @@ FFN = Component(
     results=results,
     shrink=shrink,
     rules=rules,
+    synonyms=SYNONYMS,
     variant=lambda config: "Gated" if config.kind == "gated" else "",
 )

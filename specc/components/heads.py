@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Tag
 
-from specc.components.base import Config, Dim, Factor, Problem, Problems, Rate, by_kind, choices, divisors, too_large
+from specc.components.base import (
+    Config,
+    Dim,
+    Factor,
+    Problem,
+    Problems,
+    Rate,
+    Synonyms,
+    by_kind,
+    choices,
+    divisors,
+    too_large,
+)
 from specc.ir.op import Ref
 from specc.ir.types import Axis
 from specc.source import plural
@@ -20,6 +32,11 @@ Projections = Annotated[list[Literal["q", "k", "v", "o"]], AfterValidator(tuple)
 SHARDS = ("heads", "kv_heads")
 SMALLEST = {"heads": 1}
 RESULTS = ("q", "k", "v", "core", "o")
+SYNONYMS: Synonyms = {
+    "heads": ("num_attention_heads", "num_heads", "n_heads", "n_head", "nhead"),
+    "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "num_query_groups", "n_kv_head", "kv_groups"),
+    "head_dim": ("d_head", "head_size", "d_kv", "kv_channels"),
+}
 SMALL_HEAD = 8  # features of a head in proofs
 
 

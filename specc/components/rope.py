@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from specc.components.base import Config, Dim, Problem, Problems, Table
+from specc.components.base import Config, Dim, Problem, Problems, Synonyms, Table
 from specc.ir.op import Attr, Ref
 
 if TYPE_CHECKING:
     from specc.lower.builder import Builder
 
+SYNONYMS: Synonyms = {
+    "rope": ("rotary", "rope_parameters", "rope_theta", "rope_scaling"),
+    "theta": ("rope_theta", "base", "rotary_base", "rope_base"),
+    "scaling": ("rope_scaling",),
+    "low_freq": ("low_freq_factor",),
+    "high_freq": ("high_freq_factor",),
+    "original_seq": ("original_max_position_embeddings",),
+}
 Positive = Annotated[float, Field(gt=0.0)]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-SYNONYMS: dict[str, tuple[str, ...]] = {
+from specc.components import COMPONENTS
+
+LANGUAGE: dict[str, tuple[str, ...]] = {
     "d_model": ("hidden_size", "n_embd", "dim", "embed_dim", "embedding_dim", "model_dim", "width", "n_embed"),
     "vocab": ("vocab_size", "padded_vocab_size", "vocabulary", "n_vocab"),
     "max_seq": ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_len", "context_length"),
@@ -15,22 +17,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "init": ("initialization", "initializer", "initialization_scheme"),
     "std": ("initializer_range", "init_std", "stddev", "sigma"),
     "layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth"),
-    "attention": ("attn", "self_attention", "self_attn", "mha", "gqa", "mqa"),
-    "cross_attention": ("cross_attn", "encoder_attn", "encoder_attention"),
-    "ffn": ("mlp", "feed_forward", "feedforward", "ff"),
-    "heads": ("num_attention_heads", "num_heads", "n_heads", "n_head", "nhead"),
-    "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "num_query_groups", "n_kv_head", "kv_groups"),
-    "head_dim": ("d_head", "head_size", "d_kv", "kv_channels"),
-    "causal": ("is_causal", "is_decoder"),
-    "rope": ("rotary", "rope_parameters", "rope_theta", "rope_scaling"),
-    "theta": ("rope_theta", "base", "rotary_base", "rope_base"),
-    "scaling": ("rope_scaling",),
     "kind": ("type", "rope_type", "name"),
-    "low_freq": ("low_freq_factor",),
-    "high_freq": ("high_freq_factor",),
-    "original_seq": ("original_max_position_embeddings",),
-    "hidden": ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "dim_feedforward", "hidden_dim"),
-    "activation": ("act", "hidden_act", "activation_function", "act_fn", "hidden_activation"),
     "like": ("inherit", "inherits", "extends", "base", "from"),
     "with": ("override", "overrides", "changes"),
     "tp": ("tensor_parallel", "tensor_model_parallel_size", "tensor_parallel_size", "model_parallel"),
@@ -42,11 +29,20 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "checkpoint": ("checkpointing", "activation_checkpointing", "recompute", "gradient_checkpointing", "remat"),
     "rms": ("rmsnorm", "rms_norm"),
     "layer": ("layernorm", "layer_norm", "ln"),
-    "gated": ("swiglu", "geglu", "glu"),
-    "silu": ("swish",),
-    "gelu_tanh": ("gelu_new", "gelu_pytorch_tanh", "gelu_approx", "gelu_fast"),
     "xavier": ("glorot", "xavier_normal", "glorot_normal"),
     "sinusoidal": ("sincos", "sin", "sine"),
     "learned": ("absolute", "learnable", "trained"),
 }
+
+
+def _synonyms() -> dict[str, tuple[str, ...]]:
+    """Of the language itself, and of every component."""
+    found = dict(LANGUAGE)
+    for component in COMPONENTS:
+        for word, names in component.synonyms.items():
+            found[word] = tuple(dict.fromkeys((*found.get(word, ()), *names)))
+    return found
+
+
+SYNONYMS = _synonyms()
 """By word, in lower case: each is the word's at any place where the word itself may stand."""
