@@ -1,0 +1,140 @@
+"""A component is one module: another needs no line elsewhere, and nobody else knows one by name."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from specc.components import COMPONENTS, definition
+from specc.ir.op import Layer
+from specc.lower import lower
+from specc.source import Source, read
+from specc.spec import Spec, load
+from specc.spec.core import Branch, Model
+from specc.spec.layout_rules import save_names
+from tests.strategies import Drawn, specs
+from tests.test_house import MODULES, ROOT, name_of, words
+
+TOY = """\
+specc: 1
+name: narrow
+d_model: 32
+vocab: 96
+decoder:
+  layers: 3
+  block:
+    - attention: {heads: 4}
+    - bottleneck: {width: 8}
+layout: {tp: 2, sequence_parallel: true, checkpoint: {save: [bottleneck.act]}}
+"""
+
+
+def toy(folder: Path, command: str, text: str = TOY) -> str:
+    """What specc with the component of tests/toy.py prints."""
+    (folder / "narrow.yaml").write_text(text)
+    arguments = [sys.executable, "-m", "tests.toy", *command.split(" ")]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    result = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == (0 if text == TOY else 1), result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_a_new_component_is_checked(tmp_path: Path) -> None:
+    wide = toy(tmp_path, "check narrow.yaml", TOY.replace("width: 8", "width: 32"))
+    assert "error[E290]: width = 32 is no bottleneck of d_model = 32\n --> narrow.yaml:9:" in wide.replace("  ", " ")
+    assert "at most 31" in wide
+    assert "did you mean width?" in toy(tmp_path, "check narrow.yaml", TOY.replace("width: 8", "widht: 8"))
+    assert "did you mean bottleneck?" in toy(
+        tmp_path, "check narrow.yaml", TOY.replace("bottleneck: {", "botleneck: {")
+    )
+    split = toy(tmp_path, "check narrow.yaml", TOY.replace("width: 8", "width: 9"))
+    assert "E402" in split and "width = 9 cannot be split over tp = 2" in split
+    saved = toy(tmp_path, "check narrow.yaml", TOY.replace("bottleneck.act", "bottleneck.core"))
+    assert "E412" in saved and "bottleneck.down, bottleneck.act, bottleneck.up" in saved
+
+
+def test_a_new_component_is_built_planned_and_proven(tmp_path: Path) -> None:
+    toy(tmp_path, "build narrow.yaml -o .")
+    text = (tmp_path / "narrow.py").read_text()
+    assert "class Bottleneck(nn.Module):" in text and 'with kept("bottleneck.act"):' in text
+    assert "ColumnLinear(32, 8, tp, bias=True)" in text and "[batch, seq, width/tp]" in text
+    plan = toy(tmp_path, "plan narrow.yaml")
+    assert re.search(r"decoder\.bottleneck\.width +8 +line 9\n", plan)
+    proof = toy(tmp_path, "verify narrow.yaml")
+    assert "tp 2 sp, save bottleneck.act: gradients" in proof and "DIFFERS" not in proof
+
+
+EXCEPTIONS = {
+    "attention": (  # the op, which has that name too
+        "specc/emit/body.py",
+        "specc/emit/expr.py",
+        "specc/interpret/table.py",
+        "specc/ops/__init__.py",
+        "specc/ops/attention.py",
+    ),
+    "ffn": ("specc/emit/leaf.py",),  # the axis of features between linears
+}
+
+
+def test_no_component_is_named_outside_of_components() -> None:
+    """Its key, its config or its class, in code or in a text."""
+    names = {name for item in COMPONENTS for name in (item.key, item.config.__name__, item.class_name)}
+    found: dict[str, set[str]] = {}
+    for path in MODULES:
+        if path.parent.name != "components":
+            for name in {part for word in words(path) for part in re.findall(r"\w+", word)} & names:
+                found.setdefault(name, set()).add(name_of(path))
+    assert found == {name: set(paths) for name, paths in EXCEPTIONS.items()}
+
+
+def test_no_two_components_are_taken_for_each_other() -> None:
+    for names in ([item.key for item in COMPONENTS], [item.config for item in COMPONENTS]):
+        assert len(set(names)) == len(COMPONENTS)
+
+
+CHEAP = ("split", "merge", "rope", "mul", "dropout")
+"""Ops of components that checkpointing does not name: views, and what is made again in no time."""
+
+
+def branches(model: Model) -> Iterator[tuple[tuple[object, ...], Branch]]:
+    """Every branch of a layer that is lowered, with its scope."""
+    for stack in model.stacks:
+        first = 0
+        for number, run in enumerate(stack.runs):
+            period = min(len(run.blocks), run.layers)
+            for offset in range(period):
+                for sublayer in run.blocks[(offset - first) % period].sublayers:
+                    for branch in sublayer.branches:
+                        yield (stack.path, Layer(offset, number), branch.name), branch
+            first += run.layers
+
+
+def check_results(model: Model) -> None:
+    graph = lower(model)
+    named: dict[str, None] = {}
+    for scope, branch in branches(model):
+        made = [op.id.rpartition(".")[2] for op in graph.ops if op.scope == scope and op.kind not in CHEAP]
+        assert tuple(made) == definition(branch.component).results(branch.component)
+        named |= dict.fromkeys(f"{branch.name}.{name}" for name in made)
+    assert set(save_names(model)) >= set(named)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "specs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_results_are_the_ops_that_lowering_makes(path: Path) -> None:
+    source = read(path)
+    spec = load(source) if isinstance(source, Source) else source
+    assert isinstance(spec, Spec)
+    check_results(spec.model)
+
+
+@given(specs())
+def test_results_of_drawn_specs_are_the_ops_that_lowering_makes(drawn: Drawn) -> None:
+    spec = load(Source("drawn.yaml", drawn.text))
+    assert isinstance(spec, Spec)
+    check_results(spec.model)
