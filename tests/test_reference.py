@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from specc.source import Source
-from specc.spec import Spec, load
+from specc.components import COMPONENTS
 from specc.spec.document import Document
-from specc.spec.layout_rules import save_names
+from specc.spec.grammar import values
 from specc.spec.reference import MARK, SECTIONS, page
-from tests.broken import BOTH
 from tests.test_house import models
 
 PAGE = Path(__file__).parents[1] / "docs" / "language.md"
@@ -39,8 +37,9 @@ def test_every_mapping_of_a_document_has_a_section_and_every_key_a_meaning() -> 
 
 def test_the_page_names_what_checkpointing_can_keep() -> None:
     hand = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
-    for text in (BOTH, BOTH.replace("hidden: 64", "kind: gated, hidden: 64")):
-        found = load(Source("s.yaml", text))
-        assert isinstance(found, Spec)
-        for name in save_names(found.model):
-            assert f"`{name.removeprefix('cross_')}`" in hand and "the same of `cross_attention`" in hand
+    for component in COMPONENTS:
+        kinds = [{"kind": kind} for kind in values(component.config, ("kind",))] or [{}]
+        for config in (component.config(**component.smallest, **kind) for kind in kinds):
+            for name in component.results(config):
+                assert f"`{component.key.removeprefix('cross_')}.{name}`" in hand, (component.key, name)
+    assert "the same of `cross_attention`" in hand

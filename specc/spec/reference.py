@@ -77,7 +77,12 @@ def page(text: str) -> str:
     hand, mark, _ = text.partition(MARK)
     if not mark:
         raise ValueError(f"the page has no line {MARK!r}")
-    return hand + mark + "".join(_section(title, model) for title, model in SECTIONS)
+    contents = ", ".join(map(_link, TITLES))
+    return f"{hand}{mark}\nSections: {contents}.\n{''.join(_section(title, model) for title, model in SECTIONS)}"
+
+
+def _link(model: type[Config]) -> str:
+    return f"[{TITLES[model]}](#{TITLES[model].replace(' ', '-')})"
 
 
 def _section(title: str, model: type[Config]) -> str:
@@ -128,11 +133,13 @@ def _values(annotation: Any, limits: str = "") -> list[str]:
         return [word for option in inner if option is not type(None) for word in _values(option)]
     if origin is Literal:
         return [f"`{word}`" for word in inner]
+    if origin is dict and inner[-1] is Any:
+        return [f"mapping{limits}"]
     if origin in (list, dict):
         items = listed(_values(inner[-1]))
         return [f"{'list of' if origin is list else 'mapping of names to'} {items}{limits}"]
     if annotation in TITLES:
-        return [f"[{TITLES[annotation]}](#{TITLES[annotation].replace(' ', '-')})"]
+        return [_link(annotation)]
     first, *rest = WORDS.get(annotation, ("any value",))
     return [f"{first}{limits}", *rest]
 
