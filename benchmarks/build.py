@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 DEPENDENCIES = "import click, jinja2, networkx, yaml; from pydantic import BaseModel, TypeAdapter, ValidationError"
 SPECS = ("transformer-base", "llama-3.1-8b", "llama-3.1-405b")
 DEPTHS = (100, 1_000, 10_000)
+DIFFERENT = (10, 200)  # blocks of as many layers
 
 
 def main(runs: int) -> None:
@@ -29,6 +30,8 @@ def main(runs: int) -> None:
             commands[f"specc build {name}"] = _build(ROOT / "specs" / f"{name}.yaml", folder)
         for depth in DEPTHS:
             commands[f"specc build, {depth:,} layers"] = _build(_deep(depth, folder), folder)
+        for blocks in DIFFERENT:
+            commands[f"specc build, {blocks} different blocks"] = _build(_different(blocks, folder), folder)
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for run in range(runs + 1):
             for name, command in commands.items():
@@ -46,6 +49,8 @@ def main(runs: int) -> None:
     shallow, deep = (medians[f"specc build, {depth:,} layers"] for depth in (DEPTHS[0], DEPTHS[-1]))
     print(f"{SPECS[-1]} / {SPECS[0]}: {last / first:.2f}")
     print(f"{DEPTHS[-1]:,} layers / {DEPTHS[0]}: {deep / shallow:.2f}")
+    few, many = (medians[f"specc build, {blocks} different blocks"] for blocks in DIFFERENT)
+    print(f"each of {DIFFERENT[-1]} different blocks: {1000 * (many - few) / (DIFFERENT[-1] - DIFFERENT[0]):.1f} ms")
 
 
 def _build(spec: Path, folder: str) -> list[str]:
@@ -58,6 +63,19 @@ def _deep(depth: int, folder: str) -> Path:
     text = re.sub(r"layers: \d+", f"layers: {depth}", text).replace("name: llama-3.1-405b", f"name: deep-{depth}")
     path = Path(folder) / f"deep-{depth}.yaml"
     path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _different(blocks: int, folder: str) -> Path:
+    """A model in which no layer is like another, in stages."""
+    lines = ["specc: 1", f"name: different-{blocks}", "d_model: 512", "vocab: 32000", "blocks:"]
+    names = [f"b{n}" for n in range(blocks)]
+    for n, name in enumerate(names):
+        lines += [f"  {name}:", "    - attention: {heads: 8, rope: {}}", f"    - ffn: {{hidden: {512 + 8 * n}}}"]
+    lines += ["decoder:", f"  layers: {blocks}", f"  pattern: [{', '.join(names)}]"]
+    lines.append("layout: {tp: 4, sequence_parallel: true, pp: 4, checkpoint: full}")
+    path = Path(folder) / f"different-{blocks}.yaml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 

@@ -15,7 +15,7 @@ import pytest
 from specc import spec
 from specc.emit.fingerprint import fingerprints
 from specc.ir.graph import Graph, Scope
-from specc.ir.op import Layer, Ref
+from specc.ir.op import Layer, Ref, Span
 from specc.ir.text import text
 from specc.ir.types import R, S, Spmd
 from specc.lower import lower
@@ -150,9 +150,12 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     "loss as output": (lambda g: replace(g, output=g.loss), "the loss stands outside the model"),
     "no layers": (attr("layers", n=0), "layers: runs 0 layers"),
     "starts late": (attr("layers", start=1), "layers: starts at layer 1 of layers, 0 come before"),
-    "stages apart": (attr("layers", spans=((1, 0, 1), (2, 2, 1))), "layers: has the spans"),
-    "stages too short": (attr("layers", spans=((1, 0, 1), (2, 1, 1))), "but layers up to 2"),
-    "stages to the end": (attr("layers", spans=((1, 0, 1), (2, 1, 2))), "layers: is several stages, but the last"),
+    "stages apart": (attr("layers", spans=(Span(1, 0, 1), Span(2, 2, 1))), "layers: has the spans"),
+    "stages too short": (attr("layers", spans=(Span(1, 0, 1), Span(2, 1, 1))), "but layers up to 2"),
+    "stages to the end": (
+        attr("layers", spans=(Span(1, 0, 1), Span(2, 1, 2))),
+        "layers: is several stages, but the last",
+    ),
     "no end": (attr("layers_end", repeat="other"), "layers: has 0 ends"),
     "no block": (attr("layers", run=1), "but in none of its layers"),
     "out of the repeat": (changed("norm", scope=BLOCK), "norm: stands in a layer, but in no repeat"),

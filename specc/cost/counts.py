@@ -8,7 +8,7 @@ from math import prod
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Ref
-from specc.ir.repeat import Repeat, layer_of, layer_scope
+from specc.ir.repeat import Repeat, layer_of
 from specc.ir.types import Spmd
 from specc.ops import definition
 from specc.spec.core import Model
@@ -103,12 +103,9 @@ def again(graph: Graph, block: Iterable[Op]) -> dict[str, int]:
     return collectives(op for op in reached if not graph.op(graph.origin(op.ref).op).kept)[0]
 
 
-def blocks(graph: Graph, model: Model) -> list[tuple[str, list[Op]]]:
+def blocks(graph: Graph, model: Model) -> list[tuple[str, tuple[Op, ...]]]:
     """Distinct blocks by name with their ops; those that stand in several places are taken once."""
-    found: dict[str, list[Op]] = {}
-    bodies: dict[Path | None, list[Op]] = {}
-    for op in graph.ops:
-        bodies.setdefault(layer_scope(op.scope), []).append(op)
+    found: dict[str, tuple[Op, ...]] = {}
     for repeat in graph.repeats:
         stack = next(stack for stack in model.stacks if stack.path == repeat.path[-1])
         run = stack.runs[repeat.run]
@@ -116,7 +113,7 @@ def blocks(graph: Graph, model: Model) -> list[tuple[str, list[Op]]]:
         for offset, scope in zip(repeat.offsets, repeat.blocks, strict=True):
             block = run.blocks[(offset - start) % repeat.period]
             name = stack.role if block.name == "block" else f"{stack.role}.{block.name}"
-            found.setdefault(name, bodies[scope])
+            found.setdefault(name, graph.ops_at[scope])
     return list(found.items())
 
 

@@ -130,6 +130,22 @@ class Graph:
         merged = (repeat for repeat in self.repeats if repeat.spans)
         return {stage_of(repeat.path): tuple(span.stage for span in repeat.spans) for repeat in merged}
 
+    @cached_property
+    def ops_at(self) -> dict[Path | None, tuple[Op, ...]]:
+        """Ops of each block of a repeat by its scope, in op order; those outside repeats at None."""
+        found: dict[Path | None, list[Op]] = {}
+        for op in self.ops:
+            found.setdefault(layer_scope(op.scope), []).append(op)
+        return {path: tuple(ops) for path, ops in found.items()}
+
+    @cached_property
+    def scopes_at(self) -> dict[Path | None, tuple[Scope, ...]]:
+        """The same for scopes; a block's own comes first."""
+        found: dict[Path | None, list[Scope]] = {}
+        for scope in self.scopes:
+            found.setdefault(layer_scope(scope.path), []).append(scope)
+        return {path: tuple(scopes) for path, scopes in found.items()}
+
     @property
     def model_axes(self) -> tuple[str, ...]:
         """Mesh axes that split parameters."""

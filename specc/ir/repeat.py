@@ -34,7 +34,7 @@ class Repeat:
         """Places of the period that some layer has, sorted."""
         return tuple(sorted((self.start + i) % self.period for i in range(min(self.n, self.period))))
 
-    @property
+    @cached_property
     def blocks(self) -> tuple[Path, ...]:
         """Scopes of the blocks that some layer runs, by place in the period."""
         return tuple((*self.path, Layer(offset, self.run)) for offset in self.offsets)
@@ -50,14 +50,11 @@ class Repeat:
 
 
 def _spans(op: Op) -> tuple[Span, ...]:
-    found: list[Span] = []
     spans = dict(op.attrs).get("spans", ())
-    for span in spans if isinstance(spans, tuple) else ():
-        numbers = [number for number in span if isinstance(number, int)] if isinstance(span, tuple) else []
-        if len(numbers) != 3:
-            raise OpError(op, f"has the span {span}")
-        found.append(Span(*numbers))
-    return tuple(found)
+    found = tuple(span for span in spans if isinstance(span, Span)) if isinstance(spans, tuple) else ()
+    if found != spans:
+        raise OpError(op, f"has the spans {spans}")
+    return found
 
 
 def layer_of(path: Path) -> Layer | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import networkx as nx
 
-from specc.ir.graph import Graph, inside
-from specc.ir.op import Op, OpError, Ref, dotted
+from specc.ir.graph import Graph
+from specc.ir.op import Op, OpError, Path, Ref, dotted
 from specc.ir.parameters import clashes
-from specc.ir.repeat import Repeat, layer_of
+from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.tree import loops, tree
 from specc.ir.types import Axis, Spmd
 from specc.ops import OPS, definition
@@ -123,10 +124,10 @@ def _typed(view: _View) -> Problems:
 def _scoped(view: _View) -> Problems:
     """Every scope is declared once, with names for its class; the loss stands behind the model."""
     graph = view.graph
-    paths = [scope.path for scope in graph.scopes]
-    for number, scope in enumerate(graph.scopes):
+    counts = Counter(scope.path for scope in graph.scopes)
+    for scope in graph.scopes:
         where = dotted(scope.path)
-        if not scope.path or scope.path in paths[:number]:
+        if not scope.path or counts[scope.path] > 1:
             yield where, "is declared twice, or is the root"
         if not scope.names or not all(name.isidentifier() for name in scope.names):
             yield where, f"has no name for its class: {scope.names}"
@@ -150,7 +151,8 @@ def _scoped(view: _View) -> Problems:
 def _repeated(view: _View) -> Problems:
     """Every repeat has one end and at least one layer; in between stand its blocks; layers are numbered through."""
     opened: Op | None = None
-    ends = [op.text("repeat") for op in view.graph.ops if op.kind == "end"]
+    ends = Counter(op.text("repeat") for op in view.graph.ops if op.kind == "end")
+    blocks: frozenset[Path | None] = frozenset()  # of the repeat
     layers: dict[str, int] = {}
     for op in view.graph.ops:
         if op.kind == "repeat":
@@ -163,8 +165,9 @@ def _repeated(view: _View) -> Problems:
                 yield op.id, f"starts at layer {repeat.start} of {path}, {layers.get(path, 0)} come before"
             layers[path] = repeat.start + repeat.n
             yield from _spanned(repeat)
-            if ends.count(op.id) != 1:
-                yield op.id, f"has {ends.count(op.id)} ends"
+            blocks = frozenset(repeat.blocks)
+            if ends[op.id] != 1:
+                yield op.id, f"has {ends[op.id]} ends"
         elif op.kind == "end":
             if opened is None or op.text("repeat") != opened.id or op.scope != opened.scope:
                 yield op.id, f"ends {op.text('repeat')}, but {opened.id if opened else 'nothing'} is open here"
@@ -172,7 +175,7 @@ def _repeated(view: _View) -> Problems:
         elif opened is None:
             if layer_of(op.scope) is not None:
                 yield op.id, "stands in a layer, but in no repeat"
-        elif not any(inside(op.scope, block) for block in Repeat.of(opened).blocks):
+        elif layer_scope(op.scope) not in blocks:
             yield op.id, f"stands in {opened.id}, but in none of its layers"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Path, Ref
+from specc.ir.op import Op, Path, Ref, Span
 from specc.ir.repeat import Repeat, layer_of
 from specc.ops import definition
 
@@ -32,11 +32,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Part:
-    """What a stage, or several equal ones, run of a section; `spans` then has (stage, first layer, layers) of each."""
+    """What a stage, or several equal ones, run of a section; `spans` then has the layers of each."""
 
     of: Section
     layers: range
-    spans: tuple[tuple[int, int, int], ...] = ()
+    spans: tuple[Span, ...] = ()
 
     @property
     def first(self) -> bool:

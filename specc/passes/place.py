@@ -132,6 +132,10 @@ def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
     """Put the conversions where they belong and rewire the ops that asked for them."""
     graph = work.graph
     order = {op.id: n for n, op in enumerate(graph.ops)}
+    entered: dict[Path, str] = {}  # the first op of each scope
+    for op in graph.ops:
+        for depth in range(1, len(op.scope) + 1):
+            entered.setdefault(op.scope[:depth], op.id)
     after: dict[str, list[Op]] = {}
     before: dict[str, list[Op]] = {}
     rewired: dict[tuple[str, Ref], Ref] = {}
@@ -151,7 +155,7 @@ def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
                 if not any(op.id == made.id for op in after.get(producer.id, [])):
                     after.setdefault(producer.id, []).append(made)
             else:
-                scope, anchor = _position(graph, ref, users, order)
+                scope, anchor = _position(graph, ref, users, order, entered)
                 made = replace(made, scope=scope)
                 before.setdefault(anchor, []).append(made)
             value = made.ref
@@ -188,15 +192,16 @@ def _conversion(graph: Graph, value: Ref, origin: Ref, mesh: str, source: Place,
     )
 
 
-def _position(graph: Graph, ref: Ref, users: list[Op], order: dict[str, int]) -> tuple[Path, str]:
+def _position(
+    graph: Graph, ref: Ref, users: list[Op], order: dict[str, int], entered: dict[Path, str]
+) -> tuple[Path, str]:
     """The deepest scope that holds all users, outside every repeat the value is outside of, and the op to precede."""
     places = [_hoisted(graph, ref, user) for user in users]
     scope = common(path for path, _ in places)
     first = min((anchor for _, anchor in places), key=lambda id: order[id])
     within = graph.op(first).scope
     if len(within) > len(scope):  # in front of the sibling scope that the first user stands in
-        sibling = within[: len(scope) + 1]
-        first = next(op.id for op in graph.ops if inside(op.scope, sibling))
+        first = entered[within[: len(scope) + 1]]
     return scope, first
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from specc.ir.graph import Graph
-from specc.ir.op import Layer, Op, Path, dotted
+from specc.ir.op import Op, dotted
+from specc.ir.repeat import layer_scope
 from specc.ops import definition
 from specc.source import Diagnostic, Node, span_of
 from specc.spec.core import Layout
@@ -17,7 +18,7 @@ def save_findings(graph: Graph, layout: Layout, root: Node | None = None) -> lis
     layer has.
     """
     found: list[Diagnostic] = []
-    blocks = _blocks(graph)
+    blocks = [list(ops) for path, ops in graph.ops_at.items() if path is not None]  # checkpointed together
     for n, name in enumerate(layout.checkpoint.save):
         kept = [(op, ops[place + 1 :]) for ops in blocks for place, op in enumerate(ops) if op.kept == name]
         if not kept:
@@ -37,20 +38,6 @@ def save_findings(graph: Graph, layout: Layout, root: Node | None = None) -> lis
     return found
 
 
-def _blocks(graph: Graph) -> list[list[Op]]:
-    """The ops of each distinct layer, in op order: what is checkpointed together."""
-    blocks: dict[Path, list[Op]] = {}
-    for op in graph.ops:
-        if (depth := _depth(op)) is not None:
-            blocks.setdefault(op.scope[:depth], []).append(op)
-    return list(blocks.values())
-
-
-def _depth(op: Op) -> int | None:
-    """How much of the op's scope is the path of its layer; None outside layers."""
-    return next((n + 1 for n, part in enumerate(op.scope) if isinstance(part, Layer)), None)
-
-
 def _runs_again(op: Op, later: list[Op]) -> bool:
     """Whether recomputation reaches the op: it goes through a layer in order up to the last value that backward needs.
 
@@ -68,4 +55,4 @@ def _drawn_after(op: Op, later: list[Op]) -> Op | None:
 
 def _local(op: Op) -> str:
     """The op's name in its layer."""
-    return dotted((*op.scope[_depth(op) :], op.id.rpartition(".")[2]))
+    return dotted((*op.scope[len(layer_scope(op.scope) or ()) :], op.id.rpartition(".")[2]))

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from specc.ir.graph import Graph, Scope, inside
-from specc.ir.op import Op, OpError, Ref, Stage
+from specc.ir.graph import Graph, Scope
+from specc.ir.op import Op, OpError, Ref, Span, Stage
 from specc.passes.balance import starts_of
 from specc.passes.dead import dead
 from specc.passes.parts import Part, Section, made_again, needs, sections, shapes_of
@@ -57,8 +57,8 @@ def _merged(graph: Graph, plan: list[list[Part]]) -> Plan:
     for stage, parts in enumerate(plan):
         if stage and all(_inner(plan[n], alive[n], alive[n + 1]) for n in (stage - 1, stage)):
             before, part = merged[previous][0], parts[0]
-            own = (stage, part.layers.start, len(part.layers))
-            spans = (before.spans or ((previous, before.layers.start, len(before.layers)),)) + (own,)
+            own = Span(stage, part.layers.start, len(part.layers))
+            spans = (before.spans or (Span(previous, before.layers.start, len(before.layers)),)) + (own,)
             merged[previous] = [replace(before, layers=range(before.layers.start, part.layers.stop), spans=spans)]
         else:
             merged[stage] = parts
@@ -138,13 +138,11 @@ class _Cutter:
         given[blocks[-1]] = end.inputs
         for layer in part.blocks:
             self.env |= dict(zip(part.taken(self.graph, layer), carries, strict=True))
-            for op in part.of.body:
-                if inside(op.scope, layer):
-                    self._clone(op, prefix)
-            for inner in self.graph.scopes:
-                if inside(inner.path, layer):
-                    known = tuple(self.env[ref] for ref in inner.inputs if ref in self.env)
-                    self.scopes.append(replace(inner, path=(prefix, *inner.path), inputs=known))
+            for op in self.graph.ops_at[layer]:
+                self._clone(op, prefix)
+            for inner in self.graph.scopes_at[layer]:
+                known = tuple(self.env[ref] for ref in inner.inputs if ref in self.env)
+                self.scopes.append(replace(inner, path=(prefix, *inner.path), inputs=known))
             carries = tuple(self.env[ref] for ref in given[layer])
         hint = end.hint if part.last else repeat.hint
         closing = replace(end, id=f"{prefix}.{end.id}", inputs=carries, scope=(prefix,), hint=hint)

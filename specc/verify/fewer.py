@@ -31,7 +31,7 @@ def stages_of(model: Model, layout: Layout) -> Groups:
     for parts in planned(graph, layout).values():
         counts = [{part.of.op.id: len(part.layers) for part in parts}]
         if spans := parts[0].spans:
-            counts = [{parts[0].of.op.id: n} for _, _, n in spans]
+            counts = [{parts[0].of.op.id: span.n} for span in spans]
         groups.append(tuple(tuple(count.get(run, 0) for run in runs) for count in counts))
     return tuple(groups)
 
