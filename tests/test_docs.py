@@ -16,7 +16,7 @@ from specc.source import Source
 from specc.spec import Spec, load
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/language.md", "docs/tour.md", "docs/training.md")
+DOCUMENTS = ("README.md", "docs/contributing.md", "docs/language.md", "docs/tour.md", "docs/training.md")
 LIMIT = 300.0  # seconds for a command
 
 
@@ -117,6 +117,11 @@ def test_python_of_the_page_on_training_is_run() -> None:
     run = "".join(blocks("docs/training.md", "console"))
     for block in blocks("docs/training.md", "python"):
         assert block.splitlines()[0].removeprefix("# ") in run.split()
+
+
+def test_the_component_of_the_page_on_contributing_is_the_tested_one() -> None:
+    (shown,) = blocks("docs/contributing.md", "python")
+    assert shown in (ROOT / "tests" / "toy.py").read_text(encoding="utf-8")
 
 
 def test_links_lead_somewhere() -> None:
