@@ -22,15 +22,18 @@ BLOCK = "decoder: {layers: 9, block: [{attention: {heads: 9, head_dim: 8}}, {ffn
 
 
 def roles(model: Model, layout: Layout) -> list[tuple[object, ...]]:
-    """Of each repeat of each stage: its blocks, where in the pattern it starts, whether equal stages share it; cuts."""
+    """Cuts, and of each repeat: its places in the pattern, which comes first, whether equal stages share it."""
     graph = compile_spec(Spec(model, (layout,)), layout).placed
     found: list[tuple[object, ...]] = []
     for op in graph.ops:
         if op.kind == "cut":
             found.append(tuple(tuple(axis.name for axis in out.axes) for out in op.outs))
+    starts: dict[object, int] = {}
     for repeat in graph.repeats:
-        blocks = tuple(in_model(block) for block in repeat.blocks)
-        found.append((blocks, repeat.start % repeat.period, repeat.n >= repeat.period, bool(repeat.spans)))
+        run = (in_model(repeat.path), repeat.run)
+        start = starts.setdefault(run, repeat.start)
+        places = sorted((offset - start) % repeat.period for offset in repeat.offsets)
+        found.append((run, places, (repeat.start - start) % repeat.period, bool(repeat.spans)))
     return found
 
 
