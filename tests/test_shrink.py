@@ -9,6 +9,7 @@ import pytest
 
 from specc.cli import main
 from specc.compile import compile_spec
+from specc.components.attention import Attention
 from specc.ir.op import in_model
 from specc.spec.core import Layout, Model, Pipeline, Spec
 from specc.verify import least_ranks
@@ -104,6 +105,14 @@ def test_legal_specs_are_proven(name: str) -> None:
     model, layout = shrink(found.model, found.layout(), ranks)
     rows = layout_relations(setting(model, layout), layout)
     assert len(rows) == 6 and not [row for row in rows if not row.holds]
+
+
+@pytest.mark.parametrize(("tp", "heads", "kv_heads"), [(1, 8, 2), (2, 16, 4), (4, 32, 8), (8, 32, 8)])
+def test_several_heads_stay_several(tp: int, heads: int, kv_heads: int) -> None:
+    """Of 32 query heads over 8 key heads; none is the only one of a rank if it was not."""
+    small, _ = shrink(zoo.model("llama-3.1-8b"), Layout(tp=tp), 16)
+    found = small.stacks[0].runs[0].blocks[0].sublayers[0].branches[0].component
+    assert isinstance(found, Attention) and (found.heads, found.kv_heads) == (heads, kv_heads)
 
 
 @pytest.mark.parametrize(("tp", "vocab"), [(2, 97), (4, 50257), (40, 999), (8, 36), (8, 15)])

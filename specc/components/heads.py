@@ -120,9 +120,9 @@ def results(config: Heads) -> tuple[str, ...]:
 
 
 def shrink(config: AnyHeads, tp: int) -> AnyHeads:
-    """Grouping of heads stays."""
+    """Grouping of heads stays, and several on a rank are two."""
     kv_heads, head_dim = sizes(config)
-    few = tp if kv_heads % tp == 0 else kv_heads
+    few = tp * min(kv_heads // tp, 2)
     shared = config.heads // kv_heads
     heads = few * (shared if shared <= 4 else next(n for n in (4, 3, 2, 5, 7, shared) if shared % n == 0))
     return config.model_copy(update={"heads": heads, "kv_heads": few, "head_dim": min(head_dim, SMALL_HEAD)})
