@@ -9,7 +9,7 @@ every layer is recomputed in backward
 
 params   57eccb7da1e9
 compute  73d02b95b1a0
-layout   da9ccbc230a6
+layout   6f323a641453
 """
 
 import hashlib
@@ -246,7 +246,7 @@ class First(nn.Module):
         self.tp = tp
         self.embedding = VocabEmbedding(37000, 512, tp)
         self.encoder = nn.ModuleDict({str(i): EncoderBlock(tp) for i in range(6)})
-        self.decoder = nn.ModuleDict({str(i): DecoderBlock(tp) for i in range(2)})
+        self.decoder = nn.ModuleDict({str(i): DecoderBlock(tp) for i in range(3)})
 
     def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mask = source.ne(0)[:, None, None]  # [batch, 1, 1, source]
@@ -269,7 +269,7 @@ class Last(nn.Module):
     def __init__(self, tp: DeviceMesh):
         super().__init__()
         self.tp = tp
-        self.decoder = nn.ModuleDict({str(i): DecoderBlock(tp) for i in range(2, 6)})
+        self.decoder = nn.ModuleDict({str(i): DecoderBlock(tp) for i in range(3, 6)})
         self.embedding = VocabEmbedding(37000, 512, tp)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:

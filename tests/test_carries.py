@@ -71,7 +71,7 @@ def two_carries(reads: int) -> Graph:
     logits = b.op("linear", x, name="head", hint="logits", params=(head,))
     b.path = ("loss",)
     labels = b.op("input", name="labels", hint="labels", axes=("batch", "seq"), dtype="int64")
-    return b.graph(logits, b.op("cross_entropy", logits, labels, hint="loss"))
+    return b.graph(logits, b.op("cross_entropy", logits, labels, hint="loss"), max_seq=64)
 
 
 @pytest.mark.parametrize("reads", READS)

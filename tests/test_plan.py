@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from specc.cli import cli
+from specc.compile import compile_spec
 from specc.components.attention import Attention
 from specc.components.cross_attention import CrossAttention
 from specc.components.ffn import Ffn
@@ -186,7 +187,7 @@ def test_stages_hold_all_parameters_and_copies_of_tied_ones(name: str) -> None:
     whole = total(compiled(found, Layout()))
     for layout in LAYOUTS:
         graph = compiled(found, layout)
-        costs = stage_costs(graph, layout.pp.stages, 64)
+        costs = stage_costs(graph, layout.pp.stages)
         copies = sum(row.count * (len(row.stages) - 1) for row in stored(graph) if row.layers is None)
         assert bool(copies) == bool(found.model.embed.tied and layout.pp.stages > 1)
         assert sum(cost.parameters for cost in costs) == whole + copies
@@ -200,12 +201,24 @@ def test_what_a_rank_holds_by_hand() -> None:
     """d_model 32, hidden 64, vocabulary 97: rows of the first rank, which has the larger half."""
     found = spec(DECODER.replace(", pp: {stages: 2, microbatches: 4}, checkpoint: {save: [attention.core]}", ""))
     layer = 4 * 32 * 32 + 2 * 32 * 64
-    (cost,) = stage_costs(compiled(found, found.layout()), 1, 64)
+    (cost,) = stage_costs(compiled(found, found.layout()), 1)
     assert cost.parameters == 2 * 97 * 32 + 32 + 4 * (layer + 64)
     assert cost.local == 2 * 49 * 32 + 32 + 4 * (layer // 2 + 64)
-    (sharded,) = stage_costs(compiled(found, replace(found.layout(), tp=1, dp=3)), 1, 64)
+    (sharded,) = stage_costs(compiled(found, replace(found.layout(), tp=1, dp=3)), 1)
     thirds = 4 * 11 * 32 + 22 * 32 + 11 * 64 + 2 * 11  # of q, k, v, o, then up, down, and the norms
     assert sharded.local == 2 * 33 * 32 + 11 + 4 * thirds
+
+
+def test_flops_are_counted_over_no_more_tokens_than_a_model_takes() -> None:
+    """In `plan` and where stages are balanced, after every pass."""
+    text = plan(ROOT / "specs" / "transformer-base.yaml")
+    assert "flops at 1024 tokens" in text and "flops at 4096 tokens" in plan(ROOT / "specs" / "llama-3.1-8b.yaml")
+    found = zoo.spec("transformer-base")
+    graphs = compile_spec(found, found.layout()).passes
+    assert {graph.tokens for graph in graphs.values()} == {1024}
+    deep = replace(found, model=replace(found.model, max_seq=8192))
+    cuts = [stage_costs(compiled(other, found.layout()), 2)[1].layers[0][1] for other in (found, deep)]
+    assert cuts == [3, 2]  # attention costs more over more tokens, the head does not
 
 
 def test_each_stage_is_told_what_it_takes() -> None:

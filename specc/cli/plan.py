@@ -16,7 +16,6 @@ from specc.ir.shape import shape
 from specc.ir.stored import placement, stored, total
 from specc.spec import Layout, Model, Spec
 
-TOKENS = 4096
 Lines = list[tuple[str, ...]]
 
 
@@ -35,7 +34,7 @@ def plan(spec: Path, name: str | None) -> int:
     if loaded.code:
         return loaded.finish("")
     graph = compiled.placed
-    costs = stage_costs(graph, layout.pp.stages, TOKENS)
+    costs = stage_costs(graph, layout.pp.stages)
     click.echo(f"{only.model.name}{f', layout {layout.name}' if layout.name else ''}\n")
     _values(only, layout, costs)
     click.echo(f"\n{total(graph):,} parameters\n")
@@ -68,7 +67,7 @@ def _parameters(graph: Graph, layout: Layout) -> None:
 
 def _stages(graph: Graph, layout: Layout, costs: list[StageCost]) -> None:
     flops, held = sum(cost.flops for cost in costs), sum(cost.parameters for cost in costs)
-    lines: Lines = [("stage", "layers", "parameters", "on a rank", f"flops at {TOKENS} tokens")]
+    lines: Lines = [("stage", "layers", "parameters", "on a rank", f"flops at {graph.tokens} tokens")]
     for stage, cost in enumerate(costs):
         layers = ", ".join(f"{path}.{first}" + f"..{last}" * (last > first) for path, first, last in cost.layers)
         counts = (f"{cost.parameters:,}", f"{cost.local:,}", f"{100 * cost.flops / flops:.1f} %")

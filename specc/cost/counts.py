@@ -46,10 +46,8 @@ def runs_of(graph: Graph, op: Op, stage: int) -> int:
     return 1 if layer is None or repeat is None else len(repeat.layers(layer.offset, repeat.span(stage)))
 
 
-def stage_costs(graph: Graph, stages: int, tokens: int) -> list[StageCost]:
-    """One entry a stage; flops are those of a forward pass over one sequence of that many tokens."""
-    symbols = {axis.size: tokens for op in graph.ops for t in op.outs for axis in t.axes if isinstance(axis.size, str)}
-    symbols["batch"] = 1
+def stage_costs(graph: Graph, stages: int) -> list[StageCost]:
+    """One entry a stage; flops are those of a forward pass over one sequence."""
     model = [op for op in graph.ops if op.scope[:1] != ("loss",) and op.kind != "cut"]
     found: list[StageCost] = []
     for stage in range(stages):
@@ -70,7 +68,7 @@ def stage_costs(graph: Graph, stages: int, tokens: int) -> list[StageCost]:
                 local = local_shape(param, op.uses[n].stored if op.uses else Spmd(), graph)
                 held[param.path] = (prod(axis.length for axis in param.axes) * runs, prod(local) * runs)
             ins = tuple(graph.type(ref) for ref in op.inputs)
-            flops += definition(op.kind).flops(op, ins, symbols) * runs
+            flops += definition(op.kind).flops(op, ins, graph.symbols) * runs
         whole, part = (sum(pair[n] for pair in held.values()) for n in (0, 1))
         found.append(StageCost(tuple(layers), whole, part, flops))
     return found

@@ -17,6 +17,9 @@ from specc.ir.op import Op, Path, Ref, stage_of
 from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.types import MeshAxis, Spmd, TensorType
 
+TOKENS = 4096
+"""Flops are counted over a sequence of so many tokens, or of as many as a model takes if these are less."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -32,7 +35,7 @@ class Graph:
     """An immutable graph of ops, compared by identity.
 
     `output` is what the model returns, `loss` the op that ends training; scope ("loss",) stands outside the model.
-    `mesh` is set by placing.
+    `mesh` is set by placing. Flops are counted over `tokens` of every sequence.
     """
 
     nx: nx.MultiDiGraph[str]
@@ -40,10 +43,16 @@ class Graph:
     output: Ref
     loss: Ref
     mesh: tuple[MeshAxis, ...] = ()
+    tokens: int = TOKENS
 
     @staticmethod
     def of(
-        ops: Iterable[Op], scopes: Iterable[Scope], output: Ref, loss: Ref, mesh: tuple[MeshAxis, ...] = ()
+        ops: Iterable[Op],
+        scopes: Iterable[Scope],
+        output: Ref,
+        loss: Ref,
+        mesh: tuple[MeshAxis, ...] = (),
+        tokens: int = TOKENS,
     ) -> Graph:
         """Build from ops in op order. Raises ValueError naming the op where an operand is not produced before it."""
         graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
@@ -55,7 +64,7 @@ class Graph:
                 if ref.op not in graph or ref.op == op.id:
                     raise ValueError(f"op {op.id} uses {ref.op}, which is not produced before it")
                 graph.add_edge(ref.op, op.id, out=ref.out, operand=operand)
-        return Graph(graph, tuple(scopes), output, loss, mesh)
+        return Graph(graph, tuple(scopes), output, loss, mesh, tokens)
 
     @cached_property
     def ops(self) -> tuple[Op, ...]:
@@ -151,9 +160,16 @@ class Graph:
         """Mesh axes that split parameters."""
         return tuple(axis.name for axis in self.mesh if not axis.data)
 
-    def with_ops(self, ops: Iterable[Op]) -> Graph:
-        """The same graph around other ops."""
-        return Graph.of(ops, self.scopes, self.output, self.loss, self.mesh)
+    @cached_property
+    def symbols(self) -> dict[str, int]:
+        """What flops are counted for: one sequence."""
+        names = {axis.size for op in self.ops for type in op.outs for axis in type.axes if isinstance(axis.size, str)}
+        return {name: 1 if name == "batch" else self.tokens for name in sorted(names)}
+
+    def with_ops(self, ops: Iterable[Op], scopes: Iterable[Scope] | None = None, output: Ref | None = None) -> Graph:
+        """The same graph around other ops, with other scopes and another output where they are given."""
+        scopes, output = self.scopes if scopes is None else scopes, output or self.output
+        return Graph.of(ops, scopes, output, self.loss, self.mesh, self.tokens)
 
     def with_mesh(self, mesh: tuple[MeshAxis, ...]) -> Graph:
         return replace(self, mesh=mesh)

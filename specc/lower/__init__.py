@@ -39,7 +39,7 @@ def lower(model: Model) -> Graph:
     b.path = ("loss",)
     labels = b.op("input", name="labels", hint="labels", axes=("batch", axes[-1]), dtype="int64")
     loss = b.op("cross_entropy", logits, labels, hint="loss")
-    return b.graph(logits, loss)
+    return b.graph(logits, loss, model.max_seq)
 
 
 def _table(b: Builder, model: Model, stack: Stack, features: Axis) -> Param:

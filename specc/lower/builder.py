@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from specc.ir.graph import Graph, Scope
+from specc.ir.graph import TOKENS, Graph, Scope
 from specc.ir.op import Attr, Init, Layer, Op, Param, Path, Ref, dotted
 from specc.ir.types import Axis
 from specc.spec.core import Init as InitSpec
@@ -66,5 +66,5 @@ class Builder:
             std /= self.residual_updates**0.5
         return Init("normal", std)
 
-    def graph(self, output: Ref, loss: Ref) -> Graph:
-        return Graph.of(self.ops, self.scopes, output, loss)
+    def graph(self, output: Ref, loss: Ref, max_seq: int) -> Graph:
+        return Graph.of(self.ops, self.scopes, output, loss, tokens=min(TOKENS, max_seq))

@@ -12,8 +12,6 @@ from specc.ops import definition
 from specc.passes.parts import Section
 from specc.spec.core import Layout
 
-TOKENS = 4096  # length at which flops are counted, for every axis of tokens
-
 
 def starts_of(graph: Graph, sections: list[Section], layout: Layout) -> list[int]:
     """First layer of each stage but the first, of all sections' layers. Raises KeyError for a name that is no layer."""
@@ -73,11 +71,9 @@ def _earliest(ends: list[int], stages: int, limit: int) -> list[int]:
 
 def _costs(graph: Graph, sections: list[Section]) -> list[int]:
     """Flops of each layer, with what goes along with it."""
-    symbols = {axis.size: TOKENS for op in graph.ops for t in op.outs for axis in t.axes if isinstance(axis.size, str)}
-    symbols["batch"] = 1
 
     def flops(op: Op) -> int:
-        return definition(op.kind).flops(op, tuple(graph.type(ref) for ref in op.inputs), symbols)
+        return definition(op.kind).flops(op, tuple(graph.type(ref) for ref in op.inputs), graph.symbols)
 
     costs: list[int] = []
     for item in sections:

@@ -25,8 +25,7 @@ def legalise(graph: Graph, layout: Layout) -> Graph:
             moved[op.ref] = added.ref
         else:
             ops.append(op)
-    output = moved.get(graph.output, graph.output)
-    return Graph.of(ops, graph.scopes, output, graph.loss, graph.mesh)
+    return graph.with_ops(ops, output=moved.get(graph.output))
 
 
 def _row_parallel(op: Op, layout: Layout) -> bool:

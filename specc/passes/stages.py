@@ -98,7 +98,7 @@ class _Cutter:
         for op in self.graph.ops:
             if op.scope[:1] == ("loss",):
                 self.ops.append(replace(op, inputs=tuple(self.env.get(ref, ref) for ref in op.inputs)))
-        return Graph.of(self.ops, self.scopes, self.env[self.graph.output], self.graph.loss, self.graph.mesh)
+        return self.graph.with_ops(self.ops, self.scopes, self.env[self.graph.output])
 
     def _cut_op(self, stage: int, wanted: list[Ref]) -> None:
         order = {op.id: n for n, op in enumerate(self.graph.ops)}
