@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from specc.emit.expr import expression, own_random
@@ -17,7 +16,6 @@ from specc.ir.shape import shape
 from specc.ir.tree import Call, Loop
 
 OPEN, CLOSE = "\x01", "\x02"  # around the number of a hole in a line
-WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -227,6 +225,3 @@ def _uses(parts: tuple[Part | Inner, ...]) -> list[Ref]:
         elif isinstance(part, Inner):
             found += _uses(part.parts)
     return found
-
-
-Mark = Callable[[Hole], str]

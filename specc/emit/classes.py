@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from specc.emit.body import CLOSE, OPEN, Body
-from specc.emit.layout import wrapped
 from specc.emit.parts import Hole
+from specc.emit.wrap import wrapped
 from specc.ir.op import Path
 
 
@@ -53,7 +53,7 @@ def name_groups(groups: list[list[Body]], taken: dict[str, None]) -> list[str]:
     return chosen
 
 
-def make_class(name: str, bodies: list[Body], axes: list[str], doc: str = "") -> Class:
+def make_class(name: str, bodies: list[Body], axes: list[str]) -> Class:
     """One class for all these bodies. `axes`: names under which the mesh may be asked for."""
     first = bodies[0]
     columns = list(zip(*(item.holes for item in bodies), strict=True))
@@ -69,7 +69,7 @@ def make_class(name: str, bodies: list[Body], axes: list[str], doc: str = "") ->
     parameters = [f"{arg}: {kind}" for arg, kind in typed.items()] + [f"{axis}: DeviceMesh" for axis in meshes]
     body = ["super().__init__()", *(f"self.{item} = {item}" for item in stored), *init]
     result = "Tensor" if first.results == 1 else f"tuple[{', '.join(['Tensor'] * first.results)}]"
-    lines = [f"class {name}(nn.Module):", *([f'    """{doc}"""', ""] if doc else [])]
+    lines = [f"class {name}(nn.Module):"]
     lines += wrapped(f"    def __init__({', '.join(['self', *parameters])}):")
     lines += [row for line in body for row in wrapped(f"        {line}")]
     formals = ", ".join(["self", *(f"{formal}: Tensor" for formal in first.formals)])

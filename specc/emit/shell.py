@@ -7,11 +7,11 @@ from itertools import groupby
 
 from specc.emit.code import Code, ident, part
 from specc.emit.cuts import Cuts, cuts
-from specc.emit.layout import wrapped
 from specc.emit.leaf import classes
 from specc.emit.leaf_class import leaf_class
 from specc.emit.model import StageClass
 from specc.emit.weights import init_weights
+from specc.emit.wrap import wrapped
 from specc.ir.graph import Graph
 from specc.ir.stored import stored
 from specc.ops import definition

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from specc.emit.code import Code, lit, part
-from specc.emit.layout import wrapped
+from specc.emit.wrap import wrapped
 from specc.ir.stored import Stored
 from specc.spec.core import Init
 

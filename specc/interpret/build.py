@@ -159,7 +159,7 @@ def _call(target: _Target, frame: _Frame, call: Call, layer: int | None, env: di
     inner = _Frame(path, layer)
     for ref in call.inputs:
         _formal(inner, ref, target.graph.op(ref.op).hint)
-    name = call.scope.names[0] if call.scope.names else "Module"
+    name = call.scope.names[0]
     own = path[len(frame.path) :]
     _place(frame.root, own, _module(target, inner, call, name), ".".join(path))
     node = frame.code.call_module(".".join(own), tuple(env[ref] for ref in call.inputs))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
 from specc.ir.op import Op
-from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Types, shardable
+from specc.ir.types import Axis, I, MeshAxis, P, R, S
+from specc.ops.base import Facts, OpDef, Signature, Stream, Types, shardable
 from specc.ops.places import demand, shards_of, whole_or_tokens
-
-Stream = Callable[[TensorType], Place]
 
 
 def _split_out(op: Op, ins: Types) -> Types:

@@ -13,6 +13,8 @@ from specc.ir.op import Op
 from specc.ir.types import MeshAxis, Place, TensorType
 
 Types = tuple[TensorType, ...]
+Stream = Callable[[TensorType], Place]
+"""The layout's type of a value of that tensor type on a mesh axis."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,21 @@ class Facts:
     source: bool = False  # makes a value from shapes alone, the same on every rank
 
 
+def as_first(op: Op, ins: Types) -> Types:
+    """The shape rule of an op whose result is like its first operand."""
+    return (ins[0],)
+
+
 @dataclass(frozen=True)
 class OpDef:
     """A kind of op. `signatures(op, ins, mesh, stream)` lists what is possible on a mesh axis, cheapest-to-read first.
 
-    `stream(type)` is the layout's type of a value of that tensor type on the mesh axis. `flops` counts a forward pass;
-    `saves` says which values backward needs ("in0", "out0", ...).
+    `flops` counts a forward pass; `saves` says which values backward needs ("in0", "out0", ...).
     """
 
     kind: str
     infer: Callable[[Op, Types], Types]
-    signatures: Callable[[Op, Types, MeshAxis, Callable[[TensorType], Place]], list[Signature]]
+    signatures: Callable[[Op, Types, MeshAxis, Stream], list[Signature]]
     facts: Callable[[Op, Types], Facts]
     flops: Callable[[Op, Types, Mapping[str, int]], int] = lambda op, ins, symbols: 0
     saves: Callable[[Op], tuple[str, ...]] = lambda op: ()

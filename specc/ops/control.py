@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from specc.ir.op import Op, OpError
-from specc.ir.types import I, MeshAxis, P, Place, R, S, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Types, shardable
-
-Stream = Callable[[TensorType], Place]
+from specc.ir.types import I, MeshAxis, P, R, S, TensorType
+from specc.ops.base import Facts, OpDef, Signature, Stream, Types, shardable
 
 
 def _loss_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:

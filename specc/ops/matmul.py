@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from specc.ir.op import Op
-from specc.ir.types import MeshAxis, P, Place, R, S, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Types, shardable
+from specc.ir.types import MeshAxis, P, R, S, TensorType
+from specc.ops.base import Facts, OpDef, Signature, Stream, Types, as_first, shardable
 from specc.ops.places import use_of, whole_or_tokens
-
-Stream = Callable[[TensorType], Place]
 
 
 def _embedding_out(op: Op, ins: Types) -> Types:
@@ -66,15 +64,11 @@ def _linear_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
 LINEAR = OpDef("linear", _linear_out, _linear_signatures, _linear_facts, flops=_linear_flops, saves=lambda op: ("in0",))
 
 
-def _same(op: Op, ins: Types) -> Types:
-    return (ins[0],)
-
-
 def _add_bias_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     return [Signature((t,), (t,), (use_of(t),)) for t in whole_or_tokens(ins[0], mesh, stream(ins[0]), ())]
 
 
-ADD_BIAS = OpDef("add_bias", _same, _add_bias_signatures, lambda op, ins: Facts(additive=True))
+ADD_BIAS = OpDef("add_bias", as_first, _add_bias_signatures, lambda op, ins: Facts(additive=True))
 
 
 def _channel_scale_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
@@ -84,7 +78,7 @@ def _channel_scale_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream
 
 CHANNEL_SCALE = OpDef(
     "channel_scale",
-    _same,
+    as_first,
     _channel_scale_signatures,
     lambda op, ins: Facts(linear=(0, 1)),
     saves=lambda op: ("in0",),

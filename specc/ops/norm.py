@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from specc.ir.op import Op
-from specc.ir.types import MeshAxis, Place, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Types
+from specc.ir.types import MeshAxis
+from specc.ops.base import Facts, OpDef, Signature, Stream, Types, as_first
 from specc.ops.places import use_of, whole_or_tokens
 
 
-def _same(op: Op, ins: Types) -> Types:
-    return (ins[0],)
-
-
-def _signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Callable[[TensorType], Place]) -> list[Signature]:
+def _signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     normed = (ins[0].axes[-1].shard_name,)
     return [
         Signature((t,), (t,), (use_of(t),) * len(op.params))
@@ -31,6 +27,6 @@ def _flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
 
 
 OPS = tuple(
-    OpDef(kind, _same, _signatures, _facts, flops=_flops, saves=lambda op: ("in0",))
+    OpDef(kind, as_first, _signatures, _facts, flops=_flops, saves=lambda op: ("in0",))
     for kind in ("rms_norm", "layer_norm")
 )

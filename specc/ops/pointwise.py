@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from specc.ir.op import Op
-from specc.ir.types import I, MeshAxis, P, Place, R, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Types
+from specc.ir.types import I, MeshAxis, P, R
+from specc.ops.base import Facts, OpDef, Signature, Stream, Types
 from specc.ops.places import demand, shards_of, whole_or_tokens
-
-Stream = Callable[[TensorType], Place]
 
 
 def _widest(op: Op, ins: Types) -> Types:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from specc.ir.op import Op
-from specc.ir.types import Axis, MeshAxis, Place, R, S, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Types
+from specc.ir.types import Axis, MeshAxis, R, S, TensorType
+from specc.ops.base import Facts, OpDef, Signature, Stream, Types
 from specc.ops.places import shards_of
-
-Stream = Callable[[TensorType], Place]
 
 
 def _symbols(op: Op) -> tuple[Axis, ...]:
