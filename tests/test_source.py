@@ -170,7 +170,7 @@ HOSTILE = {
 def test_hostile_text_is_one_finding_inside_the_text(name: str, loader: Any) -> None:
     text, code = HOSTILE[name]
     parsed = parse(Source("x", text), loader)
-    assert [item.code for item in parsed.found] == [code]
+    assert [item.code for item in parsed.found] == [code], [item.message for item in parsed.found]
     (item,) = parsed.found
     assert item.span is not None and 0 <= item.span.start <= item.span.end <= len(text)
     assert f"x:{item.span.place[0]}:{item.span.place[1]}" in render(item)
