@@ -27,6 +27,8 @@ def guard(source: Source, loader: Any) -> Diagnostic | None:
     try:
         return _events(source, loader)
     except yaml.MarkedYAMLError as error:
+        if loader is not yaml.SafeLoader and "nesting depth" in str(error.problem):  # libyaml has a limit since 0.2.6
+            return guard(source, yaml.SafeLoader)
         return _syntax(source, error)
     except (yaml.YAMLError, RecursionError) as error:
         return Diagnostic("E101", f"this is not YAML: {error}", Span(source, 0, 0))
