@@ -1,5 +1,6 @@
 """python -m specc, and the command `specc`"""
 
+import gc
 import sys
 
 
@@ -12,6 +13,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+    finally:
+        gc.freeze()  # the process ends: to look for garbage once more would be a tenth of a build
 
 
 if __name__ == "__main__":
