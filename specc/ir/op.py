@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from specc.ir.types import Axis, Place, Spmd, TensorType
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,30 +127,24 @@ class Op:
 
     def number(self, name: str) -> int:
         """An attribute that is a whole number. Raises KeyError, OpError."""
-        value = self.attr(name)
-        if not isinstance(value, int):
-            raise OpError(self, f"{name} is {value!r}, not a whole number")
-        return value
+        return self._typed(name, int, "a whole number")
 
     def text(self, name: str) -> str:
         """An attribute that is a text. Raises KeyError, OpError."""
-        value = self.attr(name)
-        if not isinstance(value, str):
-            raise OpError(self, f"{name} is {value!r}, not a text")
-        return value
+        return self._typed(name, str, "a text")
 
     def place(self, name: str) -> Place:
         """An attribute that is a type on a mesh axis. Raises KeyError, OpError."""
-        value = self.attr(name)
-        if not isinstance(value, Place):
-            raise OpError(self, f"{name} is {value!r}, not a place")
-        return value
+        return self._typed(name, Place, "a place")
 
     def real(self, name: str) -> float:
         """An attribute that is a number. Raises KeyError, OpError."""
+        return self._typed(name, (int, float), "a number")
+
+    def _typed(self, name: str, kind: type[T] | tuple[type[T], ...], what: str) -> T:
         value = self.attr(name)
-        if not isinstance(value, (int, float)):
-            raise OpError(self, f"{name} is {value!r}, not a number")
+        if not isinstance(value, kind):
+            raise OpError(self, f"{name} is {value!r}, not {what}")
         return value
 
     @property

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from specc.ir.graph import Graph, inside
 from specc.ir.op import Attr, Layer, Op, Param, Ref, Use, in_model
 from specc.ir.repeat import Repeat, layer_of
-from specc.ir.tree import Call, Loop, tree
+from specc.ir.tree import Call, Loop, leaving, tree
 from specc.ir.types import Axis, Spmd
 
 LINKS = {
@@ -81,7 +81,7 @@ def _call(graph: Graph, call: Call, outer: _Names, depth: int, label: str) -> It
     inner = _Names()
     inputs = [f"{inner.give(ref, graph.hint(ref))} = {outer.of(ref)}" for ref in call.inputs]
     body = list(_body(graph, call, inner, depth + 1))
-    returned = _returned(graph, call)
+    returned = leaving(graph, list(_ops(call)), (graph.output,))
     results = ", ".join(outer.give(ref, graph.hint(ref)) for ref in returned)
     indent, kind = "  " * depth, " ".join((label, *call.scope.names[:1]))
     yield f"{indent}{results}{' = ' if results else ''}{kind}({', '.join(inputs)}):"
@@ -185,11 +185,3 @@ def _ops(call: Call) -> Iterator[Op]:
             for block in item.blocks:
                 yield from _ops(block)
             yield item.end
-
-
-def _returned(graph: Graph, call: Call) -> tuple[Ref, ...]:
-    """Values used outside; unlike `Call.outputs`, known before shapes are."""
-    ops = list(_ops(call))
-    made = {op.id for op in ops}
-    refs = (Ref(op.id, n) for op in ops for n in range(max(1, len(op.outs))))
-    return tuple(ref for ref in refs if ref == graph.output or any(user.id not in made for user in graph.users(ref)))

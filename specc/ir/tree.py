@@ -78,7 +78,7 @@ def _call(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...] = ()
             stop = next((i for i in range(at, len(ops)) if not inside(ops[i].scope, path)), len(ops))
             items.append(_call(graph, graph.scope_at[path], ops[at:stop]))
             at = stop
-    return Call(scope, _inputs(graph, scope, ops), tuple(items), _outputs(graph, ops, extra))
+    return Call(scope, _inputs(graph, scope, ops), tuple(items), leaving(graph, ops, extra))
 
 
 def _loop(graph: Graph, repeat: Op, ops: list[Op], end: Op) -> Loop:
@@ -121,12 +121,8 @@ def _inputs(graph: Graph, scope: Scope, ops: list[Op]) -> tuple[Ref, ...]:
     return tuple(sorted(external, key=lambda ref: order.get(graph.origin(ref), -1)))
 
 
-def _outputs(graph: Graph, ops: list[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:
+def leaving(graph: Graph, ops: list[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:
+    """Values of these ops that others use, and those of `extra`; before shapes are known, the first of each op only."""
     made = {op.id for op in ops}
-    refs: dict[Ref, None] = {}
-    for op in ops:
-        for out in range(len(op.outs)):
-            ref = Ref(op.id, out)
-            if ref in extra or any(user.id not in made for user in graph.users(ref)):
-                refs[ref] = None
-    return tuple(refs)
+    refs = (Ref(op.id, out) for op in ops for out in range(max(1, len(op.outs))))
+    return tuple(ref for ref in refs if ref in extra or any(user.id not in made for user in graph.users(ref)))
