@@ -9,8 +9,8 @@ data parallel with FSDP2 over dp = 8 (any size that the ranks allow)
 every layer is recomputed in backward
 
 params   b5ca4d69fd66
-compute  2bdc1cd8a8bb
-layout   12f3a6a04195
+compute  97aa5909df9b
+layout   f5f79b17ec41
 """
 
 import hashlib
@@ -67,8 +67,8 @@ def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
     return AllReduce.apply(x, tp)
 
 
-def loss(logits: Tensor, labels: Tensor, scale: Tensor | float, vocab: int, tp: DeviceMesh) -> Tensor:
-    """Sum of cross entropies at labels [batch, seq] other than -100, times scale; logits [batch, seq, vocab/tp]."""
+def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
+    """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
     rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
@@ -76,7 +76,7 @@ def loss(logits: Tensor, labels: Tensor, scale: Tensor | float, vocab: int, tp: 
     others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
     correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
     total, correct = all_reduce(torch.stack((logits.exp().sum(-1), correct)), tp)
-    return ((total.log() - correct) * labels.ne(-100)).sum() * scale
+    return ((total.log() - correct) * labels.ne(-100)).sum()
 
 
 def llama3_rope_table(
@@ -249,6 +249,11 @@ class Last(nn.Module):
         return self.head(all_gather(self.norm(x), 1, self.tp))  # [batch, seq, vocab/tp]
 
 
+def loss(logits: Tensor, labels: Tensor, scale: Tensor | float, tp: DeviceMesh) -> Tensor:
+    """What training makes small: a sum over [batch, seq], times scale."""
+    return split_cross_entropy(logits, labels, 128256, tp) * scale
+
+
 def device_mesh(device_type: str) -> DeviceMesh:
     """All ranks, as a mesh of pp, dp, tp; after dist.init_process_group()."""
     ranks = torch.arange(dist.get_world_size()).view(16, -1, 8)
@@ -332,7 +337,7 @@ class Trainer:
         self.shapes = [(batch, seq), (batch, seq)]
         stage = build_stage(self.index, mesh, device, batch // MICROBATCHES, seq, seed)
         self.module = stage.submod
-        self.schedule = Schedule1F1B(stage, MICROBATCHES, partial(loss, vocab=128256, tp=mesh["tp"]), scale_grads=False)
+        self.schedule = Schedule1F1B(stage, MICROBATCHES, partial(loss, tp=mesh["tp"]), scale_grads=False)
         self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=lr)
 
     def step(self, tokens: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -8,8 +8,8 @@ tensor parallel over tp = 2
 every layer is recomputed in backward
 
 params   57eccb7da1e9
-compute  73d02b95b1a0
-layout   6f323a641453
+compute  3f1d923340dc
+layout   18b9ccc0be90
 """
 
 import hashlib
@@ -66,8 +66,8 @@ def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> P
     return Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
 
 
-def loss(logits: Tensor, labels: Tensor, scale: Tensor | float, vocab: int, tp: DeviceMesh) -> Tensor:
-    """Sum of cross entropies at labels [batch, seq] other than -100, times scale; logits [batch, seq, vocab/tp]."""
+def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
+    """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
     rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
@@ -75,7 +75,7 @@ def loss(logits: Tensor, labels: Tensor, scale: Tensor | float, vocab: int, tp: 
     others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
     correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
     total, correct = all_reduce(torch.stack((logits.exp().sum(-1), correct)), tp)
-    return ((total.log() - correct) * labels.ne(-100)).sum() * scale
+    return ((total.log() - correct) * labels.ne(-100)).sum()
 
 
 def sinusoid(positions: Tensor, d_model: int) -> Tensor:
@@ -279,6 +279,11 @@ class Last(nn.Module):
         return F.linear(copy_to_shards(x, self.tp), self.embedding.weight.to_local())  # [batch, target, vocab/tp]
 
 
+def loss(logits: Tensor, labels: Tensor, scale: Tensor | float, tp: DeviceMesh) -> Tensor:
+    """What training makes small: a sum over [batch, target], times scale."""
+    return split_cross_entropy(logits, labels, 37000, tp) * scale
+
+
 def device_mesh(device_type: str) -> DeviceMesh:
     """All ranks, as a mesh of pp, tp; after dist.init_process_group()."""
     ranks = torch.arange(dist.get_world_size()).view(2, 2)
@@ -347,7 +352,7 @@ class Trainer:
         self.shapes = [(batch, source), (batch, target), (batch, target)]
         stage = build_stage(self.index, mesh, device, batch // MICROBATCHES, source, target, seed)
         self.module = stage.submod
-        self.schedule = Schedule1F1B(stage, MICROBATCHES, partial(loss, vocab=37000, tp=mesh["tp"]), scale_grads=False)
+        self.schedule = Schedule1F1B(stage, MICROBATCHES, partial(loss, tp=mesh["tp"]), scale_grads=False)
         self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=lr)
         pipeline = dist.get_process_group_ranks(mesh.get_group("pp"))
         held = {name: [pipeline[i] for i in holders] for name, holders in TIED.items() if self.index in holders}

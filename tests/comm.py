@@ -105,7 +105,7 @@ def traffic(model: Model, layout: Layout, dropout: bool = False) -> Traffic:
         with Recorder() as forward:
             logits = module(*inputs)
         with Recorder() as loss:
-            value = file.loss(logits, inputs[-1] % VOCAB, 1.0, vocab=model.vocab, tp=mesh["tp"])
+            value = file.loss(logits, inputs[-1] % VOCAB, 1.0, tp=mesh["tp"])
         with Recorder() as backward:
             value.backward()
         return Traffic(forward.found, loss.found, backward.found)

@@ -69,9 +69,11 @@ def two_carries(reads: int) -> Graph:
     x = norm.lower(RMS, b, b.op("add", Ref(end.op, 0), Ref(end.op, 1)), "norm", FEATURES)
     head = b.param("head", "weight", (Axis("vocab", VOCAB), FEATURES), Init("normal", 0.1), "linear")
     logits = b.op("linear", x, name="head", hint="logits", params=(head,))
-    b.path = ("loss",)
-    labels = b.op("input", name="labels", hint="labels", axes=("batch", "seq"), dtype="int64")
-    return b.graph(logits, b.op("cross_entropy", logits, labels, hint="loss"), max_seq=64)
+    with b.scope("loss", (logits,), ("Loss",)):
+        labels = b.op("input", name="labels", hint="labels", axes=("batch", "seq"), dtype="int64")
+        scale = b.op("input", name="scale", hint="scale", axes=(), dtype="float")
+        loss = b.op("mul", b.op("cross_entropy", logits, labels, hint="loss"), scale, hint="loss")
+    return b.graph((logits,), loss, max_seq=64)
 
 
 @pytest.mark.parametrize("reads", READS)

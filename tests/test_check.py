@@ -15,8 +15,8 @@ from specc.ops import definition
 from specc.passes.check import SpmdError, derive, stream_type
 
 TP = MeshAxis("tp", 2, tokens=("seq",), shards=("heads", "kv_heads", "ffn", "vocab"))
-DP = MeshAxis("dp", 2, tokens=("batch",))
-CP = MeshAxis("cp", 2, tokens=("seq",))
+DP = MeshAxis("dp", 2, tokens=("batch",), data=True)
+CP = MeshAxis("cp", 2, tokens=("seq",), data=True)
 HIDDEN = "batch seq d_model=32"
 
 
@@ -50,7 +50,7 @@ def derived(
     inputs = tuple(op.ref for op in ops)
     op = Op("op", kind, inputs, weights, tuple(attrs.items()), uses=uses, lowering=tuple((lowering or {}).items()))
     op = replace(op, outs=definition(kind).infer(op, tuple(op.outs[0] for op in ops)))
-    graph = Graph.of([*ops, op], (), op.ref, op.ref, over)
+    graph = Graph.of([*ops, op], (), (op.ref,), op.ref, over)
     (result,) = derive(graph, op)
     return str(result).removeprefix(f"{over[0].name}:") if len(over) == 1 else str(result)
 
@@ -203,7 +203,7 @@ def test_only_the_innermost_shard_is_converted() -> None:
     x = Op("x", "input", outs=(TensorType(axes(HIDDEN)),), types=(spmd("cp:S(seq) tp:S(seq)", (CP, TP)),))
     for name, legal in (("tp", True), ("cp", False)):
         op = Op("y", "convert", (x.ref,), attrs=(("mesh", name), ("src", S("seq")), ("dst", R)), outs=x.outs)
-        graph = Graph.of([x, op], (), op.ref, op.ref, (CP, TP))
+        graph = Graph.of([x, op], (), (op.ref,), op.ref, (CP, TP))
         if legal:
             assert str(derive(graph, op)[0]) == "cp:S(seq) tp:R"
         else:

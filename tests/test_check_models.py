@@ -114,7 +114,7 @@ def test_tied_parameters_are_stored_alike() -> None:
         else:
             ops.append(op)
     with pytest.raises(SpmdError, match=r"embedding\.weight is stored as tp:R here"):
-        check(Graph.of(ops, graph.scopes, Ref("cut_head"), graph.loss, graph.mesh), layout)
+        check(Graph.of(ops, graph.scopes, (Ref("cut_head"),), graph.loss, graph.mesh), layout)
 
 
 WHOLE, INVARIANT = Spmd.of({"dp": R, "tp": R}), Spmd.of({"dp": R, "tp": I})
@@ -203,4 +203,4 @@ def test_partial_sums_do_not_leave_the_model() -> None:
     layout = Layout(tp=2)
     graph = placed(llama(layers=1), layout)
     with pytest.raises(SpmdError, match="is a partial sum, but the model's output"):
-        check(replace(graph, output=Ref("layers.+0.ffn.down")), layout)
+        check(replace(graph, outputs=(Ref("layers.+0.ffn.down"),)), layout)

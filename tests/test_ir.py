@@ -75,7 +75,7 @@ def without(id: str) -> Callable[[Graph], Graph]:
     def remove(graph: Graph) -> Graph:
         nx = graph.nx.copy()
         nx.remove_node(id)
-        return Graph(nx, graph.scopes, graph.output, graph.loss, graph.mesh)
+        return Graph(nx, graph.scopes, graph.outputs, graph.loss, graph.mesh)
 
     return remove
 
@@ -94,7 +94,7 @@ def edge(producer: str, user: str, operand: int) -> Callable[[Graph], Graph]:
     def add(graph: Graph) -> Graph:
         nx = graph.nx.copy()
         nx.add_edge(producer, user, out=0, operand=operand)
-        return Graph(nx, graph.scopes, graph.output, graph.loss, graph.mesh)
+        return Graph(nx, graph.scopes, graph.outputs, graph.loss, graph.mesh)
 
     return add
 
@@ -147,7 +147,7 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     "apart": (changed("layers.+0.ffn.act", scope=BLOCK), "not contiguous"),
     "model behind loss": (moved("loss.labels", "head"), "head: is of the model"),
     "loss inside": (changed("loss.cross_entropy", scope=()), "is of the model, but stands behind the loss"),
-    "loss as output": (lambda g: replace(g, output=g.loss), "the loss stands outside the model"),
+    "loss as output": (lambda g: replace(g, outputs=(g.loss,)), "the loss stands outside the model"),
     "no layers": (attr("layers", n=0), "layers: runs 0 layers"),
     "starts late": (attr("layers", start=1), "layers: starts at layer 1 of layers, 0 come before"),
     "stages apart": (attr("layers", spans=(Span(1, 0, 1), Span(2, 2, 1))), "layers: has the spans"),
@@ -228,7 +228,7 @@ def test_an_uneven_vocabulary_is_not_gathered() -> None:
         loss = changed("loss.cross_entropy", inputs=(again.ref, Ref("loss.labels")))(
             graph.with_ops([*graph.ops[:at], whole, again, *graph.ops[at:]])
         )
-        found = check(replace(loss, output=again.ref), layout)
+        found = check(replace(loss, outputs=(again.ref,)), layout)
         if legal:
             legality(found, layout)
         else:
@@ -252,7 +252,7 @@ def test_text_shows_placement_and_nesting() -> None:
     assert "    %x5 = layers 0, 2: Block(%x = %x4, %rope_100 = %rope_100):" in lines
     assert any("reduce_scatter(%x5, tp: P -> S(seq))" in line for line in lines)
     assert any(line.endswith("kept as attention.core") for line in lines)
-    assert lines[-2].startswith("  %labels = input()") and "dp:P tp:I" in lines[-1]
+    assert lines[-4].startswith("  %labels = input()") and "dp:P tp:I" in lines[-1]
 
 
 def test_names_are_local_to_scopes() -> None:

@@ -28,7 +28,7 @@ def writable(src: Place, dst: Place) -> bool:
     attrs = (("mesh", "tp"), ("src", src), ("dst", dst))
     op = Op("y", "convert", (x.ref,), attrs=attrs, outs=(hidden,), types=(Spmd.of({"tp": dst}),))
     try:
-        expression(Graph.of([x, op], (), op.ref, op.ref, mesh_of(TP)), op)
+        expression(Graph.of([x, op], (), (op.ref,), op.ref, mesh_of(TP)), op)
     except OpError:
         return False
     return True
@@ -53,7 +53,7 @@ def test_what_cannot_be_written_is_told_where_it_is_placed() -> None:
     logits = b.linear(x, "head", Axis("vocab", VOCAB), hidden, False)
     b.path = ("loss",)
     labels = b.op("input", name="labels", hint="labels", axes=("batch", "seq"), dtype="int64")
-    graph = b.graph(logits, b.op("cross_entropy", logits, labels, hint="loss"), max_seq=64)
+    graph = b.graph((logits,), b.op("cross_entropy", logits, labels, hint="loss"), max_seq=64)
     with pytest.raises(OpError, match=r"up: no signature of linear accepts \(P\) on tp") as found:
         compile_graph(graph, TP)
     assert found.value.op.id == "up"

@@ -146,14 +146,14 @@ def test_names_and_constants_are_checked():
 
 
 def test_kernels_are_pasted_with_what_they_use():
-    text = pasted(["kept", "parallel_loss.loss", "keep"])
+    text = pasted(["kept", "split_cross_entropy", "keep"])
     tree = ast.parse(text)
     defined = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
-    assert defined.index("AllReduce") < defined.index("all_reduce") < defined.index("loss")
+    assert defined.index("AllReduce") < defined.index("all_reduce") < defined.index("split_cross_entropy")
     assert {"Tape", "Current", "keep", "kept"} <= set(defined) and "all_gather" not in defined
     assert "import threading" in imports(names(tree)) and "distribute_tensor" not in imports(names(tree))
-    assert pasted(["keep", "kept", "parallel_loss.loss"]) == text
-    for bad in ("loss", "nothing"):
+    assert pasted(["keep", "kept", "split_cross_entropy"]) == text
+    for bad in ("loss.nothing", "nothing"):
         with pytest.raises(KeyError):
             pasted([bad])
 

@@ -123,7 +123,7 @@ def losses(source: str, logits: Tensor, labels: Tensor) -> tuple[float, Tensor]:
     file = load_file(source, "file")
     tp = file.device_mesh("cpu")["tp"]
     own = logits.chunk(2, -1)[tp.get_local_rank()].requires_grad_()
-    value = file.loss(own, labels, 1.0, vocab=logits.size(-1), tp=tp)
+    value = file.loss(own, labels, 1.0, tp=tp)
     value.backward()
     assert own.grad is not None and own.grad.dtype == logits.dtype
     return value.item(), own.grad.float()

@@ -34,7 +34,7 @@ def local_shape(param: Param, stored: Spmd, graph: Graph) -> tuple[int, ...]:
     names = [axis.shard_name for axis in param.axes]
     for axis in reversed(graph.mesh):
         place = stored.at(axis.name)
-        dim = 0 if axis.data else names.index(place.axis) if place.kind == "S" else None
+        dim = names.index(place.axis) if place.kind == "S" else 0 if axis.data else None
         if dim is not None:
             local[dim] = -(-local[dim] // axis.size)
     return tuple(local)

@@ -151,7 +151,7 @@ class _Forward:
         alone = item.kind in ("split", "attention", "rope_table") or collective or (own and not self._reduced(item))
         alone = alone or (item.kind == "add" and self._normed(item))
         return Item(
-            (item.ref,),
+            tuple(Ref(item.id, out) for out in range(len(item.outs))),
             item.kind,
             expression(self.graph, item),
             alone=alone,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from specc.emit.leaf import held
+from specc.emit.leaf_class import read as read_leaf
 from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, OpError, Param, Ref, in_model
@@ -36,12 +38,7 @@ def _module(op: Op, param: Param) -> str:
 def read(graph: Graph, op: Op, n: int) -> str:
     """A parameter as the op uses it: `self.o.bias`, or its local part."""
     name = _module(op, op.params[n])
-    model_axes = graph.model_axes
-    if not model_axes:
-        return name
-    use = op.uses[n]
-    partial = any(use.stored.at(m).kind != "S" and use.used.at(m).kind == "R" for m in model_axes)
-    return f"partial_grad({name})" if partial else f"{name}.to_local()"
+    return read_leaf(name, held(graph, op, n))
 
 
 def _leaf(graph: Graph, op: Op) -> Expr:
@@ -175,7 +172,7 @@ def own_random(graph: Graph, op: Op) -> list[str]:
     """Model axes whose ranks hold different parts of what the op draws."""
     if not definition(op.kind).random(op):
         return []
-    return [name for name in graph.model_axes if op.types[0].at(name).kind == "S"]
+    return [name for name in graph.groups.model if op.types[0].at(name).kind == "S"]
 
 
 def _dropout(graph: Graph, op: Op) -> Expr:
@@ -187,6 +184,13 @@ def _dropout(graph: Graph, op: Op) -> Expr:
 
 def _with_param(sign: str, need: int, level: int) -> Callable[[Graph, Op], Expr]:
     return lambda graph, op: Expr((Use(op.inputs[0], need), f" {sign} {read(graph, op, 0)}"), level)
+
+
+def _cross_entropy(graph: Graph, op: Op) -> Expr:
+    logits, labels = op.inputs
+    vocab = graph.type(logits).axes[-1].length
+    split = "".join(f", {vocab}, self.{axis}" for axis, _ in op.lowering)
+    return Expr((f"{'split_' * bool(split)}cross_entropy(", Use(logits), ", ", Use(labels), f"{split})"))
 
 
 _TABLE: dict[str, Callable[[Graph, Op], Expr]] = {
@@ -210,4 +214,5 @@ _TABLE: dict[str, Callable[[Graph, Op], Expr]] = {
     "mul": lambda graph, op: Expr((Use(op.inputs[0], PRODUCT), " * ", Use(op.inputs[1], ATOM)), PRODUCT),
     "scale": _scale,
     "convert": _convert,
+    "cross_entropy": _cross_entropy,
 }

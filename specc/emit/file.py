@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from specc.emit.code import Code, docstring, ident, render
+from specc.emit.context import Context
 from specc.emit.describe import describe
 from specc.emit.fingerprint import fingerprints
 from specc.emit.guard import guard, names, parse
@@ -31,6 +32,8 @@ KERNELS = (
     "apply_rope",
     "sinusoid",
     "causal",
+    "cross_entropy",
+    "split_cross_entropy",
     "own_random",
     "shard_dropout",
     "kept",
@@ -60,9 +63,9 @@ def class_name(model: Model) -> str:
 def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Files:
     """`unplaced` is the graph as lowered and typed, `graph` the same after all passes. Raises Unsafe for a bug."""
     made = classes(graph, str(ident(class_name(model))))
-    rest = shell(graph, layout, model, made.stages)
+    rest = shell(Context(graph, layout, model, made.stages))
     own = "\n\n\n".join(made.sources)
-    words = frozenset(re.findall(r"\w+", own))
+    words = frozenset(re.findall(r"\w+", own + rest.loss))
     used = [name for name in KERNELS if name in words]
     kernels = pasted(dict.fromkeys([*rest.kernels, *used]))
     sources = (Code(source) for source in made.sources)

@@ -27,13 +27,12 @@ def fingerprints(unplaced: Graph, graph: Graph, layout: Layout) -> tuple[tuple[s
     params: global names and shapes. compute: ops, attributes, wiring, initial values. layout: stages, SPMD types,
     conversions, checkpointing; it changes with compute.
     """
-    plan = asdict(layout)
-    del plan["at"], plan["name"]
-    mesh = [asdict(axis) for axis in graph.mesh]
+    usual = asdict(Layout())  # what a layout does not say is no part of it
+    plan = {key: value for key, value in asdict(layout).items() if value != usual[key] and key not in ("at", "name")}
     return (
         ("params", _digest(_params(unplaced))),
         ("compute", _digest(_compute(unplaced))),
-        ("layout", _digest([plan, mesh, _compute(graph), [_placing(op) for op in graph.ops]])),
+        ("layout", _digest([plan, _compute(graph), [_placing(op) for op in graph.ops]])),
     )
 
 
@@ -70,7 +69,7 @@ def _ranges(spans: list[range]) -> list[list[int]]:
 def _compute(graph: Graph) -> Json:
     """Ops by their numbers, not by their names."""
     numbers = {op.id: n for n, op in enumerate(graph.ops)}
-    ends = [_ref(graph.output, numbers), _ref(graph.loss, numbers)]
+    ends = [_ref(ref, numbers) for ref in (*graph.outputs, graph.loss)]
     return [[_op(op, numbers) for op in graph.ops], ends]
 
 

@@ -1,56 +1,63 @@
-"""Leaf modules: what holds the parameters of one op, as torch's own class or as one of the file's parallel ones."""
+"""Leaf modules: what holds the parameters of one op, as torch's own class or as one of the file's own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from specc.emit.forms import Form, form_of
 from specc.ir.graph import Graph
-from specc.ir.op import Op, OpError, Param, Path, Use
+from specc.ir.op import Op, Param, Path, Use, dotted
+from specc.ir.stored import stored
+from specc.ir.types import Place, Spmd
 
-READS = ("Embedding", "RMSNorm", "LayerNorm")  # classes that read a replicated parameter themselves
-OPTIONS = ("bias", "partial_grads")
-ROLES = {"rms_norm": "RMSNorm", "layer_norm": "LayerNorm", "channel_scale": "ChannelScale"}
+
+@dataclass(frozen=True)
+class Held:
+    """A parameter in its module: where it is on each mesh axis, what its gradient is there, if forward reads it."""
+
+    placements: tuple[str, ...]
+    grads: tuple[str, ...]
+    read: bool
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A module. `partial_grads`: whether gradients of the replicated parameters it reads are partial sums."""
+    """A module: its form, the mesh axes over which it is placed, its parameters, and what its constructor is given."""
 
+    form: Form
     cls: str
-    own: bool  # a class of the file, not of torch.nn
-    sizes: tuple[tuple[str, int], ...]
-    bias: bool
-    partial_grads: bool
-    eps: float | None
+    axes: tuple[str, ...]
+    splits: tuple[tuple[str, str], ...]  # sizes that mesh axes split, with the axis
+    held: tuple[tuple[str, Held], ...]
+    sizes: tuple[tuple[str, int], ...]  # by what they measure
+    values: tuple[tuple[str, float], ...]  # attributes
     uneven: bool = False  # rows that the ranks cannot share evenly
 
+    @property
+    def own(self) -> bool:
+        """Whether its class is the file's, not torch's."""
+        return bool(self.axes) or not {name for name, _ in self.held} <= set(self.form.torch)
 
-@dataclass(frozen=True)
-class _Read:
-    """A parameter as one op reads it."""
+    @property
+    def partial(self) -> bool:
+        """Whether gradients of whole parameters that it reads are partial sums."""
+        return any(held.read and held.grads != held.placements for _, held in self.held)
 
-    op: Op
-    param: Param
-    use: Use | None
-
-
-def model_axis(graph: Graph) -> tuple[str, int] | None:
-    """Name and size of the mesh axis that splits parameters. Raises ValueError for several."""
-    axes = [(axis.name, axis.size) for axis in graph.mesh if not axis.data]
-    if len(axes) > 1:
-        raise ValueError(f"parameters are split over several mesh axes: {axes}")
-    return axes[0] if axes else None
+    def has(self, name: str) -> bool:
+        return any(known == name for known, _ in self.held)
 
 
 @lru_cache(maxsize=4)
 def leaves(graph: Graph) -> dict[Path, Leaf]:
-    """Every leaf module by its path, in the order of first use."""
-    reads: dict[Path, list[_Read]] = {}
+    """Every leaf module by its path, in the order of first use. Raises ValueError where none could be."""
+    reads: dict[Path, list[tuple[Op, int]]] = {}
     for op in graph.ops:
         for n, param in enumerate(op.params):
-            reads.setdefault(param.path[:-1], []).append(_Read(op, param, op.uses[n] if op.uses else None))
-    return {path: _leaf(graph, path, found) for path, found in reads.items()}
+            reads.setdefault(param.path[:-1], []).append((op, n))
+    found = {path: _leaf(graph, path, ops) for path, ops in reads.items()}
+    _check(graph, found)
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -65,56 +72,87 @@ def classes(graph: Graph) -> dict[str, tuple[Leaf, ...]]:
 
 @lru_cache(maxsize=4)
 def options(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """Which of the options differ between leaves of each class, so that its constructor takes them."""
-    return {
-        cls: tuple(name for name in OPTIONS if len({getattr(leaf, name) for leaf in leaves}) > 1)
-        for cls, leaves in classes(graph).items()
-    }
+    """What differs between leaves of each class, so that its constructor takes it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for cls, members in classes(graph).items():
+        optional = [name for name in list(members[0].form.params)[1:] if len({leaf.has(name) for leaf in members}) > 1]
+        found[cls] = (*optional, *(["partial_grads"] if len({leaf.partial for leaf in members}) > 1 else []))
+    return found
 
 
-def _leaf(graph: Graph, path: Path, reads: list[_Read]) -> Leaf:
-    names = {read.param.path[-1] for read in reads}
-    first = next((read for read in reads if read.param.path[-1] == "weight"), reads[0])
-    axis = model_axis(graph)
-    cls = _class(first, axis)
-    partial = False
-    uneven = False
-    if axis is not None:
-        uses = [read.use for read in reads if read.use is not None]
-        whole = [use.used.at(axis[0]).kind == "R" for use in uses if use.stored.at(axis[0]).kind != "S"]
-        partial = any(whole) and cls in READS
-        if any(whole) and not all(whole):
-            raise ValueError(f"{'.'.join(map(str, path))} is read with a partial and with a whole gradient")
-        rows = first.param.axes[0].size
-        uneven = isinstance(rows, int) and bool(rows % axis[1])
-    own = axis is not None or cls in ("ChannelScale", "Bias") or (cls == "RMSNorm" and "bias" in names)
-    eps = first.op.attr("eps") if cls in ("RMSNorm", "LayerNorm") else None
-    assert eps is None or isinstance(eps, float)
-    return Leaf(cls, own, _sizes(cls, first.param), "bias" in names, partial, eps, uneven)
+def held(graph: Graph, op: Op, n: int) -> Held:
+    """How an op reads a parameter, on the mesh axes over which it is placed."""
+    param, use = op.params[n], op.uses[n] if op.uses else Use(Spmd(), Spmd())
+    axes = graph.groups.placing(use.stored)
+    names = [axis.shard_name for axis in param.axes]
+    placements = tuple(_placement(use.stored.at(axis), names) for axis in axes)
+    whole = {"R": "Partial()", "I": "Replicate()"}
+    grads = tuple(
+        whole[use.used.at(axis).kind] if placement == "Replicate()" else placement
+        for axis, placement in zip(axes, placements, strict=True)
+    )
+    return Held(placements, grads, param.role == op.kind)
 
 
-def _class(read: _Read, axis: tuple[str, int] | None) -> str:
-    role = read.param.role
-    if role in ROLES:
-        return ROLES[role]
-    if read.param.path[-1] == "bias":
-        return "Bias"
-    stored = read.use.stored.at(axis[0]) if axis is not None and read.use is not None else None
-    split = stored is not None and stored.kind == "S"
-    out = split and stored is not None and stored.axis == read.param.axes[0].shard_name
-    if role == "embedding":
-        return "VocabEmbedding" if split else "Embedding"
-    if axis is not None and not split:
-        raise OpError(read.op, f"a linear that {axis[0]} does not split has no class")
-    return "Linear" if axis is None else "ColumnLinear" if out else "RowLinear"
+def _placement(place: Place, names: list[str]) -> str:
+    return f"Shard({names.index(place.axis)})" if place.kind == "S" else "Replicate()"
 
 
-def _sizes(cls: str, param: Param) -> tuple[tuple[str, int], ...]:
-    """Constructor arguments in order, each with a name that says what it measures."""
-    axes = reversed(param.axes) if cls.endswith("Linear") else param.axes
-    found: list[tuple[str, int]] = []
-    for axis in axes:
-        first, _, rest = axis.name.partition("*")
-        name = "hidden" if first == "ffn" else f"{'kv' if first == 'kv_heads' else 'q'}_dim" if rest else first
-        found.append((name, axis.length))
-    return tuple(found)
+def _leaf(graph: Graph, path: Path, reads: list[tuple[Op, int]]) -> Leaf:
+    params: dict[str, tuple[Param, Spmd, Held]] = {}
+    lowering = ""
+    for op, n in reads:
+        param, now = op.params[n], held(graph, op, n)
+        spmd = op.uses[n].stored if op.uses else Spmd()
+        _, _, before = params.setdefault(str(param.path[-1]), (param, spmd, now))
+        if before.read and now.read and before.grads != now.grads:
+            raise ValueError(f"{dotted(path)} is read with a partial and with a whole gradient")
+        if now.read:
+            params[str(param.path[-1])] = (param, spmd, replace(now, read=True))
+            lowering = next((how for _, how in op.lowering), lowering)
+    first, spmd, _ = next(iter(params.values()))
+    op = reads[0][0]
+    form = form_of("bias" if "weight" not in params else first.role, lowering)
+    shape = next(iter(form.params.values()))
+    axes = [axis.shard_name for axis in first.axes]
+    splits = {shape[axes.index(p.axis)]: m for m, p in spmd.places if p.kind == "S"} if form.splits else {}
+    lengths = {size: (axis.name, axis.length) for size, axis in zip(shape, first.axes, strict=True)}
+    return Leaf(
+        form,
+        "".join(form.splits[size].prefix for size in splits) + form.name,
+        graph.groups.placing(spmd) if spmd.places else (),
+        tuple(splits.items()),
+        tuple((name, params[name][2]) for name in form.params if name in params),
+        tuple((_measured(lengths[size][0]), lengths[size][1]) for size in form.sizes),
+        tuple((name, op.real(name)) for name in form.attrs),
+        any(lengths[size][1] % graph.groups.size((axis,)) for size, axis in splits.items()),
+    )
+
+
+def _measured(axis: str) -> str:
+    """What an argument measures."""
+    first, _, rest = axis.partition("*")
+    return "hidden" if first == "ffn" else f"{'kv' if first == 'kv_heads' else 'q'}_dim" if rest else first
+
+
+def _check(graph: Graph, found: dict[Path, Leaf]) -> None:
+    """Every class declares what the graph stores in each of its leaves, as it is stored. Raises ValueError."""
+    classes: dict[str, Leaf] = {}
+    declared: dict[tuple[str, str], Held] = {}  # what the class of that name says of a parameter
+    for path, leaf in found.items():
+        first = classes.setdefault(leaf.cls, leaf) if leaf.own else leaf
+        if (first.form, first.axes, first.splits) != (leaf.form, leaf.axes, leaf.splits):
+            raise ValueError(f"{dotted(path)} is a {leaf.cls}, but not as others are")
+        for name, held in leaf.held:
+            if leaf.own and declared.setdefault((leaf.cls, name), held).read != held.read:
+                raise ValueError(f"{dotted(path)} reads its {name}, other {leaf.cls} do not")
+    for row in stored(graph):
+        leaf, name = found[row.param.path[:-1]], str(row.param.path[-1])
+        sizes = dict(zip(leaf.form.sizes, (value for _, value in leaf.sizes), strict=True))
+        shape = tuple(sizes[size] for size in leaf.form.params[name])
+        names = [axis.shard_name for axis in row.param.axes]
+        has = declared.get((leaf.cls, name), dict(leaf.held)[name])
+        said = dict(zip(leaf.axes, has.placements, strict=True))
+        wanted = {m: _placement(p, names) for m, p in row.spmd.places if m in leaf.axes or p.kind == "S"}
+        if (shape, said) != (row.shape, wanted):
+            raise ValueError(f"{row.name} is {row.shape} {wanted}, but its {leaf.cls} has {shape} {said}")

@@ -2,30 +2,82 @@
 
 from __future__ import annotations
 
-from specc.emit.code import Code, part
-from specc.emit.leaf import classes, options
+from specc.emit.code import Code
+from specc.emit.leaf import Held, Leaf, classes, options
+from specc.emit.wrap import wrapped
 from specc.ir.graph import Graph
 
 
 def leaf_class(graph: Graph, name: str) -> Code:
     """The class of that name, which serves all its leaves in the graph."""
     leaves, chosen = classes(graph)[name], options(graph)[name]
-    tp = bool(graph.model_axes)
-    placement = "Shard(0)" if name == "Bias" else "Replicate()"
-    partial = "partial_grads" in chosen
-    read = "self.{}"
-    if tp:
-        read = "partial_grad(self.{})" if leaves[0].partial_grads else "self.{}.to_local()"
-        read = "self.{}.to_local(grad_placements=self.grads)" if partial else read
-    return part(
-        f"leaves/{name}.j2",
-        bias=any(leaf.bias for leaf in leaves),
-        bias_option="bias" in chosen,
-        partial=partial,
-        uneven=any(leaf.uneven for leaf in leaves),
-        options=Code("".join(f", {option}: bool = False" for option in chosen)),
-        tp=Code(", tp: DeviceMesh" if tp else ""),
-        make=Code(f"parameter((dim,), {placement}, tp)" if tp else "nn.Parameter(torch.empty(dim))"),
-        weight=Code(read.format("weight")),
-        bias_value=Code(read.format("bias")),
-    )
+    first = leaves[0]
+    form = first.form
+    held = {
+        param: next(leaf for leaf in leaves if leaf.has(param))
+        for param in form.params
+        if any(leaf.has(param) for leaf in leaves)
+    }
+    axis = mesh_argument(first.axes)
+    taken = [f"{size}: int" for size in form.sizes] + [f"{attr}: float" for attr in form.attrs]
+    taken += [f"{axis}: DeviceMesh"] * bool(axis) + [f"{option}: bool = False" for option in chosen]
+    init = ["super().__init__()", *(f"self.{attr} = {attr}" for attr in form.attrs)]
+    init += ["self.grads = [Partial()] if partial_grads else None"] * ("partial_grads" in chosen)
+    init += form.init(any(leaf.uneven for leaf in leaves), axis)
+    values: dict[str, str] = {}
+    for param, leaf in held.items():
+        own = dict(leaf.held)[param]
+        init.append(
+            f"self.{param} = {_made(form.params[param], own, axis)}{f' if {param} else None' * (param in chosen)}"
+        )
+        if own.read:
+            values[param] = (
+                read(f"self.{param}", own)
+                if "partial_grads" not in chosen
+                else f"self.{param}.to_local(grad_placements=self.grads)"
+            )
+    lines = [f"class {name}(nn.Module):", f'    """{_doc(leaves)}"""', ""]
+    lines += wrapped(f"    def __init__({', '.join(['self', *taken])}):")
+    lines += [row for line in init for row in wrapped(f"        {line}")]
+    if form.inputs:
+        lines += ["", f"    def forward(self, {form.inputs}) -> Tensor:"]
+        lines += [
+            row
+            for line in form.call(values, "bias" in chosen and "bias" in values)
+            for row in wrapped(f"        {line}")
+        ]
+    return Code("\n".join(lines))
+
+
+def read(value: str, held: Held) -> str:
+    """A parameter as it is used: its local part, with the gradient that the mesh axes call for."""
+    if not held.placements:
+        return value
+    if held.grads == held.placements:
+        return f"{value}.to_local()"
+    if len(held.grads) == 1:
+        return f"partial_grad({value})"
+    return f"{value}.to_local(grad_placements=[{', '.join(held.grads)}])"
+
+
+def mesh_argument(axes: tuple[str, ...]) -> str:
+    """What a module calls the mesh of these axes."""
+    return "_".join(axes)
+
+
+def _made(shape: tuple[str, ...], held: Held, axis: str) -> str:
+    if not axis:
+        return f"nn.Parameter(torch.empty({', '.join(shape)}))"
+    sizes = f"({', '.join(shape)}{',' * (len(shape) == 1)})"
+    if len(held.placements) == 1:
+        return f"parameter({sizes}, {held.placements[0]}, {axis})"
+    return f"spread({sizes}, ({', '.join(held.placements)}), {axis})"
+
+
+def _doc(leaves: tuple[Leaf, ...]) -> str:
+    first = leaves[0]
+    if not first.splits:
+        return first.form.doc.format(" and ".join(first.axes))
+    said = "; ".join(first.form.splits[size].doc.format(axis) for size, axis in first.splits)
+    outside = any(not held.read for leaf in leaves for _, held in leaf.held)
+    return f"{said}{first.form.ends if outside else ''}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from specc.emit.leaf import Leaf, leaves, options
+from specc.emit.leaf_class import mesh_argument
 from specc.emit.parts import Hole, Part
 from specc.ir.graph import Graph
 from specc.ir.op import Op, dotted
@@ -15,19 +16,19 @@ def constructor(graph: Graph, op: Op, n: int, depth: int) -> tuple[Part, ...]:
         raise ValueError(f"{op.id}: {dotted(param.path)} is not a parameter of a leaf module")
     leaf = leaves(graph)[param.path[:-1]]
     key = dotted(param.path[:-1])
-    values: list[tuple[str, object]] = [*leaf.sizes, *([("eps", leaf.eps)] if leaf.eps is not None else [])]
+    values: list[tuple[str, object]] = [*leaf.sizes, *leaf.values]
     parts: list[Part] = [f"{'' if leaf.own else 'nn.'}{leaf.cls}("]
     for number, (name, value) in enumerate(values):
         parts += [", "] * bool(number) + [Hole(f"{key}.{name}", name, repr(value))]
-    parts += [f", {axis}" for axis in graph.model_axes]
+    parts += [f", {mesh_argument(leaf.axes)}"] * bool(leaf.axes)
     return (*parts, *_options(graph, leaf, key), ")")
 
 
 def _options(graph: Graph, leaf: Leaf, key: str) -> list[Part]:
     """Keyword arguments, left out where they have their default."""
     if not leaf.own:
-        has = leaf.cls in ("Linear", "LayerNorm")
-        return [Hole(f"{key}.bias", "bias", repr(leaf.bias), ", bias=", "", "True")] if has else []
+        optional = leaf.form.torch[1:]
+        return [Hole(f"{key}.{name}", name, repr(leaf.has(name)), f", {name}=", "", "True") for name in optional]
     chosen = options(graph)[leaf.cls]
-    values = {"bias": leaf.bias, "partial_grads": leaf.partial_grads}
+    values = {name: leaf.has(name) for name in leaf.form.params} | {"partial_grads": leaf.partial}
     return [Hole(f"{key}.{name}", name, repr(values[name]), f", {name}=", "", "False") for name in chosen]

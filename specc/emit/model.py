@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from specc.emit.body import Body, body
 from specc.emit.classes import Class, group, make_class, name_groups
+from specc.emit.leaf import leaves
+from specc.emit.leaf_class import mesh_argument
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref, Stage
 from specc.ir.repeat import Repeat
@@ -46,7 +48,7 @@ def classes(graph: Graph, model_name: str) -> Classes:
     taken.pop(model_name, None)
     final = _level(graph, bodies, taken, constructors)
     stages: list[StageClass] = []
-    axes = list(graph.model_axes)
+    axes = mesh_names(graph)
     for call, inputs, outputs in roots:
         owner = next(item for item in final if call.path in item.constructors)
         arguments = owner.constructors[call.path]
@@ -55,18 +57,24 @@ def classes(graph: Graph, model_name: str) -> Classes:
     return Classes(tuple(item.source for item in [*made, *final]), tuple(stages))
 
 
+def mesh_names(graph: Graph) -> list[str]:
+    """Names under which modules may ask for a part of the mesh: its axes, and those over which one leaf is placed."""
+    several = dict.fromkeys(leaf.axes for leaf in leaves(graph).values() if len(leaf.axes) > 1)
+    return [*(axis.name for axis in graph.mesh), *map(mesh_argument, several)]
+
+
 def _roots(graph: Graph, root: Call, model_name: str) -> list[tuple[Call, tuple[Ref, ...], tuple[Ref, ...]]]:
     """The whole model, or the stages: with what they take and return in order."""
     cuts = [item for item in root.items if isinstance(item, Op) and item.kind == "cut"]
-    inputs = tuple(op.ref for op in graph.ops if op.kind == "input" and op.scope[:1] != ("loss",))
+    inputs = tuple(op.ref for op in graph.inputs)
     if not cuts:
         scope = type(root.scope)((), (), (model_name,))
-        return [(Call(scope, (), root.items, root.outputs), inputs, (graph.output,))]
+        return [(Call(scope, (), root.items, root.outputs), inputs, graph.outputs)]
     found: list[tuple[Call, tuple[Ref, ...], tuple[Ref, ...]]] = []
     stages = [item for item in root.items if isinstance(item, Call)]
     for n, call in enumerate(stages):
         taken = tuple(Ref(cuts[n - 1].id, out) for out in range(len(cuts[n - 1].outs))) if n else inputs
-        given = cuts[n].inputs if n < len(cuts) else (graph.output,)
+        given = cuts[n].inputs if n < len(cuts) else graph.outputs
         found += [(stage, taken, given) for stage in _unmerged(call)]
     return found
 
@@ -108,6 +116,6 @@ def _level(graph: Graph, bodies: list[Body], taken: dict[str, None], constructor
     groups = group(bodies)
     made: list[Class] = []
     for name, members in zip(name_groups(groups, taken), groups, strict=True):
-        made.append(make_class(name, members, list(graph.model_axes)))
+        made.append(make_class(name, members, mesh_names(graph)))
         constructors.update({path: made[-1].call(path) for path in made[-1].constructors})
     return made

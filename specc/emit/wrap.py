@@ -24,7 +24,20 @@ def wrapped(line: str) -> list[str]:
     inner = f"{indent}    {content}"
     if len(inner) <= WIDTH:
         return [head, inner, f"{indent}{tail}"]
-    return [head, *(row for part in _elements(content) for row in wrapped(f"{indent}    {part},")), f"{indent}{tail}"]
+    return [head, *(row for part in _rows(content) for row in wrapped(f"{indent}    {part}")), f"{indent}{tail}"]
+
+
+def _rows(content: str) -> list[str]:
+    """What stands in brackets, an element a line: the clauses of a comprehension, or elements with a comma each.
+
+    A comma is no part of a comprehension; alone in the brackets, neither it nor anything in brackets has one behind.
+    """
+    clauses = _split(content, " for ")
+    if len(clauses) > 1:
+        return [clauses[0], *(f"for {clause}" for clause in clauses[1:])]
+    elements = [part for part in _split(content, ",") if part]
+    alone = len(elements) == 1 and content[0] in "([{" and _closing(content, 0) == len(content) - 1
+    return elements if alone else [f"{part}," for part in elements]
 
 
 def _last_bracket(code: str) -> int | None:
@@ -49,13 +62,13 @@ def _closing(code: str, start: int) -> int:
     raise ValueError(f"brackets of {code!r} do not match")
 
 
-def _elements(content: str) -> list[str]:
-    parts, depth, begin = [""], 0, 0
+def _split(content: str, separator: str) -> list[str]:
+    """At the separators outside of brackets."""
+    parts: list[str] = []
+    depth, begin = 0, 0
     for n, character in enumerate(content):
         depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            parts[-1] = content[begin:n].strip()
-            parts.append("")
-            begin = n + 1
-    parts[-1] = content[begin:].strip()
-    return [part for part in parts if part]
+        if depth == 0 and content.startswith(separator, n):
+            parts.append(content[begin:n].strip())
+            begin = n + len(separator)
+    return [*parts, content[begin:].strip()]

@@ -13,7 +13,7 @@ from specc.interpret.table import TABLE, Random
 from specc.interpret.unroll import unrolled
 from specc.ir.graph import Graph
 from specc.ir.op import Layer, Op, Param, Path, Ref, dotted, in_model
-from specc.ir.tree import Call, Loop, tree
+from specc.ir.tree import Call, Loop, loss_tree, tree
 from specc.ops import definition
 
 CARRIERS = ("cut", "repeat", "end")  # ops that hand on their inputs
@@ -58,6 +58,15 @@ def interpret(
         if op.kind == "input" and op.scope[:1] != ("loss",):
             _formal(frame, op.ref, op.hint)
     return _module(target, frame, tree(graph), "Model")
+
+
+def interpret_loss(graph: Graph) -> fx.GraphModule:
+    """The loss of a typed graph: takes the model's outputs and what the loss is fed, in order."""
+    call = loss_tree(graph)
+    frame = _Frame(("loss",), None)
+    for ref in call.inputs:
+        _formal(frame, ref, graph.hint(ref))
+    return _module(_Target(graph, torch.float32, torch.device("cpu")), frame, call, "Loss")
 
 
 def _module(target: _Target, frame: _Frame, call: Call, name: str) -> fx.GraphModule:
@@ -108,7 +117,11 @@ def _op(target: _Target, frame: _Frame, op: Op) -> None:
         node = frame.code.create_node("call_module", name, args, name=name)
     else:
         node = frame.code.create_node("call_function", TABLE[op.kind], args, attrs, name=name)
-    frame.env[op.ref] = _noted(node, op.id)
+    if len(op.outs) == 1:
+        frame.env[op.ref] = _noted(node, op.id)
+        return
+    for out in range(len(op.outs)):
+        frame.env[Ref(op.id, out)] = _noted(frame.code.call_function(operator.getitem, (node, out)), op.id)
 
 
 def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
@@ -158,7 +171,7 @@ def _call(target: _Target, frame: _Frame, call: Call, layer: int | None, env: di
     path = _module_path(call.path, layer)
     inner = _Frame(path, layer)
     for ref in call.inputs:
-        _formal(inner, ref, target.graph.op(ref.op).hint)
+        _formal(inner, ref, target.graph.hint(ref))
     name = call.scope.names[0]
     own = path[len(frame.path) :]
     _place(frame.root, own, _module(target, inner, call, name), ".".join(path))

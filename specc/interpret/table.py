@@ -138,6 +138,11 @@ def padding_mask(ids: Tensor, *, pad: int) -> Tensor:
     return ids.ne(pad)[:, None, None]
 
 
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """logits [batch, seq, vocab], labels [batch, seq] -> their sum; -100 counts nothing"""
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=-100)
+
+
 TABLE: dict[str, Callable[..., Tensor]] = {
     "embedding": embedding,
     "linear": linear,
@@ -158,6 +163,7 @@ TABLE: dict[str, Callable[..., Tensor]] = {
     "rope_table": rope_tables,
     "sinusoid": sinusoid,
     "padding_mask": padding_mask,
+    "cross_entropy": cross_entropy,
 }
 
 

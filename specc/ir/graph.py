@@ -7,12 +7,13 @@ A value used inside and produced before is invariant. A pipeline cut is the op `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import networkx as nx
 
+from specc.ir.groups import Groups
 from specc.ir.op import Op, Path, Ref, stage_of
 from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.types import MeshAxis, Spmd, TensorType
@@ -34,13 +35,14 @@ class Scope:
 class Graph:
     """An immutable graph of ops, compared by identity.
 
-    `output` is what the model returns, `loss` the op that ends training; scope ("loss",) stands outside the model.
+    `outputs` is what the model returns in order, `loss` what training makes small; scope ("loss",), outside of the
+    model, takes the outputs.
     `mesh` is set by placing. Flops are counted over `tokens` of every sequence.
     """
 
     nx: nx.MultiDiGraph[str]
     scopes: tuple[Scope, ...]
-    output: Ref
+    outputs: tuple[Ref, ...]
     loss: Ref
     mesh: tuple[MeshAxis, ...] = ()
     tokens: int = TOKENS
@@ -49,7 +51,7 @@ class Graph:
     def of(
         ops: Iterable[Op],
         scopes: Iterable[Scope],
-        output: Ref,
+        outputs: tuple[Ref, ...],
         loss: Ref,
         mesh: tuple[MeshAxis, ...] = (),
         tokens: int = TOKENS,
@@ -64,12 +66,17 @@ class Graph:
                 if ref.op not in graph or ref.op == op.id:
                     raise ValueError(f"op {op.id} uses {ref.op}, which is not produced before it")
                 graph.add_edge(ref.op, op.id, out=ref.out, operand=operand)
-        return Graph(graph, tuple(scopes), output, loss, mesh, tokens)
+        return Graph(graph, tuple(scopes), outputs, loss, mesh, tokens)
 
     @cached_property
     def ops(self) -> tuple[Op, ...]:
         """All ops in op order, a topological order."""
         return tuple(data["op"] for _, data in self.nx.nodes(data=True))
+
+    @cached_property
+    def inputs(self) -> tuple[Op, ...]:
+        """What the model is fed, in order."""
+        return tuple(op for op in self.ops if op.kind == "input" and op.scope[:1] != ("loss",))
 
     def op(self, id: str) -> Op:
         """Raises KeyError."""
@@ -109,7 +116,7 @@ class Graph:
         """What a value is called; what is carried, converted or crosses a cut is called as before."""
         op = self.op(ref.op)
         handed_on = op.kind in ("cut", "repeat", "convert") or (op.kind == "end" and ref.out > 0)
-        return self.hint(op.inputs[ref.out]) if handed_on else op.hint
+        return self.hint(op.inputs[ref.out]) if handed_on else (op.hints or (op.hint,))[ref.out]
 
     @cached_property
     def scope_at(self) -> dict[Path, Scope]:
@@ -155,10 +162,10 @@ class Graph:
             found.setdefault(layer_scope(scope.path), []).append(scope)
         return {path: tuple(scopes) for path, scopes in found.items()}
 
-    @property
-    def model_axes(self) -> tuple[str, ...]:
-        """Mesh axes that split parameters."""
-        return tuple(axis.name for axis in self.mesh if not axis.data)
+    @cached_property
+    def groups(self) -> Groups:
+        """What the mesh axes are for."""
+        return Groups(self.mesh)
 
     @cached_property
     def symbols(self) -> dict[str, int]:
@@ -166,10 +173,13 @@ class Graph:
         names = {axis.size for op in self.ops for type in op.outs for axis in type.axes if isinstance(axis.size, str)}
         return {name: 1 if name == "batch" else self.tokens for name in sorted(names)}
 
-    def with_ops(self, ops: Iterable[Op], scopes: Iterable[Scope] | None = None, output: Ref | None = None) -> Graph:
-        """The same graph around other ops, with other scopes and another output where they are given."""
-        scopes, output = self.scopes if scopes is None else scopes, output or self.output
-        return Graph.of(ops, scopes, output, self.loss, self.mesh, self.tokens)
+    def with_ops(
+        self, ops: Iterable[Op], scopes: Iterable[Scope] | None = None, moved: Mapping[Ref, Ref] | None = None
+    ) -> Graph:
+        """The same graph around other ops, with other scopes where given; `moved`: what outputs and loss now are."""
+        moved, scopes = moved or {}, self.scopes if scopes is None else scopes
+        outputs = tuple(moved.get(ref, ref) for ref in self.outputs)
+        return Graph.of(ops, scopes, outputs, moved.get(self.loss, self.loss), self.mesh, self.tokens)
 
     def with_mesh(self, mesh: tuple[MeshAxis, ...]) -> Graph:
         return replace(self, mesh=mesh)

@@ -114,6 +114,7 @@ class Op:
     attrs: tuple[tuple[str, Attr], ...] = ()
     scope: Path = ()
     hint: str = "x"  # what the value is called
+    hints: tuple[str, ...] = ()  # what each of several is called
     at: tuple[str | int, ...] = ()  # where in the document it comes from
     outs: tuple[TensorType, ...] = ()
     types: tuple[Spmd, ...] = ()

@@ -10,7 +10,7 @@ def shape(graph: Graph, ref: Ref, axes: dict[str, str]) -> str:
     """`[batch, seq/tp, d_model]`, axes renamed by `axes`; data axes are left out, every tensor is local to them."""
     type = graph.type(ref)
     spmd = graph.spmd(ref)
-    model = graph.model_axes
+    model = graph.groups.model
     words: list[str] = []
     for axis in type.axes:
         by = "*".join(name for name in spmd.shards(axis) if name in model)

@@ -101,8 +101,8 @@ def placement(param: Stored, graph: Graph) -> str:
     names = [axis.shard_name for axis in param.param.axes]
     words: list[str] = []
     for axis in graph.mesh:
-        if axis.data:
-            words.append(f"{axis.name} FSDP")
-        elif param.spmd.at(axis.name).kind == "S":
+        if param.spmd.at(axis.name).kind == "S":
             words.append(f"{axis.name} Shard({names.index(param.spmd.at(axis.name).axis)})")
+        elif axis.data:
+            words.append(f"{axis.name} FSDP")
     return ", ".join(words) or "whole"

@@ -40,7 +40,7 @@ def text(graph: Graph) -> str:
     names = _Names()
     root = tree(graph)
     lines += _body(graph, root, names, 0)
-    lines.append(f"output {names.of(graph.output)}")
+    lines.append(f"output {', '.join(map(names.of, graph.outputs))}")
     lines.append("loss:")
     lines += [f"  {_op(graph, op, names)}" for op in graph.ops if op.scope[:1] == ("loss",)]
     return "\n".join(lines) + "\n"
@@ -81,7 +81,7 @@ def _call(graph: Graph, call: Call, outer: _Names, depth: int, label: str) -> It
     inner = _Names()
     inputs = [f"{inner.give(ref, graph.hint(ref))} = {outer.of(ref)}" for ref in call.inputs]
     body = list(_body(graph, call, inner, depth + 1))
-    returned = leaving(graph, list(_ops(call)), (graph.output,))
+    returned = leaving(graph, list(_ops(call)), graph.outputs)
     results = ", ".join(outer.give(ref, graph.hint(ref)) for ref in returned)
     indent, kind = "  " * depth, " ".join((label, *call.scope.names[:1]))
     yield f"{indent}{results}{' = ' if results else ''}{kind}({', '.join(inputs)}):"

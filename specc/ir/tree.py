@@ -10,6 +10,8 @@ from specc.ir.graph import Graph, Scope, inside
 from specc.ir.op import Layer, Op, Path, PathPart, Ref
 from specc.ir.repeat import Repeat
 
+LOSS: Path = ("loss",)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -52,8 +54,16 @@ def tree(graph: Graph) -> Call:
 
     Raises ValueError where the ops of a scope are not contiguous.
     """
-    ops = [op for op in graph.ops if op.scope[:1] != ("loss",)]
-    return _call(graph, Scope((), ()), ops, extra=(graph.output,))
+    ops = [op for op in graph.ops if op.scope[:1] != LOSS]
+    return replace(_call(graph, Scope((), ()), ops, extra=graph.outputs), outputs=graph.outputs)
+
+
+def loss_tree(graph: Graph) -> Call:
+    """The call that takes the outputs and what else the loss is fed, in order, and returns the loss."""
+    ops = [op for op in graph.ops if op.scope[:1] == LOSS]
+    fed = tuple(op.ref for op in ops if op.kind == "input")
+    call = _call(graph, graph.scope_at[LOSS], ops, extra=(graph.loss,))
+    return replace(call, inputs=(*graph.outputs, *fed), outputs=(graph.loss,))
 
 
 def _call(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...] = ()) -> Call:

@@ -121,14 +121,14 @@ class Spmd:
 
 @dataclass(frozen=True, slots=True)
 class MeshAxis:
-    """An axis of the device mesh: which token axes it splits, and by which names it splits parameters."""
+    """An axis of the device mesh: which token axes it splits, and by which names it splits parameters.
+
+    `data`: its ranks are fed different tokens, so gradients of what it does not split are sums over it. Else all of
+    its ranks are fed the same.
+    """
 
     name: str
     size: int
     tokens: tuple[str, ...] = ()
     shards: tuple[str, ...] = ()
-
-    @property
-    def data(self) -> bool:
-        """Ranks hold different samples; FSDP sums the gradients of parameters over it."""
-        return not self.shards
+    data: bool = False

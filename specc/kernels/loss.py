@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def loss(logits: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
-    """Sum of the cross entropies at labels [batch, seq] other than -100, times scale; logits [batch, seq, vocab]."""
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab]."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="sum") * scale
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="sum")

@@ -14,7 +14,8 @@ def lower(model: Model) -> Graph:
     """The graph of a model, neither typed nor placed.
 
     One stack takes `tokens` [batch, seq]; encoder and decoder take `source` [batch, source] and `target`
-    [batch, target]. The loss takes `labels` of the shape of the last stack's tokens, -100 where there is none.
+    [batch, target]. The loss takes the outputs, `labels` of the shape of the last stack's tokens, -100 where there is
+    none, and `scale`.
     """
     b = Builder(model.init)
     features = Axis("d_model", model.d_model)
@@ -36,10 +37,17 @@ def lower(model: Model) -> Graph:
         memory = x
         b.at = ()
     logits = _head(b, model, x, features)
-    b.path = ("loss",)
-    labels = b.op("input", name="labels", hint="labels", axes=("batch", axes[-1]), dtype="int64")
-    loss = b.op("cross_entropy", logits, labels, hint="loss")
-    return b.graph(logits, loss, model.max_seq)
+    loss = _loss(b, (logits,), axes[-1])
+    return b.graph((logits,), loss, model.max_seq)
+
+
+def _loss(b: Builder, outputs: tuple[Ref, ...], seq: str) -> Ref:
+    """A sum over tokens, times `scale`: one over the number of labels gives their mean."""
+    with b.scope("loss", outputs, ("Loss",)):
+        labels = b.op("input", name="labels", hint="labels", axes=("batch", seq), dtype="int64")
+        scale = b.op("input", name="scale", hint="scale", axes=(), dtype="float")
+        total = b.op("cross_entropy", outputs[0], labels, hint="loss")
+        return b.op("mul", total, scale, hint="loss")
 
 
 def _table(b: Builder, model: Model, stack: Stack, features: Axis) -> Param:

@@ -29,6 +29,7 @@ class Builder:
         *inputs: Ref,
         name: str | None = None,
         hint: str = "x",
+        hints: tuple[str, ...] = (),
         params: tuple[Param, ...] = (),
         **attrs: Attr,
     ) -> Ref:
@@ -38,7 +39,7 @@ class Builder:
         while id in self._ids:
             number, id = number + 1, f"{base}{number}"
         self._ids.add(id)
-        self.ops.append(Op(id, kind, inputs, params, tuple(attrs.items()), self.path, hint, self.at))
+        self.ops.append(Op(id, kind, inputs, params, tuple(attrs.items()), self.path, hint, hints, self.at))
         return Ref(id)
 
     @contextmanager
@@ -66,5 +67,5 @@ class Builder:
             std /= self.residual_updates**0.5
         return Init("normal", std)
 
-    def graph(self, output: Ref, loss: Ref, max_seq: int) -> Graph:
-        return Graph.of(self.ops, self.scopes, output, loss, tokens=min(TOKENS, max_seq))
+    def graph(self, outputs: tuple[Ref, ...], loss: Ref, max_seq: int) -> Graph:
+        return Graph.of(self.ops, self.scopes, outputs, loss, tokens=min(TOKENS, max_seq))

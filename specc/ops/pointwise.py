@@ -48,7 +48,14 @@ DROPOUT = OpDef(
     random=lambda op: True,
 )
 ADD = OpDef("add", _widest, _add_signatures, lambda op, ins: Facts(additive=True))
-MUL = OpDef("mul", _widest, _same_everywhere, lambda op, ins: Facts(linear=(0, 1)), saves=lambda op: ("in0", "in1"))
+
+
+def _mul_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """A partial sum times what every rank has is one."""
+    return [*_same_everywhere(op, ins, mesh, stream), Signature((P, R), (P,))]
+
+
+MUL = OpDef("mul", _widest, _mul_signatures, lambda op, ins: Facts(linear=(0, 1)), saves=lambda op: ("in0", "in1"))
 SCALE = OpDef("scale", _widest, _scale_signatures, lambda op, ins: Facts(linear=(0,)))
 
 OPS = (ACTIVATION, DROPOUT, ADD, MUL, SCALE)

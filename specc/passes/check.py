@@ -303,8 +303,9 @@ def _check_carries(graph: Graph, op: Op, refs: tuple[Ref, ...]) -> None:
 def _check_ends(graph: Graph) -> None:
     """No partial sum leaves the model, and the loss is a sum over data ranks, the same on model ranks."""
     for mesh in graph.mesh:
-        output, loss = graph.spmd(graph.output).at(mesh.name), graph.spmd(graph.loss).at(mesh.name)
-        if output == P:
-            raise SpmdError(graph.op(graph.output.op), mesh.name, "is a partial sum, but the model's output")
+        loss = graph.spmd(graph.loss).at(mesh.name)
+        for ref in graph.outputs:
+            if graph.spmd(ref).at(mesh.name) == P != stream_type(graph.type(ref), mesh):
+                raise SpmdError(graph.op(ref.op), mesh.name, "is a partial sum, but the model's output")
         if loss != (P if mesh.data else I):
             raise SpmdError(graph.op(graph.loss.op), mesh.name, f"the loss is {loss}")

@@ -9,7 +9,7 @@ from specc.spec.core import Layout
 
 def dead(graph: Graph, layout: Layout) -> Graph:
     """Keeps the model's inputs and what output and loss need; a repeat lives with its end."""
-    needed = {graph.output.op, graph.loss.op}
+    needed = {ref.op for ref in (*graph.outputs, graph.loss)}
     kept: list[Op] = []
     for op in reversed(graph.ops):
         if op.id in needed or op.kind == "input":

@@ -25,7 +25,7 @@ def legalise(graph: Graph, layout: Layout) -> Graph:
             moved[op.ref] = added.ref
         else:
             ops.append(op)
-    return graph.with_ops(ops, output=moved.get(graph.output))
+    return graph.with_ops(ops, moved=moved)
 
 
 def _row_parallel(op: Op, layout: Layout) -> bool:

@@ -15,6 +15,7 @@ from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.tree import loops, tree
 from specc.ir.types import Axis, Spmd
 from specc.ops import OPS, definition
+from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
 
 KINDS = frozenset(definition.kind for definition in OPS)
@@ -84,7 +85,7 @@ def _wired(view: _View) -> Problems:
         edges = sorted((data["operand"], a, data["out"]) for a, _, data in graph.nx.in_edges(op.id, data=True))
         if edges != [(n, ref.op, ref.out) for n, ref in enumerate(op.inputs)]:
             yield op.id, f"operands are {[str(ref) for ref in op.inputs]}, but edges {edges}"
-    for what, ref in (("output", graph.output), ("loss", graph.loss)):
+    for what, ref in (*(("output", ref) for ref in graph.outputs), ("loss", graph.loss)):
         if ref.op not in graph.nx:
             yield ref.op, f"is the {what}, but not in the graph"
     if not nx.is_weakly_connected(graph.nx):
@@ -95,7 +96,7 @@ def _wired(view: _View) -> Problems:
 def _alive(view: _View) -> Problems:
     """Every value is needed, for the model's output or the loss; inputs of the model may be idle."""
     graph = view.graph
-    needed = {graph.output.op, graph.loss.op}
+    needed = {ref.op for ref in (*graph.outputs, graph.loss)}
     for op in reversed(graph.ops):
         needed.update(ref.op for ref in op.inputs if op.id in needed)
     for op in graph.ops:
@@ -103,7 +104,7 @@ def _alive(view: _View) -> Problems:
             yield op.id, "is dead: neither output nor loss needs it"
         for out in range(len(op.outs)):
             ref = Ref(op.id, out)
-            if op.id in needed and ref not in (graph.output, graph.loss) and not graph.users(ref):
+            if op.id in needed and ref not in (*graph.outputs, graph.loss) and not graph.users(ref):
                 yield op.id, f"output {out} is dead: nobody uses it"
 
 
@@ -136,6 +137,8 @@ def _scoped(view: _View) -> Problems:
     for op in graph.ops:
         if op.scope == ("loss",):
             behind = True
+            if op.scope not in graph.scope_at:
+                yield op.id, "stands in loss, which is not declared"
             continue
         if behind:
             yield op.id, "is of the model, but stands behind the loss"
@@ -144,7 +147,7 @@ def _scoped(view: _View) -> Problems:
                 yield op.id, f"stands in {dotted(op.scope[:depth])}, which is not declared"
         if op.scope in containers:
             yield op.id, "stands in a repeat, but in no layer of it"
-    if graph.op(graph.loss.op).scope != ("loss",) or graph.op(graph.output.op).scope == ("loss",):
+    if graph.op(graph.loss.op).scope != ("loss",) or any(graph.op(ref.op).scope == ("loss",) for ref in graph.outputs):
         yield graph.loss.op, "the loss stands outside the model, the output inside"
 
 
@@ -254,7 +257,7 @@ def _placed(view: _View) -> Problems:
             if op.kind == "convert" or op.uses or op.lowering:
                 yield op.id, "is placed, though other ops are not"
         return
-    wanted = {name: size for name, size in (("dp", view.layout.dp), ("tp", view.layout.tp)) if size > 1}
+    wanted = {axis.name: axis.size for axis in mesh_of(view.layout)}
     if mesh != wanted or len(mesh) != len(graph.mesh):
         yield "the graph", f"is placed on the mesh {mesh}, the layout has {wanted}"
     for op in graph.ops:

@@ -12,7 +12,7 @@ SHARDS = (*dict.fromkeys(axis for component in COMPONENTS for axis in component.
 def mesh_of(layout: Layout) -> tuple[MeshAxis, ...]:
     """Axes that placing works on, outer to inner; those of size 1 are left out."""
     axes = (
-        MeshAxis("dp", layout.dp, tokens=("batch",)),
+        MeshAxis("dp", layout.dp, tokens=("batch",), data=True),
         MeshAxis("tp", layout.tp, tokens=TOKEN_AXES if layout.sequence_parallel else (), shards=SHARDS),
     )
     return tuple(axis for axis in axes if axis.size > 1)

@@ -7,7 +7,7 @@ distinct (value, type) demanded is one conversion, so the result does not depend
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from specc.ir.graph import Graph, common, inside
@@ -40,6 +40,10 @@ def stream(mesh: MeshAxis) -> Callable[[TensorType], Place]:
     return type_of
 
 
+Demand = tuple[Op, int]
+"""An op, and the number of its operand."""
+
+
 @dataclass
 class _Placing:
     """Types of values so far, and who demands which."""
@@ -47,7 +51,7 @@ class _Placing:
     graph: Graph
     returned: frozenset[Ref]  # what leaves a block of a repeat
     types: dict[Ref, Spmd] = field(default_factory=dict[Ref, Spmd])
-    demands: dict[tuple[Ref, Spmd], list[Op]] = field(default_factory=dict[tuple[Ref, Spmd], list[Op]])
+    demands: dict[tuple[Ref, Spmd], list[Demand]] = field(default_factory=dict[tuple[Ref, Spmd], list[Demand]])
 
 
 def place(graph: Graph, layout: Layout) -> Graph:
@@ -74,12 +78,8 @@ def _place_op(work: _Placing, op: Op, mesh: tuple[MeshAxis, ...]) -> Op:
     ins = tuple(work.graph.type(ref) for ref in op.inputs)
     chosen = {axis.name: _choose(work, op, ins, axis) for axis in mesh}
     for number, ref in enumerate(op.inputs):
-        wanted = work.types[ref]
-        for name, signature in chosen.items():
-            place = signature.inputs[number]
-            if place is not None and place != wanted.at(name):
-                wanted = wanted.put(name, place)
-        work.demands.setdefault((ref, wanted), []).append(op)
+        wanted = _wanted(work.types[ref], {name: s.inputs[number] for name, s in chosen.items()})
+        work.demands.setdefault((ref, wanted), []).append((op, number))
     outputs = tuple(
         Spmd.of({name: signature.outputs[out] for name, signature in chosen.items()}) for out in range(len(op.outs))
     )
@@ -87,6 +87,17 @@ def _place_op(work: _Placing, op: Op, mesh: tuple[MeshAxis, ...]) -> Op:
         work.types[Ref(op.id, out)] = type
     lowering = tuple((name, s.lowering) for name, s in chosen.items() if s.lowering != "plain")
     return replace(op, types=outputs, uses=_uses(op, chosen), lowering=lowering)
+
+
+def _wanted(produced: Spmd, places: dict[str, Place | None]) -> Spmd:
+    """The type with these places, outer to inner: shards leave from the inside and come from the outside."""
+    changed = {name: p for name, p in places.items() if p is not None and p != produced.at(name)}
+    wanted = produced
+    for name in reversed(changed):
+        wanted = wanted.put(name, R)
+    for name, place in changed.items():
+        wanted = wanted.put(name, place)
+    return wanted
 
 
 def _uses(op: Op, chosen: dict[str, Signature]) -> tuple[Use, ...]:
@@ -128,53 +139,73 @@ def _cost(value: TensorType, produced: Place, wanted: Place | None) -> int | Non
     return unit * value.numel(symbols)
 
 
+@dataclass
+class _Made:
+    """A conversion of a value, and the ops that it serves; `early` ones stand right behind what makes the value."""
+
+    op: Op
+    of: Ref
+    early: bool
+    users: list[Op] = field(default_factory=list[Op])
+
+
 def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
-    """Put the conversions where they belong and rewire the ops that asked for them."""
+    """Put the conversions where they belong and rewire the operands that asked for them."""
     graph = work.graph
+    made: dict[str, _Made] = {}  # each before those that convert it further
+    rewired: dict[tuple[str, int], Ref] = {}
+    for (ref, wanted), demands in work.demands.items():
+        value, type = ref, work.types[ref]
+        links = _links(type, wanted, tuple(axis.name for axis in graph.mesh))
+        for n, (mesh_axis, target) in enumerate(links):
+            early = any(type.at(name) == P for name, _ in links[n:])
+            source, type = type.at(mesh_axis), type.put(mesh_axis, target)
+            op = _conversion(graph, value, ref, mesh_axis, source, target, type)
+            known = made.setdefault(op.id, _Made(op, ref, early))
+            known.early |= early
+            known.users += [user for user, _ in demands]
+            value = op.ref
+        rewired |= {(user.id, number): value for user, number in demands}
+    before, after = _positions(graph, made.values())
+    ops: list[Op] = []
+    for op in graph.ops:
+        ops.extend(before.get(op.id, []))
+        inputs = tuple(rewired.get((op.id, number), ref) for number, ref in enumerate(op.inputs))
+        ops.append(replace(placed[op.id], inputs=inputs))
+        ops.extend(after.get(op.id, []))
+    return graph.with_ops(ops)
+
+
+def _positions(graph: Graph, made: Iterable[_Made]) -> tuple[dict[str, list[Op]], dict[str, list[Op]]]:
+    """Conversions by the op that they precede, and by the op that they follow."""
     order = {op.id: n for n, op in enumerate(graph.ops)}
     entered: dict[Path, str] = {}  # the first op of each scope
     for op in graph.ops:
         for depth in range(1, len(op.scope) + 1):
             entered.setdefault(op.scope[:depth], op.id)
-    after: dict[str, list[Op]] = {}
     before: dict[str, list[Op]] = {}
-    rewired: dict[tuple[str, Ref], Ref] = {}
-    for (ref, wanted), users in work.demands.items():
-        produced = work.types[ref]
-        if wanted == produced:
-            continue
-        producer = graph.op(ref.op)
-        links = _links(produced, wanted, tuple(axis.name for axis in graph.mesh))
-        value, type = ref, produced
-        for mesh_axis, target in links:
-            source = type.at(mesh_axis)
-            type = type.put(mesh_axis, target)
-            made = _conversion(graph, value, ref, mesh_axis, source, target, type)
-            if source == P:
-                made = replace(made, scope=producer.scope)
-                if not any(op.id == made.id for op in after.get(producer.id, [])):
-                    after.setdefault(producer.id, []).append(made)
-            else:
-                scope, anchor = _position(graph, ref, users, order, entered)
-                made = replace(made, scope=scope)
-                before.setdefault(anchor, []).append(made)
-            value = made.ref
-        for user in users:
-            rewired[user.id, ref] = value
-    ops: list[Op] = []
-    for op in graph.ops:
-        ops.extend(before.get(op.id, []))
-        new = placed[op.id]
-        ops.append(replace(new, inputs=tuple(rewired.get((op.id, ref), ref) for ref in op.inputs)))
-        ops.extend(after.get(op.id, []))
-    return graph.with_ops(ops)
+    after: dict[str, list[Op]] = {}
+    for item in made:
+        if item.early:
+            after.setdefault(item.of.op, []).append(replace(item.op, scope=graph.op(item.of.op).scope))
+        else:
+            scope, anchor = _position(graph, item.of, item.users, order, entered)
+            before.setdefault(anchor, []).append(replace(item.op, scope=scope))
+    return before, after
 
 
 def _links(produced: Spmd, wanted: Spmd, mesh: tuple[str, ...]) -> list[tuple[str, Place]]:
-    """One mesh axis a link: out of P first, then the inner mesh axis before the outer."""
+    """One mesh axis a link: out of P, then shards are joined from the inside, then made from the outside.
+
+    A shard that has to lie outside of one that is made out of P comes before it.
+    """
     changed = [name for name in mesh if produced.at(name) != wanted.at(name)]
-    changed.sort(key=lambda name: (produced.at(name) != P, -mesh.index(name)))
-    return [(name, wanted.at(name)) for name in changed]
+    partial = [name for name in changed if produced.at(name) == P]
+    joined = [name for name in reversed(changed) if produced.at(name).kind == "S"]
+    split = [name for name in changed if name not in (*partial, *joined)]
+    outside = [name for name in split for inner in partial if wanted.at(name) == wanted.at(inner)]
+    first = [name for name in changed if name in partial or name in outside]
+    return [(name, wanted.at(name)) for name in dict.fromkeys((*first, *joined, *split))]
 
 
 def _conversion(graph: Graph, value: Ref, origin: Ref, mesh: str, source: Place, target: Place, type: Spmd) -> Op:
@@ -207,6 +238,8 @@ def _position(
 
 def _hoisted(graph: Graph, ref: Ref, user: Op) -> tuple[Path, str]:
     """Where a user could be served: its own place, or in front of its repeat if the value is no carry, made outside."""
+    if user.kind == "cut":  # in the stage that hands the value on
+        return graph.op(ref.op).scope[:1], user.id
     layer, repeat = layer_scope(user.scope), graph.repeat_of(user.scope)
     if layer is None or repeat is None or inside(graph.op(ref.op).scope, layer):
         return user.scope, user.id

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from specc.ir.graph import Graph, Scope
 from specc.ir.op import Op, OpError, Ref, Span, Stage
+from specc.ir.tree import LOSS
 from specc.passes.balance import starts_of
 from specc.passes.dead import dead
 from specc.passes.parts import Part, Section, made_again, needs, sections, shapes_of
@@ -96,9 +97,12 @@ class _Cutter:
                 self._cut_op(stage, [ref for later in plan if later >= stage for ref in wanted[later]])
             self._stage(stage, max(plan), parts)
         for op in self.graph.ops:
-            if op.scope[:1] == ("loss",):
+            if op.scope[:1] == LOSS:
                 self.ops.append(replace(op, inputs=tuple(self.env.get(ref, ref) for ref in op.inputs)))
-        return self.graph.with_ops(self.ops, self.scopes, self.env[self.graph.output])
+        for scope in self.graph.scopes:
+            if scope.path[:1] == LOSS:
+                self.scopes.append(replace(scope, inputs=tuple(self.env.get(ref, ref) for ref in scope.inputs)))
+        return self.graph.with_ops(self.ops, self.scopes, self.env)
 
     def _cut_op(self, stage: int, wanted: list[Ref]) -> None:
         order = {op.id: n for n, op in enumerate(self.graph.ops)}

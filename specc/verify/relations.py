@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from specc.emit import emit
-from specc.interpret import init_weights, initial_weights, interpret
+from specc.interpret import init_weights, initial_weights, interpret, interpret_loss
 from specc.lower import lower
 from specc.passes.dead import dead
+from specc.passes.mesh import mesh_of
 from specc.passes.shapes import shapes
 from specc.spec.core import Layout, Model, Spec
 from specc.verify.launch import run_ranks
@@ -80,11 +82,17 @@ def setting(model: Model, layout: Layout) -> Setting:
     module = interpret(graph, dtype=torch.float64)
     init_weights(module, graph, SEED)
     module.load_state_dict(weights)
-    return Setting(model, initial, weights, batch, one_device(module.eval(), batch))
+    value = interpret_loss(graph)
+    several = len(graph.outputs) > 1
+
+    def loss(outputs: Any, labels: Tensor, scale: Tensor) -> Tensor:
+        return value(*(outputs if several else (outputs,)), labels, scale)
+
+    return Setting(model, initial, weights, batch, one_device(module.eval(), loss, batch))
 
 
 def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
-    size = layout.dp * layout.pp.microbatches
+    size = layout.pp.microbatches * math.prod(a.size for a in mesh_of(layout) if a.data and "batch" in a.tokens)
     tokens = lengths(layout, len(model.stacks))
     inputs = [torch.randint(0, model.vocab, (size, length), generator=generator) for length in tokens]
     if model.pad is not None:
@@ -106,7 +114,7 @@ def plain_relations(found: Setting, layout: Layout) -> list[Relation]:
     made = module.state_dict()
     rows = [Relation("same parameters in the same order", *_bound(unlike(made, found.weights), 0.0))]
     if rows[0].holds:
-        rows += _step_relations(module, found)
+        rows += _step_relations(module, file.loss, found)
     return [replace(row, name=f"file on one device = interpreter: {row.name}") for row in rows]
 
 
@@ -120,13 +128,17 @@ def unlike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, s
     return 0.0, ""
 
 
-def _step_relations(module: nn.Module, found: Setting) -> list[Relation]:
+def _step_relations(module: nn.Module, loss: Callable[..., Tensor], found: Setting) -> list[Relation]:
     rows = [Relation("initial weights", *_bound(largest(module.state_dict(), found.initial), 0.0))]
     module.load_state_dict(found.weights)
-    step = one_device(module.eval(), found.batch)
-    assert step.logits is not None and found.reference.logits is not None
-    logits = largest({"logits": step.logits}, {"logits": found.reference.logits})
-    rows.append(Relation("logits", *_bound(logits, 0.0)))
+    step = one_device(module.eval(), loss, found.batch)
+    names = [f"output {n}" for n in range(len(step.outputs))]
+    outputs = largest(
+        dict(zip(names, step.outputs, strict=True)), dict(zip(names, found.reference.outputs, strict=True))
+    )
+    rows.append(Relation("outputs", *_bound(outputs, 0.0)))
+    losses = largest({"loss": _number(step.loss)}, {"loss": _number(found.reference.loss)})
+    rows.append(Relation("loss", *_bound(losses, 0.0)))
     rows.append(Relation("gradients", *_bound(largest(step.gradients, found.reference.gradients), 0.0)))
     return rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -13,10 +13,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
 
+from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
 
 LR, MAX_NORM, SEED = 1e-2, 1.0, 5
@@ -28,7 +30,7 @@ class Step:
 
     loss: float
     norm: float
-    logits: Tensor | None
+    outputs: tuple[Tensor, ...]
     gradients: dict[str, Tensor]
     weights: dict[str, Tensor]
 
@@ -59,17 +61,21 @@ def load_file(source: str, name: str) -> ModuleType:
     return module
 
 
-def one_device(module: nn.Module, batch: Batch) -> Step:
-    """A step of a plain module with the loss, clipping and AdamW written out by torch alone."""
+def one_device(module: nn.Module, loss: Callable[..., Tensor], batch: Batch) -> Step:
+    """A step of a plain module, with clipping and AdamW written out by torch alone.
+
+    `loss` takes what the module returns, labels and a scale.
+    """
     optimizer = torch.optim.AdamW(module.parameters(), lr=LR)
-    logits = module(*batch.inputs)
-    loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100)
-    loss.backward()
+    outputs = module(*batch.inputs)
+    value = loss(outputs, batch.labels, 1 / batch.labels.ne(-100).sum())
+    value.backward()
     gradients = {name: _grad(name, p).clone() for name, p in module.named_parameters()}
     norm = nn.utils.clip_grad_norm_(module.parameters(), MAX_NORM)
     optimizer.step()
     weights = {name: p.detach() for name, p in module.named_parameters()}
-    return Step(loss.item(), norm.item(), logits.detach(), gradients, weights)
+    shown = tree_map_only(Tensor, Tensor.detach, outputs)
+    return Step(value.item(), norm.item(), shown if isinstance(shown, tuple) else (shown,), gradients, weights)
 
 
 def _grad(name: str, p: Tensor) -> Tensor:
@@ -89,14 +95,11 @@ def on_this_rank(
     logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # on every full_tensor over two axes
     file = load_file(source, name)
     mesh = file.device_mesh("cpu")
-    data = mesh.get_local_rank("dp") if layout.dp > 1 else 0
-    size = len(batch.labels) // layout.dp
-    own = slice(data * size, (data + 1) * size)
-    inputs, labels = tuple(x[own] for x in batch.inputs), batch.labels[own]
+    inputs, labels = tuple(_own(x, layout, mesh) for x in batch.inputs), _own(batch.labels, layout, mesh)
     device = torch.device("cpu")
     if layout.pp.stages > 1:
         lengths = [x.size(1) for x in inputs]
-        trainer = file.Trainer(mesh, device, size, *lengths, seed=SEED, lr=LR)
+        trainer = file.Trainer(mesh, device, len(labels), *lengths, seed=SEED, lr=LR)
     else:
         trainer = file.Trainer(mesh, device, seed=SEED, lr=LR)
     module: nn.Module = trainer.module.eval()
@@ -111,10 +114,17 @@ def on_this_rank(
     norm = trainer.clip_gradients(MAX_NORM).item()
     trainer.optimizer.step()
     after = {key: _whole(p) for key, p in module.named_parameters()}
-    tensor = mesh.get_local_rank("tp") if layout.tp > 1 else 0
-    if data or tensor:
+    if any(mesh.get_local_rank(axis.name) for axis in mesh_of(layout)):
         return None
     return {"loss": loss, "norm": norm, "init": unequal, "gradients": gradients, "weights": after}
+
+
+def _own(x: Tensor, layout: Layout, mesh: DeviceMesh) -> Tensor:
+    """What this rank is fed of a tensor [batch, tokens]."""
+    for axis in mesh_of(layout):
+        if axis.data:
+            x = x.chunk(axis.size, 0 if "batch" in axis.tokens else 1)[mesh.get_local_rank(axis.name)]
+    return x.contiguous()
 
 
 def _strange(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:
@@ -142,4 +152,4 @@ def _fill(p: Tensor, value: Tensor) -> None:
 
 def world_size(layout: Layout) -> int:
     """Ranks of a layout."""
-    return math.prod((layout.tp, layout.dp, layout.pp.stages))
+    return math.prod((layout.pp.stages, *(axis.size for axis in mesh_of(layout))))

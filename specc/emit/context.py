@@ -1,0 +1,74 @@
+"""What the parts of a file around the model are written from, in the words of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from specc.emit.code import ident
+from specc.emit.cuts import Cuts, cuts
+from specc.emit.model import StageClass
+from specc.ir.graph import Graph
+from specc.ir.groups import flat
+from specc.ir.stored import Stored, stored
+from specc.spec.core import Layout, Model
+
+
+@dataclass(frozen=True)
+class Context:
+    """`stages` in order; one, the whole model, for a layout without pipeline."""
+
+    graph: Graph
+    layout: Layout
+    model: Model
+    stages: tuple[StageClass, ...]
+
+    @property
+    def pp(self) -> bool:
+        return len(self.stages) > 1
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the mesh, outer to inner."""
+        return (*(("pp",) if self.pp else ()), *(axis.name for axis in self.graph.mesh))
+
+    @property
+    def data(self) -> str:
+        """The group of ranks that are fed different tokens, empty for one rank."""
+        groups = self.graph.groups
+        return flat(groups.data, groups.data) if groups.data else ""
+
+    @cached_property
+    def params(self) -> tuple[Stored, ...]:
+        return stored(self.graph)
+
+    @cached_property
+    def tied(self) -> tuple[Stored, ...]:
+        """Parameters that several stages hold."""
+        return tuple(param for param in self.params if param.tied)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(str(ident(op.hint)) for op in self.graph.inputs)
+
+    @cached_property
+    def lengths(self) -> tuple[str, ...]:
+        """Names of the lengths of the inputs, in order."""
+        return tuple(axis.name for op in self.graph.inputs for axis in op.outs[0].axes[1:])
+
+    @cached_property
+    def cuts(self) -> Cuts:
+        return cuts(self.graph, self.stages)
+
+    @property
+    def distributed(self) -> bool:
+        """Whether parameters are DTensors."""
+        return bool(self.graph.mesh)
+
+
+def of_mesh(name: str, graph: Graph, mesh: str = "mesh") -> str:
+    """The part of the mesh that a module calls by that name: an axis, or several joined."""
+    axes = [axis.name for axis in graph.mesh]
+    names = [name] if name in axes else name.split("_")
+    quoted = ", ".join(f'"{axis}"' for axis in names)
+    return f"{mesh}[{quoted}]"
