@@ -1,44 +1,10 @@
-"""What a module looks like that holds the parameters of one kind of op."""
+"""Modules of linear layers, tables of embeddings, norms and scales."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-Values = Mapping[str, str]
-"""Parameters as the module reads them, by name; those that no leaf has are not there."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """How a class is called and described if a mesh axis splits a size: `{}` stands for the axis."""
-
-    prefix: str
-    doc: str
-
-
-@dataclass(frozen=True)
-class Form:
-    """A module of one role, and of one lowering if `when` says so.
-
-    `params` gives each parameter's shape by names of sizes; all but the first are optional. `sizes` are the arguments
-    of the constructor, `attrs` those that are attributes of the op. `call` writes the lines of forward; `optional` are
-    parameters that may be None. A form without `inputs` has none: what surrounds it reads the parameters.
-    """
-
-    role: str
-    name: str
-    doc: str
-    params: Mapping[str, tuple[str, ...]]
-    sizes: tuple[str, ...]
-    inputs: str = ""
-    call: Callable[[Values, bool], list[str]] = lambda values, optional: []
-    attrs: tuple[str, ...] = ()
-    splits: Mapping[str, Split] = field(default_factory=dict[str, Split])
-    when: str = ""
-    torch: tuple[str, ...] = ()  # parameters that torch's class of that name has
-    ends: str = ""  # of the description, if surrounding code adds the bias
-    init: Callable[[bool, str], list[str]] = lambda uneven, axis: []
+from specc.emit.forms.base import Form, Split, Values
 
 
 def _reading(values: Values, optional: bool, call: Callable[[str | None], str]) -> list[str]:
@@ -88,7 +54,7 @@ ROW = Split("Row", "Input features are split over {}, so outputs are partial sum
 VECTOR = {"weight": ("dim",), "bias": ("dim",)}
 MATRIX = {"weight": ("n_out", "n_in"), "bias": ("n_out",)}
 
-FORMS = (
+FORMS: tuple[Form, ...] = (
     Form(
         "linear",
         "Linear",
@@ -134,10 +100,3 @@ FORMS = (
     ),
     Form("channel_scale", "ChannelScale", "A factor for each feature.", {"weight": ("dim",)}, ("dim",)),
 )
-
-_FORM = {(form.role, form.when): form for form in FORMS}
-
-
-def form_of(role: str, lowering: str) -> Form:
-    """Raises KeyError where nothing holds parameters of that role."""
-    return _FORM.get((role, lowering)) or _FORM[role, ""]

@@ -1,0 +1,48 @@
+"""Heads, rotations and the attention core."""
+
+from __future__ import annotations
+
+from specc.emit.expr.base import Writer, hole, local_size
+from specc.emit.parts import ATOM, Expr, Hole, Part, Use
+from specc.ir.graph import Graph
+from specc.ir.op import Op
+
+
+def _split(graph: Graph, op: Op) -> Expr:
+    axes = op.outs[0].axes
+    heads = local_size(graph, axes[1], op.types[0])
+    return Expr(
+        (
+            Use(op.inputs[0], ATOM),
+            ".unflatten(-1, (",
+            hole(op, axes[1].name, heads),
+            ", ",
+            hole(op, axes[3].name, axes[3].size),
+            ")).transpose(1, 2)",
+        )
+    )
+
+
+def _attention(graph: Graph, op: Op) -> Expr:
+    q, k, v, *mask = op.inputs
+    causal = bool(op.attr("causal"))
+    parts: list[Part] = ["F.scaled_dot_product_attention(", Use(q), ", ", Use(k), ", ", Use(v)]
+    if mask and causal:
+        parts += [", causal(", Use(mask[0]), ")"]
+    elif mask:
+        parts += [", ", Use(mask[0])]
+    parts.append(
+        hole(op, "dropout", op.attr("dropout"), 0.0, before=", dropout_p=", after=" if self.training else 0.0")
+    )
+    parts.append(hole(op, "causal", causal and not mask, False, before=", is_causal="))
+    parts.append(Hole(f"{op.id}.scale", "scale", repr(op.attr("scale")), before=", scale=", default="None"))
+    parts.append(hole(op, "grouped", op.attr("grouped"), False, before=", enable_gqa="))
+    return Expr((*parts, ")"))
+
+
+TABLE: dict[str, Writer] = {
+    "split": _split,
+    "merge": lambda graph, op: Expr((Use(op.inputs[0], ATOM), ".transpose(1, 2).flatten(2)")),
+    "rope": lambda graph, op: Expr(("apply_rope(", Use(op.inputs[0]), ", ", Use(op.inputs[1]), ")")),
+    "attention": _attention,
+}

@@ -1,0 +1,68 @@
+"""Layers with parameters, and what is done to each element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from specc.emit.expr.base import Writer, hole, member, number, read
+from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Use
+from specc.ir.graph import Graph
+from specc.ir.op import Op
+from specc.ops import definition
+
+
+def _leaf(graph: Graph, op: Op) -> Expr:
+    x = op.inputs[0]
+    if op.params[0].role == op.kind:
+        module = member(op, op.params[0]).rpartition(".")[0]
+        return Expr((f"{module}(", Use(x), ")"))
+    weights = ", ".join(read(graph, op, n) for n in range(len(op.params)))
+    return Expr(("F.linear(", Use(x), f", {weights})"))
+
+
+def _with_param(sign: str, need: int, level: int) -> Callable[[Graph, Op], Expr]:
+    return lambda graph, op: Expr((Use(op.inputs[0], need), f" {sign} {read(graph, op, 0)}"), level)
+
+
+_ACTIVATIONS = {"relu": ("F.relu(", ")"), "gelu": ("F.gelu(", ")"), "silu": ("F.silu(", ")")}
+_ACTIVATIONS["gelu_tanh"] = ("F.gelu(", ', approximate="tanh")')
+
+
+def _activation(graph: Graph, op: Op) -> Expr:
+    before, after = _ACTIVATIONS[op.text("function")]
+    return Expr((before, Use(op.inputs[0]), after))
+
+
+def _scale(graph: Graph, op: Op) -> Expr:
+    return Expr(
+        (Use(op.inputs[0], PRODUCT), " * ", Hole(f"{op.id}.factor", "factor", number(op.real("factor")))), PRODUCT
+    )
+
+
+def own_random(graph: Graph, op: Op) -> list[str]:
+    """Model axes whose ranks hold different parts of what the op draws."""
+    if not definition(op.kind).random(op):
+        return []
+    return [name for name in graph.groups.model if op.types[0].at(name).kind == "S"]
+
+
+def _dropout(graph: Graph, op: Op) -> Expr:
+    axes = "".join(f", self.{name}" for name in own_random(graph, op))
+    function = "shard_dropout" if axes else "F.dropout"
+    rate = hole(op, "dropout", op.attr("rate"))
+    return Expr((f"{function}(", Use(op.inputs[0]), ", ", rate, f", self.training{axes})"))
+
+
+TABLE: dict[str, Writer] = {
+    "embedding": _leaf,
+    "linear": _leaf,
+    "rms_norm": _leaf,
+    "layer_norm": _leaf,
+    "add_bias": _with_param("+", SUM, SUM),
+    "channel_scale": _with_param("*", PRODUCT, PRODUCT),
+    "activation": _activation,
+    "dropout": _dropout,
+    "add": lambda graph, op: Expr((Use(op.inputs[0], SUM), " + ", Use(op.inputs[1], PRODUCT)), SUM),
+    "mul": lambda graph, op: Expr((Use(op.inputs[0], PRODUCT), " * ", Use(op.inputs[1], ATOM)), PRODUCT),
+    "scale": _scale,
+}

@@ -1,0 +1,61 @@
+"""What is computed from shapes and tokens: positions, tables of positions, masks."""
+
+from __future__ import annotations
+
+from specc.emit.expr.base import Writer, hole
+from specc.emit.parts import ATOM, Expr, Part, Use
+from specc.ir.graph import Graph
+from specc.ir.op import Op, Ref
+
+
+def _positions(graph: Graph, op: Op) -> Expr:
+    """The length is that of the operand's axis; a shard of it is as many times longer as there are ranks."""
+    like = op.inputs[0]
+    axis = op.outs[0].axes[0]
+    dim = [a.name for a in graph.type(like).axes].index(axis.name)
+    whole = "".join(f" * self.{name}.size()" for name in graph.spmd(like).shards(axis))
+    use = Use(like, ATOM, named=True)
+    return Expr(("torch.arange(", use, f".size({dim}){whole}, device=", use, ".device)"))
+
+
+def _rope_table(graph: Graph, op: Op) -> Expr:
+    scaling = op.attr("scaling")
+    kind, *numbers = scaling if isinstance(scaling, tuple) else ("",)
+    name = f"{kind}_rope_table" if kind else "rope_table"
+    parts: list[Part] = [f"{name}(", Use(op.inputs[0])]
+    for key, value in (("head_dim", op.attr("head_dim")), ("theta", op.attr("theta"))):
+        parts += [", ", hole(op, key, value)]
+    for n, value in enumerate(numbers):
+        parts += [", ", hole(op, f"scaling{n}", value)]
+    return Expr((*parts, ")"))
+
+
+def _sinusoid(graph: Graph, op: Op) -> Expr:
+    like = _latest(graph, op, op.inputs[1])
+    dtype = Use(like, ATOM, named=True)
+    return Expr(
+        ("sinusoid(", Use(op.inputs[0]), ", ", hole(op, "d_model", op.attr("d_model")), ").to(", dtype, ".dtype)")
+    )
+
+
+def _latest(graph: Graph, op: Op, ref: Ref) -> Ref:
+    """The value or the last conversion of it before the op: all have one dtype."""
+    found = ref
+    for other in graph.ops:
+        if other.id == op.id:
+            break
+        if other.kind == "convert" and graph.origin(other.ref) == ref and other.scope == op.scope:
+            found = other.ref
+    return found
+
+
+def _padding_mask(graph: Graph, op: Op) -> Expr:
+    return Expr((Use(op.inputs[0], ATOM), ".ne(", hole(op, "pad", op.attr("pad")), ")[:, None, None]"))
+
+
+TABLE: dict[str, Writer] = {
+    "positions": _positions,
+    "rope_table": _rope_table,
+    "sinusoid": _sinusoid,
+    "padding_mask": _padding_mask,
+}
