@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import keyword
 import re
 import sys
@@ -10,8 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from specc.spec.names import CLASSES, MODULES, name_problem
-from tests.broken import DECODER
+from specc.emit import emit
+from specc.emit.guard import Unsafe, guard, names, parse
+from specc.source import Source
+from specc.spec import Spec, load
+from specc.spec.names import CLASSES, CONSTANTS, MODULES, class_name, name_problem
+from tests.broken import BOTH, DECODER, PATTERN
 from tests.test_bad_input import changed, findings
 
 ROOT = Path(__file__).parents[1]
@@ -53,9 +59,10 @@ WORDS = (
     "com1",
 )
 SHADOWS = ("f", "tensor", "d-tensor", "row-linear", "rms-norm", "trainer", "device-mesh", "pipeline.stage", "tape")
+CAPITALS = ("none", "true", "false", "ellipsis", "not-implemented", "base-exception", "value_error", "s-t-a-g-e-s")
 
 
-@pytest.mark.parametrize("name", (*BAD_NAMES, *WORDS, *SHADOWS), ids=repr)
+@pytest.mark.parametrize("name", (*BAD_NAMES, *WORDS, *SHADOWS, *CAPITALS), ids=repr)
 def test_names_that_cannot_be_files_modules_or_classes(name: str) -> None:
     text = changed(DECODER, ("name: small", f"name: {yaml.safe_dump(name, default_style=chr(34), width=200).strip()}"))
     assert [item.code for item in findings(text)] == ["E206"]
@@ -68,6 +75,8 @@ ELSEWHERE = {
     "profiling": "a file profiling.py would be imported in place of the module profiling",
     "frozendict": "frozendict is a builtin of Python",
     "lazy": "lazy is a word of Python",
+    "python-finalization-error": "its class would take the place of PythonFinalizationError",
+    "windows-error": "its class would take the place of WindowsError",
 }
 
 
@@ -90,15 +99,57 @@ def test_names_that_can() -> None:
         assert not findings(changed(DECODER, ("name: small", f"name: {name}"))), name
 
 
+LAYOUTS = (
+    "{}",
+    "{tp: 2}",
+    "{tp: 2, dp: 2, sequence_parallel: true, pp: 2, checkpoint: {save: [attention.o]}}",
+    "{dp: 2}",
+)
+OWN = re.compile(r"\w*(Attention|FeedForward|Block)|First|Middle|Last|Small|Both|Mixed")
+
+
 def test_no_model_takes_the_name_of_what_its_file_uses() -> None:
-    """Whatever templates and kernels define or import with a capital is refused as a model's class."""
-    sources = [*(ROOT / "templates").rglob("*.j2"), *(ROOT / "specc" / "kernels").glob("*.py")]
-    text = "".join(path.read_text() for path in (*sources, ROOT / "specc" / "emit" / "pasted.py"))
-    words = set(re.findall(r"^class ([A-Z]\w*)", text, re.M))
-    for names in re.findall(r"^(?:from [\w.]+ )?import (.+)$", text, re.M):
-        words |= {word for word in re.split(r"[ ,]+", names.split("#")[0]) if re.fullmatch(r"[A-Z]\w*", word)}
-    words -= {"Code", "Import", "Iterable", "Kernel", "Names", "Path"}  # of the emitter itself
-    assert {"Tensor", "F", "ColumnLinear", "Trainer", "DTensor", "AllReduce"} <= words <= set(CLASSES)
+    """Whatever a file defines or imports with a capital is refused as a model's class, but for the model's own."""
+    words: set[str] = set()
+    for base in (DECODER, BOTH, PATTERN):
+        head = base[: re.search(r"^layouts?:", base, re.M).start()].replace("vocab: 97", "vocab: 96")  # pyright: ignore
+        for layout in LAYOUTS:
+            spec = load(Source("s.yaml", f"{head}layout: {layout}\n"))
+            assert isinstance(spec, Spec), spec
+            for node in ast.walk(ast.parse(emit(spec, spec.layout()).source)):
+                if isinstance(node, (ast.Import, ast.ImportFrom)):
+                    words |= {alias.asname or alias.name for alias in node.names}
+                elif isinstance(node, ast.ClassDef):
+                    words.add(node.name)
+    words = {word for word in words if word[0].isupper() and not OWN.fullmatch(word)}
+    assert {"Tensor", "F", "ColumnLinear", "Trainer", "DTensor"} <= words <= set(CLASSES)
     for word in CLASSES:
         kebab = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", word).lower()
         assert name_problem(kebab) or name_problem(kebab.replace("-", "_")), word
+
+
+def test_no_model_takes_the_name_of_a_word_or_builtin_of_python() -> None:
+    """The class of a spec begins with a capital, and so do these."""
+    for word in (*dir(builtins), *keyword.kwlist):
+        if word[0].isupper():
+            kebab = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", word).lower()
+            assert name_problem(kebab) or class_name(kebab) != word, word
+
+
+@pytest.mark.parametrize("name", ["none", "true", "base_exception", "stage", "norm", "block", "cross", "f", "tensor"])
+def test_a_block_may_have_any_name(name: str) -> None:
+    """The word for its kind stands behind it; and names of the file's own constants are known."""
+    text = PATTERN.replace("  local:", f"  '{name}':").replace("like: local", f"like: '{name}'")
+    text = text.replace("local*2", f"{name}*2").replace("layout: {tp: 2}", "layout: {tp: 2, pp: 2}")
+    spec = load(Source("s.yaml", text))
+    assert isinstance(spec, Spec), spec
+    tree = ast.parse(emit(spec, spec.layout()).source)
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    assert {target.id for target in targets if isinstance(target, ast.Name)} <= set(CONSTANTS)
+
+
+def test_a_second_thing_of_one_name_in_a_file_is_a_bug() -> None:
+    text = "A = 1\n\n\nclass A:\n    pass\n"
+    body = parse(text, "x")
+    with pytest.raises(Unsafe, match="A is defined in line 1 already"):
+        guard(parse('"""x"""', "x"), body, names(body), text, "x")

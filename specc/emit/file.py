@@ -17,7 +17,7 @@ from specc.emit.shell import shell
 from specc.ir.graph import Graph
 from specc.ir.stored import total
 from specc.spec.core import Layout, Model
-from specc.spec.names import module_name
+from specc.spec.names import class_name, module_name
 
 KERNELS = (
     "all_gather",
@@ -51,18 +51,9 @@ class Files:
     params: str
 
 
-def class_name(model: Model) -> str:
-    """`llama-3.1-8b` as a class: Llama3_1_8b."""
-    joined = ""
-    for part in re.split(r"[-._]", model.name):
-        between = "_" if joined[-1:].isdigit() and part[:1].isdigit() else ""
-        joined += f"{between}{part[:1].upper()}{part[1:]}"
-    return joined
-
-
 def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Files:
     """`unplaced` is the graph as lowered and typed, `graph` the same after all passes. Raises Unsafe for a bug."""
-    made = classes(graph, str(ident(class_name(model))))
+    made = classes(graph, str(ident(class_name(model.name))))
     rest = shell(Context(graph, layout, model, made.stages))
     own = "\n\n\n".join(made.sources)
     words = frozenset(re.findall(r"\w+", own + rest.loss))

@@ -82,10 +82,18 @@ def _top(tree: ast.Module) -> Iterable[str]:
     for node in tree.body:
         if not isinstance(node, TOP):
             yield f"line {node.lineno}: {type(node).__name__} at top level"
-        elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            if node.name in lines:
-                yield f"line {node.lineno}: {node.name} is defined in line {lines[node.name]} already"
-            lines[node.name] = node.lineno
+        for name in _bound(node):
+            if name in lines:
+                yield f"line {node.lineno}: {name} is defined in line {lines[name]} already"
+            lines[name] = node.lineno
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    """Names that a statement at top level binds."""
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _names(words: Names) -> Iterable[str]:

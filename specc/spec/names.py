@@ -34,11 +34,24 @@ CLASSES = (
     *("Replicate", "Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor", "TorchDispatchMode"),
 )
 """What generated files define and import; the model's class must not take its place."""
+CONSTANTS = ("COMPUTE", "MICROBATCHES", "REDUCE", "STAGES", "TIED")
+"""Of generated files: a name of single letters becomes such a class."""
+CAPITALS = ("IncompleteInputError", "PythonFinalizationError", "WindowsError")
+"""Builtins with a capital that not every supported Python has, or has under every system."""
 
 
 def module_name(name: str) -> str:
     """The file of a spec, without its ending."""
     return re.sub(r"[-.]", "_", name)
+
+
+def class_name(name: str) -> str:
+    """`llama-3.1-8b` as a class: Llama3_1_8b."""
+    joined = ""
+    for part in re.split(r"[-._]", name):
+        between = "_" if joined[-1:].isdigit() and part[:1].isdigit() else ""
+        joined += f"{between}{part[:1].upper()}{part[1:]}"
+    return joined
 
 
 def name_problem(name: str) -> str | None:
@@ -54,7 +67,10 @@ def name_problem(name: str) -> str | None:
         return f"a file {module}.py would be imported in place of the module {module}"
     if module in DEVICES:
         return f"{module} is a device of Windows"
+    own = class_name(name)
     same = next((known for known in CLASSES if known.lower() == module.replace("_", "")), None)
+    if keyword.iskeyword(own) or hasattr(builtins, own) or own in (*CONSTANTS, *CAPITALS):
+        same = own
     return None if same is None else f"its class would take the place of {same}"
 
 
