@@ -8,8 +8,8 @@ tensor parallel over tp = 2
 every layer is recomputed in backward
 
 params   57eccb7da1e9
-compute  3f1d923340dc
-layout   18b9ccc0be90
+compute  9c6b4796ae8a
+layout   c5da0a791338
 """
 
 import hashlib
@@ -249,7 +249,7 @@ class First(nn.Module):
         self.decoder = nn.ModuleDict({str(i): DecoderBlock(tp) for i in range(3)})
 
     def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mask = source.ne(0)[:, None, None]  # [batch, 1, 1, source]
+        mask = source.ne(0)[:, None, None]  # [batch, 1, 1, keys]
         x = all_reduce(self.embedding(source) * 512**0.5, self.tp)  # [batch, source, d_model]
         positions = sinusoid(torch.arange(source.size(1), device=source.device), 512).to(x.dtype)  # [source, d_model]
         x = F.dropout(x + positions, 0.1, self.training)

@@ -23,7 +23,7 @@ class Compiled:
     @property
     def model(self) -> Graph:
         """Typed, before anything of the layout."""
-        return self.passes["dead"]
+        return self.passes["fold"]
 
     @property
     def placed(self) -> Graph:

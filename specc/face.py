@@ -37,11 +37,9 @@ class Loaded:
     def graph(self) -> Graph:
         """The typed graph of the model, before any layout; `.graph.nx` is networkx."""
         from specc.lower import lower
-        from specc.passes.dead import dead
-        from specc.passes.shapes import shapes
+        from specc.passes import typed
 
-        layout = self.spec.layout()
-        return dead(shapes(lower(self.spec.model), layout), layout)
+        return typed(lower(self.spec.model))
 
     def module(self, *, dtype: torch.dtype | None = None, seed: int = 0) -> fx.GraphModule:
         """The model as nested fx modules, initialised; float32 unless told otherwise."""

@@ -10,8 +10,7 @@ from torch import Tensor, fx, nn
 from specc.interpret import init_weights, interpret
 from specc.ir.graph import Graph
 from specc.lower import lower
-from specc.passes.dead import dead
-from specc.passes.shapes import shapes
+from specc.passes import typed
 from specc.spec.core import Layout, Model
 from tests.models import VOCAB
 
@@ -19,8 +18,8 @@ SIZES = {"batch": 3, "seq": 23, "source": 19, "target": 23}
 
 
 def graph_of(model: Model, *passes: Callable[[Graph, Layout], Graph], layout: Layout | None = None) -> Graph:
-    graph = lower(model)
-    for step in (shapes, dead, *passes):
+    graph = typed(lower(model), layout)
+    for step in passes:
         graph = step(graph, layout or Layout())
     return graph
 

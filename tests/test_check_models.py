@@ -12,11 +12,10 @@ from specc.ir.graph import Graph
 from specc.ir.op import Attr, Layer, Op, Path, Ref, Stage, Use
 from specc.ir.types import I, P, Place, R, S, Spmd
 from specc.lower import lower
+from specc.passes import typed
 from specc.passes.check import SpmdError, check
-from specc.passes.dead import dead
 from specc.passes.legalise import legalise
 from specc.passes.place import place
-from specc.passes.shapes import shapes
 from specc.passes.stages import stages
 from specc.spec.core import Layout, Model, Pipeline
 from tests.models import MODELS, SMALL, gpt2, llama, patterned, transformer
@@ -24,8 +23,8 @@ from tests.mutants import mutants, retyped
 
 
 def placed(model: Model, layout: Layout) -> Graph:
-    graph = lower(model)
-    for step in (shapes, dead, stages, legalise, place):
+    graph = typed(lower(model), layout)
+    for step in (stages, legalise, place):
         graph = step(graph, layout)
     return graph
 

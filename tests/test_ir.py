@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from specc import spec
+from specc import passes, spec
 from specc.emit.fingerprint import fingerprints
 from specc.ir.graph import Graph, Scope
 from specc.ir.op import Layer, Ref, Span
@@ -21,7 +21,6 @@ from specc.ir.types import R, S, Spmd
 from specc.lower import lower
 from specc.passes import PASSES, compile_graph
 from specc.passes.check import check
-from specc.passes.dead import dead
 from specc.passes.legality import IllegalGraph, legality
 from specc.passes.shapes import shapes
 from specc.source import Source
@@ -34,7 +33,7 @@ DEEP = replace(CUT, pp=Pipeline(stages=4))
 
 
 def typed(model: Model) -> Graph:
-    return dead(shapes(lower(model), Layout()), Layout())
+    return passes.typed(lower(model))
 
 
 # --- legality

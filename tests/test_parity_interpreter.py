@@ -69,7 +69,7 @@ MUTANTS: dict[str, tuple[str, str, Callable[..., Callable[..., Tensor]]]] = {
         "sinusoid",
         lambda function: lambda *args, **attrs: function(*args, **attrs).roll(1),
     ),
-    "padding seen": ("transformer", "padding_mask", _unmasked),
+    "padding seen": ("transformer", "real", _unmasked),
     "gate added": ("llama", "mul", lambda function: lambda a, b: a + b),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from specc.components import heads, rope
+from specc.components import heads, mask, rope
 from specc.components.base import Component, Given, Problem, Problems, Synonyms, Table
 from specc.components.heads import Heads
 from specc.components.rope import Rope
@@ -45,8 +45,9 @@ def rules(config: Attention, d_model: int, stated: Callable[[str], bool]) -> Pro
 
 
 def tables(config: Attention) -> tuple[Table, ...]:
-    """The rope's, if there is one."""
-    return () if config.rope is None else (rope.table(config.rope, heads.sizes(config)[1]),)
+    """Of rope and mask, where there are any."""
+    rotary = () if config.rope is None else (rope.table(config.rope, heads.sizes(config)[1]),)
+    return (*rotary, *mask.table(config.causal))
 
 
 def decided(config: Attention, role: str) -> dict[str, tuple[object, str]]:
@@ -56,8 +57,8 @@ def decided(config: Attention, role: str) -> dict[str, tuple[object, str]]:
 
 def lower(config: Attention, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     """x [batch, seq, d_model] -> the same."""
-    table = next((given[table] for table in tables(config)), None)
-    return heads.lower(config, b, x, x, given.get("own_mask"), table, config.causal, features)
+    found = {table.name: given[table] for table in tables(config)}
+    return heads.lower(config, b, x, x, found.get("mask", given.get("own_mask")), found.get("rope"), features)
 
 
 SYNONYMS: Synonyms = {

@@ -74,6 +74,18 @@ Outside = Literal["memory", "memory_mask", "own_mask"]
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Where the tokens of a stack stand: what tables and masks are made of."""
+
+    index: Ref
+    """Place of each in its row [seq]."""
+    positions: Ref
+    """What positional encodings are of [seq]."""
+    real: Ref | None = None
+    """Which of them are no padding [batch, seq]; None: all are."""
+
+
+@dataclass(frozen=True)
 class Table:
     """A value made of positions, once for all components of a stack that ask for an equal one."""
 
@@ -81,8 +93,8 @@ class Table:
     mark: str  # tells tables of one name apart
     config: Config
     size: int  # features
-    lower: Callable[[Any, Builder, Ref, int, str], Ref]
-    """(config, builder, positions [seq], size, what to call it) -> the table."""
+    lower: Callable[[Any, Builder, Tokens, int, str], Ref]
+    """(config, builder, tokens of the stack, size, what to call it) -> the table."""
 
 
 Synonyms = Mapping[str, tuple[str, ...]]

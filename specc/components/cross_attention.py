@@ -27,7 +27,7 @@ def rules(config: CrossAttention, d_model: int, stated: Callable[[str], bool]) -
 
 def lower(config: CrossAttention, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     """x [batch, target, d_model], memory [batch, source, d_model] -> as x."""
-    return heads.lower(config, b, x, given["memory"], given.get("memory_mask"), None, False, features)
+    return heads.lower(config, b, x, given["memory"], given.get("memory_mask"), None, features)
 
 
 CROSS_ATTENTION = Component(

@@ -152,7 +152,6 @@ def lower(
     memory: Ref,
     mask: Ref | None,
     rope: Ref | None,
-    causal: bool,
     features: Axis,
 ) -> Ref:
     """x [batch, seq, d_model], keys and values from memory (x itself in self-attention) -> [batch, seq, d_model]."""
@@ -175,7 +174,7 @@ def lower(
         "attention",
         *((q, k, v) if mask is None else (q, k, v, mask)),
         name="core",
-        causal=causal,
+        causal=False,
         scale=config.scale,
         dropout=config.dropout,
         grouped=heads != kv_heads,

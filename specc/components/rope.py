@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from specc.components.base import Config, Dim, Problem, Problems, Synonyms, Table
+from specc.components.base import Config, Dim, Problem, Problems, Synonyms, Table, Tokens
 from specc.ir.op import Attr, Ref
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ def table(config: Rope, head_dim: int) -> Table:
     return Table("rope", f"{config.theta:.0f}", config, head_dim, lower)
 
 
-def lower(config: Rope, b: Builder, positions: Ref, head_dim: int, hint: str) -> Ref:
-    """positions [seq] -> cosines and sines [pair, seq, head_dim]. `scaling` is the kind and its numbers in order."""
+def lower(config: Rope, b: Builder, tokens: Tokens, head_dim: int, hint: str) -> Ref:
+    """Cosines and sines [pair, seq, head_dim] of positions [seq]. `scaling` is the kind and its numbers in order."""
     scaling: Attr = None
     if isinstance(config.scaling, Llama3Scaling):
         s = config.scaling
         scaling = ("llama3", s.factor, s.low_freq, s.high_freq, s.original_seq)
     elif config.scaling is not None:
         scaling = ("linear", config.scaling.factor)
-    return b.op("rope_table", positions, hint=hint, head_dim=head_dim, theta=config.theta, scaling=scaling)
+    return b.op("rope_table", tokens.positions, hint=hint, head_dim=head_dim, theta=config.theta, scaling=scaling)

@@ -31,7 +31,6 @@ KERNELS = (
     "linear_rope_table",
     "apply_rope",
     "sinusoid",
-    "causal",
     "cross_entropy",
     "split_cross_entropy",
     "own_random",

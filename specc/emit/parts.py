@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from specc.ir.op import Ref
 
-ATOM, PRODUCT, SUM = 3, 2, 1  # how tightly an expression binds
+ATOM, PRODUCT, SUM, COMPARED = 3, 2, 1, 0  # how tightly an expression binds
 
 
 @dataclass(frozen=True)

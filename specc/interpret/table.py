@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from specc.kernels import masks
 from specc.kernels.positions import sinusoid as sinusoid_table
 from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
 
@@ -79,9 +78,7 @@ def attention(
     grouped: bool,
     training: bool = False,
 ) -> Tensor:
-    """q [batch, heads, seq, head_dim], k and v [batch, kv_heads, keys, head_dim], mask [batch, 1, 1, keys] -> as q"""
-    if causal and mask is not None:  # torch takes one of the two
-        mask, causal = masks.causal(mask), False
+    """q [batch, heads, seq, head_dim], k and v [batch, kv_heads, keys, head_dim], mask [..., seq, keys] -> as q"""
     rate = dropout if training else 0.0
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal, scale=scale, enable_gqa=grouped
@@ -133,9 +130,20 @@ def sinusoid(positions: Tensor, x: Tensor, *, d_model: int) -> Tensor:
     return sinusoid_table(positions, d_model).to(x.dtype)
 
 
-def padding_mask(ids: Tensor, *, pad: int) -> Tensor:
-    """ids [batch, source] -> [batch, 1, 1, source], true where a key may be seen"""
-    return ids.ne(pad)[:, None, None]
+def real(ids: Tensor, *, pad: int) -> Tensor:
+    """ids [batch, seq] -> which are no padding [batch, seq]"""
+    return ids.ne(pad)
+
+
+def mask(*operands: Tensor, of: tuple[str, ...]) -> Tensor:
+    """Operands by what they are -> [seq, keys], or [batch, 1, seq, keys]: true where a query sees a key"""
+    at = dict(zip(of, operands, strict=True))
+    terms: list[Tensor] = []
+    if "queries" in at:
+        terms.append(at["queries"].unsqueeze(-1) >= at["keys"])
+    if "real" in at:
+        terms.append(at["real"][:, None, None, :])
+    return reduce(torch.logical_and, terms)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -162,7 +170,8 @@ TABLE: dict[str, Callable[..., Tensor]] = {
     "positions": positions,
     "rope_table": rope_tables,
     "sinusoid": sinusoid,
-    "padding_mask": padding_mask,
+    "real": real,
+    "mask": mask,
     "cross_entropy": cross_entropy,
 }
 

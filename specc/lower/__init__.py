@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from specc.components import mask
+from specc.components.base import Tokens
 from specc.ir.graph import Graph
 from specc.ir.op import Init, Param, Ref
 from specc.ir.types import Axis
@@ -26,14 +28,15 @@ def lower(model: Model) -> Graph:
         b.op("input", name=name, hint=name, axes=("batch", seq), dtype="int64")
         for name, seq in zip(tokens, axes, strict=True)
     ]
-    mask = None
+    real = padding = None
     if model.pad is not None:
-        mask = b.op("padding_mask", inputs[0], hint="mask", pad=model.pad)
+        real = b.op("real", inputs[0], hint="real", pad=model.pad)
+        padding = mask.made(b, {"real": real})
     memory = None
     x = inputs[0]
     for stack, ids, seq in zip(model.stacks, inputs, axes, strict=True):
-        x = _embed(b, model, stack, ids, seq, features)
-        x = lower_stack(b, stack, x, ids, memory, mask, features, seq)
+        x, tokens = _embed(b, model, stack, ids, real if stack.role == "encoder" else None, seq, features)
+        x = lower_stack(b, stack, x, tokens, memory, padding, features)
         memory = x
         b.at = ()
     logits = _head(b, model, x, features)
@@ -58,24 +61,29 @@ def _table(b: Builder, model: Model, stack: Stack, features: Axis) -> Param:
     return b.param(leaf, "weight", (Axis("vocab", model.vocab), features), init, "embedding")
 
 
-def _embed(b: Builder, model: Model, stack: Stack, ids: Ref, seq: str, features: Axis) -> Ref:
+def _embed(
+    b: Builder, model: Model, stack: Stack, ids: Ref, real: Ref | None, seq: str, features: Axis
+) -> tuple[Ref, Tokens]:
+    """The vectors of a stack's tokens [batch, seq, d_model], and where these stand."""
     prefix = "" if len(model.stacks) == 1 else f"{stack.path}_"
     x = b.op("embedding", ids, name=f"{prefix}embedding", params=(_table(b, model, stack, features),))
     if model.embed.scale != 1.0:
         x = b.op("scale", x, name=f"{prefix}embedding_scale", factor=model.embed.scale)
+    index = b.op("positions", ids, name=f"{prefix}positions", hint="positions", axes=(seq,))
+    tokens = Tokens(index, index, real)
     if model.embed.positions != "none":
-        positions = b.op("positions", ids, name=f"{prefix}positions", hint="positions", axes=(seq,))
         if model.embed.positions == "learned":
             axes = (Axis("positions", model.max_seq), features)
             leaf = f"{prefix}position_embedding"
             table = b.param(leaf, "weight", axes, Init("normal", model.init.embedding_std), "embedding")
-            place = b.op("embedding", positions, name=leaf, hint="positions", params=(table,))
+            place = b.op("embedding", tokens.positions, name=leaf, hint="positions", params=(table,))
         else:
-            place = b.op("sinusoid", positions, x, name=f"{prefix}sinusoid", hint="positions", d_model=model.d_model)
+            name = f"{prefix}sinusoid"
+            place = b.op("sinusoid", tokens.positions, x, name=name, hint="positions", d_model=model.d_model)
         x = b.op("add", x, place, name=f"{prefix}embedding_sum")
     if model.embed.dropout:
         x = b.op("dropout", x, name=f"{prefix}embedding_dropout", rate=model.embed.dropout)
-    return x
+    return x, tokens
 
 
 def _head(b: Builder, model: Model, x: Ref, features: Axis) -> Ref:

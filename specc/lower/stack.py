@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specc.components import definition, norm
-from specc.components.base import Given, Need, Table
+from specc.components.base import Given, Need, Table, Tokens
 from specc.ir.op import Init, Layer, Ref
 from specc.ir.types import Axis
 from specc.lower.builder import Builder
@@ -21,11 +21,11 @@ class Around:
 
 
 def lower_stack(
-    b: Builder, stack: Stack, x: Ref, ids: Ref, memory: Ref | None, mask: Ref | None, features: Axis, seq: str
+    b: Builder, stack: Stack, x: Ref, tokens: Tokens, memory: Ref | None, padding: Ref | None, features: Axis
 ) -> Ref:
-    """x [batch, seq, d_model], embedded from ids, through all layers and the final norm."""
+    """x [batch, seq, d_model], embedded from tokens, through all layers and the final norm."""
     b.at = stack.at
-    around = Around(features, _given(b, stack, ids, memory, mask, seq))
+    around = Around(features, _given(b, stack, tokens, memory, padding))
     first = 0
     b.residual_updates = _residual_updates(stack)
     for number, run in enumerate(stack.runs):
@@ -64,31 +64,28 @@ def _residual_updates(stack: Stack) -> int:
     )
 
 
-def _given(b: Builder, stack: Stack, ids: Ref, memory: Ref | None, mask: Ref | None, seq: str) -> Given:
+def _given(b: Builder, stack: Stack, tokens: Tokens, memory: Ref | None, padding: Ref | None) -> Given:
     """Memory and masks as far as they are there, and the tables of all components."""
     given: dict[Need, Ref] = {}
     if memory is not None:
         given["memory"] = memory
-    if mask is not None:
-        given["own_mask" if stack.role == "encoder" else "memory_mask"] = mask
-    return given | _tables(b, stack, ids, seq)
+    if padding is not None:
+        given["own_mask" if stack.role == "encoder" else "memory_mask"] = padding
+    return given | _tables(b, stack, tokens)
 
 
-def _tables(b: Builder, stack: Stack, ids: Ref, seq: str) -> dict[Table, Ref]:
+def _tables(b: Builder, stack: Stack, tokens: Tokens) -> dict[Table, Ref]:
     """Each table that the stack needs; where several have a name, the mark or else a number follows it."""
     blocks = dict.fromkeys(block for run in stack.runs for block in run.blocks)
     branches = [branch for block in blocks for sublayer in block.sublayers for branch in sublayer.branches]
     tables = dict.fromkeys(table for item in branches for table in definition(item.component).tables(item.component))
-    if not tables:
-        return {}
-    positions = b.op("positions", ids, hint="positions", axes=(seq,))
     found: dict[Table, Ref] = {}
     for table in tables:
         same = [other for other in tables if other.name == table.name]
         distinct = len({other.mark for other in same}) == len(same)
         mark = table.mark if distinct else str(same.index(table))
         hint = f"{table.name}_{mark}" if len(same) > 1 else table.name
-        found[table] = table.lower(table.config, b, positions, table.size, hint)
+        found[table] = table.lower(table.config, b, tokens, table.size, hint)
     return found
 
 

@@ -72,6 +72,10 @@ def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) ->
         found.append(Signature((S(heads.name), S(kv_heads.name), S(kv_heads.name), R)[: len(ins)], (S(heads.name),)))
     if "batch" in mesh.tokens:
         found.append(Signature(tuple(demand(t, S("batch")) for t in ins), (S("batch"),)))
+    queries = ins[0].axes[2].name
+    if mesh.data and queries in mesh.tokens and not op.attr("causal"):
+        masks = tuple(demand(t, S(queries)) for t in ins[3:])
+        found.append(Signature((S(queries), R, R, *masks), (S(queries),)))
     whole = (R,) if mesh.data else (R, I)
     return [*found, *(Signature(tuple(demand(x, t) for x in ins), (t,)) for t in whole)]
 
@@ -81,7 +85,7 @@ def _attention_facts(op: Op, ins: Types) -> Facts:
     queries = (ins[0].axes[2].name,) if op.attr("causal") else ()  # what each may see depends on its place among all
     cached = {kv_heads: heads, keys: "keys"}
     return Facts(
-        rename={1: cached, 2: {**cached, "head_dim": "value_dim"}, 3: {keys: "keys"}},
+        rename={1: cached, 2: {**cached, "head_dim": "value_dim"}},
         results={0: {"head_dim": "value_dim"}},
         mix=("keys", "head_dim", *queries),
         linear=(2,),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from specc.ir.op import Op
 from specc.ir.types import Axis, MeshAxis, R, S, TensorType
 from specc.ops.base import Facts, OpDef, Signature, Stream, Types
-from specc.ops.places import shards_of
+from specc.ops.places import demand, shards_of
 
 
 def _symbols(op: Op) -> tuple[Axis, ...]:
@@ -62,16 +64,52 @@ SINUSOID = OpDef(  # of the second operand only the dtype is read
 )
 
 
+def _of_data(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    places = [*(shards_of(ins[0], mesh) if mesh.data else ()), R]
+    return [Signature((t,), (t,)) for t in places]
+
+
+REAL = OpDef(  # of tokens, those that are no padding
+    "real", lambda op, ins: (replace(ins[0], dtype="bool"),), _of_data, lambda op, ins: Facts()
+)
+
+
+def masked(op: Op) -> dict[str, int]:
+    """Numbers of a mask's operands by what they are.
+
+    A query sees a key if all hold that there are: `queries`, positions of queries [seq], and `keys`, those of keys:
+    the key stands not behind; `real` [batch, seq]: the key is no padding.
+    """
+    of = op.attr("of")
+    assert isinstance(of, tuple)
+    return {str(name): n for n, name in enumerate(of)}
+
+
 def _mask_out(op: Op, ins: Types) -> Types:
-    """[batch, 1, 1, source]: true where a key may be seen."""
-    batch, keys = ins[0].axes
-    return (TensorType((batch, Axis("1", 1), Axis("1", 1), keys), "bool", grad=False),)
+    """[seq, keys], or [batch, 1, seq, keys] where rows differ, with 1 in place of seq where queries do not."""
+    at = {name: ins[n].axes for name, n in masked(op).items()}
+    size = (at["keys"] if "keys" in at else at["real"])[-1].size
+    one, keys = Axis("1", 1), Axis("keys", size)
+    batch = (at["real"][0], one) if "real" in at else ()
+    return (TensorType((*batch, at["queries"][0] if "queries" in at else one, keys), "bool", grad=False),)
 
 
 def _mask_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
-    return [Signature((t,), (t,)) for t in (R, *(S("batch") for _ in mesh.tokens if mesh.data))]
+    """Whole, or by rows or queries on ranks that are fed different ones. Keys are whole."""
+    out, queries = _mask_out(op, ins)[0], masked(op).get("queries")
+    places = [*(shards_of(out, mesh) if mesh.data else ()), R]
+    return [
+        Signature(tuple(demand(t, p) if n == queries or p == S("batch") else R for n, t in enumerate(ins)), (p,))
+        for p in places
+    ]
 
 
-PADDING_MASK = OpDef("padding_mask", _mask_out, _mask_signatures, lambda op, ins: Facts())
+def _mask_facts(op: Op, ins: Types) -> Facts:
+    """All but queries are of keys."""
+    keys = {n: ins[n].axes[-1].name for name, n in masked(op).items() if name != "queries"}
+    return Facts(rename={n: {axis: "keys"} for n, axis in keys.items()})
 
-OPS = (INPUT, POSITIONS, ROPE_TABLE, SINUSOID, PADDING_MASK)
+
+MASK = OpDef("mask", _mask_out, _mask_signatures, _mask_facts)
+
+OPS = (INPUT, POSITIONS, ROPE_TABLE, SINUSOID, REAL, MASK)

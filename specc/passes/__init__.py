@@ -8,6 +8,7 @@ from specc.ir.graph import Graph
 from specc.passes.check import check
 from specc.passes.checkpoint import checkpoint
 from specc.passes.dead import dead
+from specc.passes.fold import fold
 from specc.passes.legalise import legalise
 from specc.passes.legality import legality
 from specc.passes.place import place
@@ -17,7 +18,14 @@ from specc.spec.core import Layout
 
 Pass = Callable[[Graph, Layout], Graph]
 
-PASSES: tuple[Pass, ...] = (shapes, dead, stages, legalise, place, check, checkpoint, legality)
+PASSES: tuple[Pass, ...] = (shapes, dead, fold, stages, legalise, place, check, checkpoint, legality)
+
+
+def typed(graph: Graph, layout: Layout | None = None) -> Graph:
+    """The graph as it is before it is cut and placed; without a layout, for one device."""
+    for step in PASSES[: PASSES.index(stages)]:
+        graph = step(graph, layout or Layout())
+    return graph
 
 
 def run(graph: Graph, layout: Layout) -> Iterator[tuple[str, Graph]]:

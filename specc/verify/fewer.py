@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from specc.lower import lower
-from specc.passes.dead import dead
-from specc.passes.shapes import shapes
+from specc.passes import typed
 from specc.passes.stages import planned
 from specc.spec.core import Layout, Model, Run
 
@@ -23,9 +22,7 @@ Groups = tuple[tuple[Stage, ...], ...]
 
 def stages_of(model: Model, layout: Layout) -> Groups:
     """The real stages; one if the layout has no pipeline."""
-    graph = lower(model)
-    for step in (shapes, dead):
-        graph = step(graph, layout)
+    graph = typed(lower(model), layout)
     runs = [repeat.op.id for repeat in graph.repeats]
     groups: list[tuple[Stage, ...]] = []
     for parts in planned(graph, layout).values():

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from specc.emit import emit
 from specc.interpret import init_weights, initial_weights, interpret, interpret_loss
 from specc.lower import lower
-from specc.passes.dead import dead
+from specc.passes import typed
 from specc.passes.mesh import mesh_of
-from specc.passes.shapes import shapes
 from specc.spec.core import Layout, Model, Spec
 from specc.verify.launch import run_ranks
 from specc.verify.run import SEED, Batch, Step, in_double, load_file, on_this_rank, one_device, world_size
@@ -70,8 +69,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
 @in_double()
 def setting(model: Model, layout: Layout) -> Setting:
     """Weights: the initial ones and noise, so that zeros and ones hide nothing. A third of the labels is -100."""
-    empty = Layout()
-    graph = dead(shapes(lower(model), empty), empty)
+    graph = typed(lower(model))
     initial = initial_weights(graph, SEED)
     generator = torch.Generator().manual_seed(0)
     weights = {

@@ -25,16 +25,13 @@ def _split(graph: Graph, op: Op) -> Expr:
 
 def _attention(graph: Graph, op: Op) -> Expr:
     q, k, v, *mask = op.inputs
-    causal = bool(op.attr("causal"))
     parts: list[Part] = ["F.scaled_dot_product_attention(", Use(q), ", ", Use(k), ", ", Use(v)]
-    if mask and causal:
-        parts += [", causal(", Use(mask[0]), ")"]
-    elif mask:
+    if mask:
         parts += [", ", Use(mask[0])]
     parts.append(
         hole(op, "dropout", op.attr("dropout"), 0.0, before=", dropout_p=", after=" if self.training else 0.0")
     )
-    parts.append(hole(op, "causal", causal and not mask, False, before=", is_causal="))
+    parts.append(hole(op, "causal", op.attr("causal"), False, before=", is_causal="))
     parts.append(Hole(f"{op.id}.scale", "scale", repr(op.attr("scale")), before=", scale=", default="None"))
     parts.append(hole(op, "grouped", op.attr("grouped"), False, before=", enable_gqa="))
     return Expr((*parts, ")"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from specc.emit.expr.base import Writer, hole
-from specc.emit.parts import ATOM, Expr, Part, Use
+from specc.emit.parts import ATOM, COMPARED, SUM, Expr, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
+from specc.ops.sources import masked
 
 
 def _positions(graph: Graph, op: Op) -> Expr:
@@ -49,13 +50,30 @@ def _latest(graph: Graph, op: Op, ref: Ref) -> Ref:
     return found
 
 
-def _padding_mask(graph: Graph, op: Op) -> Expr:
-    return Expr((Use(op.inputs[0], ATOM), ".ne(", hole(op, "pad", op.attr("pad")), ")[:, None, None]"))
+def _real(graph: Graph, op: Op) -> Expr:
+    return Expr((Use(op.inputs[0], ATOM), ".ne(", hole(op, "pad", op.attr("pad")), ")"))
+
+
+def _mask(graph: Graph, op: Op) -> Expr:
+    """What must hold, each as [seq, keys] or [batch, 1, seq, keys]."""
+    at = {name: op.inputs[n] for name, n in masked(op).items()}
+    terms: list[tuple[int, list[Part]]] = []
+    if "queries" in at:
+        terms.append((COMPARED, [Use(at["keys"], SUM), " <= ", Use(at["queries"], ATOM), "[:, None]"]))
+    if "real" in at:
+        terms.append((ATOM, [Use(at["real"], ATOM), "[:, None, None]"]))
+    if len(terms) == 1:
+        return Expr(tuple(terms[0][1]), terms[0][0])
+    parts: list[Part] = []
+    for level, term in terms:
+        parts += [" & "] * bool(parts) + (["(", *term, ")"] if level < ATOM else term)
+    return Expr(tuple(parts), COMPARED)
 
 
 TABLE: dict[str, Writer] = {
     "positions": _positions,
     "rope_table": _rope_table,
     "sinusoid": _sinusoid,
-    "padding_mask": _padding_mask,
+    "real": _real,
+    "mask": _mask,
 }
