@@ -33,13 +33,14 @@ def _tiny_gpt2() -> nn.Module:
 
 
 def _tiny_llama(tied: bool) -> Callable[[], nn.Module]:
-    scaling = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+    scaling = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
     sizes = {
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 4,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
+        "head_dim": 8,
         "vocab_size": 96,
         "max_position_embeddings": 64,
     }

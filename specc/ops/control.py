@@ -15,7 +15,7 @@ def _loss_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list
     if shardable(vocab.shard_name, vocab.length, mesh):
         return [Signature((S(vocab.shard_name), R), (I,), (), "vocab_parallel")]
     if mesh.data:
-        tokens = S(mesh.tokens[0])
+        tokens = stream(ins[1])
         return [Signature((tokens, tokens), (P,))]
     return [Signature((I, R), (I,))]
 
