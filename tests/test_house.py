@@ -140,7 +140,7 @@ def test_what_is_imported_is_declared() -> None:
     core = declared(project["dependencies"])
     with_torch = core | declared(project["optional-dependencies"]["torch"])
     tests = with_torch | declared(project["optional-dependencies"]["test"])
-    own = {"specc", "tests", *sys.stdlib_module_names}
+    own = {"specc", "tests", "benchmarks", *sys.stdlib_module_names}
     for path in (*MODULES, *TESTS):
         allowed = core
         if path in TESTS:
