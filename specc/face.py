@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import fx
 
+    from specc.extension import Extension
     from specc.ir.graph import Graph
     from specc.source import Diagnostic
     from specc.spec.core import Spec
@@ -50,14 +51,23 @@ class Loaded:
         return made
 
 
-def load(path: str | Path) -> Loaded:
-    """The spec in a file. Raises SpecError."""
+def load(path: str | Path, extensions: tuple[Extension, ...] | None = None) -> Loaded:
+    """The spec in a file, in the language that extensions make; None: those of installed packages.
+
+    Raises SpecError, and ExtensionError where an extension cannot be loaded.
+    """
     from specc.compile import compile_spec
+    from specc.extension import installed
     from specc.source import read
     from specc.spec import load as load_source
+    from specc.tables import tables
 
     source = read(path)
-    found = source if isinstance(source, list) else load_source(source)
+    found = (
+        source
+        if isinstance(source, list)
+        else load_source(source, tables(installed() if extensions is None else extensions))
+    )
     if isinstance(found, list):
         raise SpecError(found)
     findings = [finding for layout in found.layouts for finding in compile_spec(found, layout).findings]

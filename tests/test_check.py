@@ -11,8 +11,8 @@ import pytest
 from specc.ir.graph import Graph
 from specc.ir.op import Attr, Init, Op, Param, Use
 from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, Spmd, TensorType
-from specc.ops import definition
 from specc.passes.check import SpmdError, derive, stream_type
+from specc.tables import tables
 
 TP = MeshAxis("tp", 2, tokens=("seq",), shards=("heads", "kv_heads", "ffn", "vocab"))
 DP = MeshAxis("dp", 2, tokens=("batch",), data=True)
@@ -49,7 +49,7 @@ def derived(
     uses = tuple(Use(spmd(used, over), spmd(used, over)) for _, used in params)
     inputs = tuple(op.ref for op in ops)
     op = Op("op", kind, inputs, weights, tuple(attrs.items()), uses=uses, lowering=tuple((lowering or {}).items()))
-    op = replace(op, outs=definition(kind).infer(op, tuple(op.outs[0] for op in ops)))
+    op = replace(op, outs=tables().op(kind).infer(op, tuple(op.outs[0] for op in ops)))
     graph = Graph.of([*ops, op], (), (op.ref,), op.ref, over)
     (result,) = derive(graph, op)
     return str(result).removeprefix(f"{over[0].name}:") if len(over) == 1 else str(result)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-import specc.ops
+from specc.extension import Extension
 from specc.ir.graph import Graph
 from specc.ir.op import Init, Op, Param, Ref, Stage
 from specc.ir.types import Axis, MeshAxis, R, S
@@ -15,6 +15,7 @@ from specc.ops import Facts, OpDef, Signature
 from specc.passes.place import place
 from specc.passes.shapes import shapes
 from specc.spec.core import Layout
+from specc.tables import tables
 
 MESH = (MeshAxis("a", 2, tokens=("seq",), data=True), MeshAxis("b", 2, tokens=("seq",), data=True))
 FEATURES = Axis("d_model", 8)
@@ -34,10 +35,9 @@ def toy(kind: str, ins: int, signature: Callable[[MeshAxis], Signature]) -> OpDe
 
 
 def placed(monkeypatch: pytest.MonkeyPatch, ops: list[Op], *toys: OpDef) -> Graph:
-    for made in toys:
-        monkeypatch.setitem(specc.ops._BY_KIND, made.kind, made)
     monkeypatch.setattr(sys.modules["specc.passes.place"], "mesh_of", lambda layout: MESH)
-    graph = Graph.of(ops, (), (ops[-1].ref,), ops[-1].ref)
+    known = tables((Extension("toys", ops=toys),))
+    graph = Graph.of(ops, (), (ops[-1].ref,), ops[-1].ref, known=known)
     return place(shapes(graph, Layout()), Layout())
 
 

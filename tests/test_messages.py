@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from specc.spec.document import Document
 from specc.spec.grammar import values
-from specc.spec.synonyms import SYNONYMS
+from specc.spec.language import language
+from specc.tables import tables
 from tests.broken import DECODER, FFN, PATTERN
 from tests.test_bad_input import changed, findings, told
 from tests.test_house import models
@@ -78,12 +78,13 @@ def test_what_others_call_a_key_is_one_finding_with_ours(edit: tuple[str, str]) 
 
 def test_words_of_others_are_told_apart() -> None:
     """Each belongs to a word of the language, and in no place to two."""
-    fields = [field for model in models(Document) for field in model.model_fields.values()]
-    places = [[field.alias or name for name, field in model.model_fields.items()] for model in models(Document)]
+    own = language(tables())
+    fields = [field for model in models(own.document) for field in model.model_fields.values()]
+    places = [[field.alias or name for name, field in model.model_fields.items()] for model in models(own.document)]
     places += [values(field.annotation, path) for field in fields for path in ((), ("text",))]
-    assert set(SYNONYMS) <= {word for words in places for word in words}
+    assert set(own.synonyms) <= {word for words in places for word in words}
     for words in places:
-        names = [name for word in words for name in (word, *SYNONYMS.get(word, ()))]
+        names = [name for word in words for name in (word, *own.synonyms.get(word, ()))]
         assert len(set(names)) == len(names), words
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from specc.components import COMPONENTS
-from specc.spec.document import Document
 from specc.spec.grammar import values
+from specc.spec.language import language
 from specc.spec.reference import MARK, SECTIONS, page
+from specc.tables import tables
 from tests.test_house import models
 
 PAGE = Path(__file__).parents[1] / "docs" / "language.md"
@@ -25,7 +25,7 @@ def test_the_page_is_current() -> None:
 
 
 def test_every_mapping_of_a_document_has_a_section_and_every_key_a_meaning() -> None:
-    assert {model for _, model in SECTIONS} == set(models(Document))
+    assert {model for _, model in SECTIONS} == set(models(language(tables()).document))
     generated = PAGE.read_text(encoding="utf-8").partition(MARK)[2]
     rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \| (.*) \|$", generated, re.M)
     assert [key for key, *_ in rows] == [
@@ -37,7 +37,7 @@ def test_every_mapping_of_a_document_has_a_section_and_every_key_a_meaning() -> 
 
 def test_the_page_names_what_checkpointing_can_keep() -> None:
     hand = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
-    for component in COMPONENTS:
+    for component in tables().components.values():
         kinds = [{"kind": kind} for kind in values(component.config, ("kind",))] or [{}]
         for config in (component.config(**component.smallest, **kind) for kind in kinds):
             for name in component.results(config):

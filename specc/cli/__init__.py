@@ -67,8 +67,11 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="specc")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of a bug.")  # read by `main`
-def cli() -> None:
+@click.option("--extension", "extensions", multiple=True, metavar="MODULE:NAME", help="Use an extension, too.")
+@click.pass_context
+def cli(context: click.Context, extensions: tuple[str, ...]) -> None:
     """Compile model specs to readable, partitioned PyTorch."""
+    context.obj = extensions
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from specc.extension import ExtensionError, installed, named
 from specc.source import Diagnostic, Source, concise, plural, read, render, span_of
 from specc.spec import Layout, Spec, load
 from specc.spec.names import module_name
+from specc.tables import tables
 
 specs_argument = click.argument("specs", nargs=-1, type=click.Path(path_type=Path), metavar="[SPEC]...")
 MOST = 500  # findings that are printed; a file of another kind can give hundreds of thousands
@@ -51,9 +53,14 @@ def load_all(paths: tuple[Path, ...], output_format: str = "text") -> Loaded:
     if not chosen:
         raise click.UsageError("no spec was named, and there is no specs/*.yaml here")
     result = Loaded(output_format)
+    try:
+        context = click.get_current_context(silent=True)
+        known = tables((*installed(), *map(named, context.obj or () if context else ())))
+    except ExtensionError as error:
+        raise click.ClickException(str(error)) from error
     for path in chosen:
         source = read(path)
-        spec = load(source) if isinstance(source, Source) else source
+        spec = load(source, known) if isinstance(source, Source) else source
         if isinstance(spec, Spec):
             result.specs.append(spec)
         else:

@@ -10,7 +10,6 @@ from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Ref
 from specc.ir.repeat import Repeat, layer_of
 from specc.ir.types import Spmd
-from specc.ops import definition
 from specc.spec.core import Model
 
 FORWARD = {"PI": "all-reduce", "PS": "reduce-scatter", "SR": "all-gather", "PR": "all-reduce"}
@@ -68,7 +67,7 @@ def stage_costs(graph: Graph, stages: int) -> list[StageCost]:
                 local = local_shape(param, op.uses[n].stored if op.uses else Spmd(), graph)
                 held[param.path] = (prod(axis.length for axis in param.axes) * runs, prod(local) * runs)
             ins = tuple(graph.type(ref) for ref in op.inputs)
-            flops += definition(op.kind).flops(op, ins, graph.symbols) * runs
+            flops += graph.definition(op).flops(op, ins, graph.symbols) * runs
         whole, part = (sum(pair[n] for pair in held.values()) for n in (0, 1))
         found.append(StageCost(tuple(layers), whole, part, flops))
     return found
@@ -96,7 +95,7 @@ def again(graph: Graph, block: Iterable[Op]) -> dict[str, int]:
     `block` has its ops in op order; what is kept by name does not run again, nor does the collective after it.
     """
     ops = list(block)
-    needed = [n for n, op in enumerate(ops) if definition(op.kind).saves(op)]
+    needed = [n for n, op in enumerate(ops) if graph.definition(op).saves(op)]
     reached = ops[: needed[-1]] if needed else []
     return collectives(op for op in reached if not graph.op(graph.origin(op.ref).op).kept)[0]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from specc.components import definition
 from specc.components.norm import Norm
 from specc.source import Path, find
 from specc.spec.core import Branch, Layout, Run, Spec, Stack, Sublayer
@@ -133,7 +132,7 @@ def _component(spec: Spec, stack: Stack, key: str, branch: Branch, config: BaseM
     """Values of a component, and of the mappings in it."""
     defaults: Mapping[str, tuple[object, str]] = {}
     if not path:
-        defaults = definition(branch.component).decided(branch.component, stack.role)
+        defaults = spec.model.tables.component(branch.component).decided(branch.component, stack.role)
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, BaseModel):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from specc.emit.expr import expression, own_random
 from specc.emit.fold import Inner, Item, Line, fold, text
 from specc.emit.leaves import constructor
-from specc.emit.loops import container, loop_lines
+from specc.emit.loops import container, keeps, loop_lines
 from specc.emit.names import Naming, axis_names, formal_names, unique
 from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.graph import Graph
@@ -29,6 +29,7 @@ class Body:
     init: tuple[str, ...]
     forward: tuple[str, ...]
     holes: tuple[Hole, ...]
+    calls: tuple[str, ...]  # kernels
 
     @property
     def skeleton(self) -> tuple[object, ...]:
@@ -66,8 +67,9 @@ def body(
     holes = Holes()
     init = _init(graph, call, constructors, holes)
     names = unique(graph.hint(ref) for ref in formals) if root else formal_names(graph, formals)
-    forward = _Forward(graph, call, formals, names, results, holes, root).lines()
-    return Body(call.path, call.scope.names, names, len(results), tuple(init), tuple(forward), tuple(holes.found))
+    writer = _Forward(graph, call, formals, names, results, holes, root)
+    lines = (tuple(init), tuple(writer.lines()))
+    return Body(call.path, call.scope.names, names, len(results), *lines, tuple(holes.found), tuple(writer.calls))
 
 
 def _init(graph: Graph, call: Call, constructors: dict[Path, str], holes: Holes) -> list[str]:
@@ -107,6 +109,7 @@ class _Forward:
     results: tuple[Ref, ...]
     holes: Holes
     root: bool
+    calls: dict[str, None] = field(default_factory=dict[str, None])
 
     def lines(self) -> list[str]:
         """Lines of the forward."""
@@ -148,12 +151,13 @@ class _Forward:
         source = self.graph.op(item.inputs[0].op)
         collective = item.kind == "convert" and bool(source.kept)
         own = bool(item.kept) or bool(self._random(item))
-        alone = item.kind in ("split", "attention", "rope_table") or collective or (own and not self._reduced(item))
-        alone = alone or (item.kind == "add" and self._normed(item))
+        written = expression(self.graph, item)
+        self.calls |= dict.fromkeys(written.calls)
+        alone = written.alone or collective or (own and not self._reduced(item))
         return Item(
             tuple(Ref(item.id, out) for out in range(len(item.outs))),
             item.kind,
-            expression(self.graph, item),
+            written,
             alone=alone,
             solid=own or collective,
             holds=(source.ref,) if collective else (),
@@ -164,13 +168,10 @@ class _Forward:
         users = self.graph.users(op.ref)
         return len(users) == 1 and users[0].kind == "convert" and users[0].scope == op.scope
 
-    def _normed(self, op: Op) -> bool:
-        """Whether the op is a residual update that a norm follows: it owns a line whatever its length."""
-        return all(user.kind.endswith("_norm") for user in self.graph.users(op.ref))
-
     def _random(self, op: Op) -> list[str]:
-        """Mesh axes for which the op's line must draw numbers of its own; `shard_dropout` does so itself."""
-        return [] if op.kind == "dropout" else own_random(self.graph, op)
+        """Mesh axes for which the op's line must draw numbers of its own, unless its expression sees to that."""
+        axes = own_random(self.graph, op)
+        return [] if axes and expression(self.graph, op).draws else axes
 
     def _line(self, line: Line, n: int, returned: bool) -> list[str]:
         code = text(line.parts, lambda ref: self.naming.names[ref], self.holes.mark)
@@ -186,6 +187,7 @@ class _Forward:
         head = "return " if returned else f"{', '.join(targets)} = "
         result = [f"{head}{code}{f'  # {comment}' if shown else ''}"]
         contexts = [*(f"own_random(self.{axis})" for axis in random), *([f'kept("{kept}")'] if kept else [])]
+        self.calls |= dict.fromkeys(["own_random"] * bool(random) + ["kept"] * bool(kept))
         return [f"with {', '.join(contexts)}:", *(f"    {row}" for row in result)] if contexts else result
 
     def _wrappers(self, ref: Ref) -> tuple[str, list[str]]:
@@ -207,6 +209,7 @@ class _Forward:
         runs = [item for item in self.call.items if isinstance(item, Loop) and item.path == loop.path]
         arguments = [[names[ref] for ref in block.inputs[count:]] for block in loop.blocks]
         lines += loop_lines(loop, len(runs) > 1, carries, arguments, self.holes.mark)
+        self.calls |= dict.fromkeys(["keep"] * keeps(loop))
         for out, carry in enumerate(carries):
             self.naming.give(Ref(loop.end.id, out), carry)
         wanted = self.graph.op(loop.end.id).hint

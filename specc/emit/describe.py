@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specc.components import definition
+from specc.components.base import Config
 from specc.source import plural
 from specc.spec.core import Layout, Model, Stack
 
@@ -20,14 +20,18 @@ def describe(model: Model, layout: Layout, parameters: int, fingerprints: tuple[
 
 
 def _kind(model: Model) -> str:
-    stacks = " and ".join(_stack(stack) for stack in model.stacks)
+    stacks = " and ".join(_stack(model, stack) for stack in model.stacks)
     sizes = f"width {model.d_model}, vocabulary {model.vocab}, max_seq {model.max_seq}"
     return f"{stacks[0].upper()}{stacks[1:]}, {sizes}"
 
 
-def _stack(stack: Stack) -> str:
+def _stack(model: Model, stack: Stack) -> str:
     configs = [b.component for run in stack.runs for block in run.blocks for s in block.sublayers for b in s.branches]
-    words = [word for word in dict.fromkeys(definition(config).summary(config) for config in configs) if word]
+
+    def summary(config: Config) -> str:
+        return model.tables.component(config).summary(config)
+
+    words = [word for word in dict.fromkeys(map(summary, configs)) if word]
     return f"{stack.role} of {plural(stack.layers, 'layer')}" + (f" with {words[0]}" if len(words) == 1 else "")
 
 

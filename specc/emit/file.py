@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from specc.emit.code import Code, docstring, ident, render
@@ -19,27 +18,6 @@ from specc.ir.stored import total
 from specc.spec.core import Layout, Model
 from specc.spec.names import class_name, module_name
 
-KERNELS = (
-    "all_gather",
-    "reduce_scatter",
-    "all_reduce",
-    "copy_to_shards",
-    "shard",
-    "partial_grad",
-    "rope_table",
-    "llama3_rope_table",
-    "linear_rope_table",
-    "apply_rope",
-    "sinusoid",
-    "cross_entropy",
-    "split_cross_entropy",
-    "own_random",
-    "shard_dropout",
-    "kept",
-    "keep",
-)
-"""What expressions and loops may call."""
-
 
 @dataclass(frozen=True)
 class Files:
@@ -54,17 +32,14 @@ def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Fi
     """`unplaced` is the graph as lowered and typed, `graph` the same after all passes. Raises Unsafe for a bug."""
     made = classes(graph, str(ident(class_name(model.name))))
     rest = shell(Context(graph, layout, model, made.stages))
-    own = "\n\n\n".join(made.sources)
-    words = frozenset(re.findall(r"\w+", own + rest.loss))
-    used = [name for name in KERNELS if name in words]
-    kernels = pasted(dict.fromkeys([*rest.kernels, *used]))
+    kernels = pasted(dict.fromkeys([*rest.kernels, *made.calls]), graph.tables)
     sources = (Code(source) for source in made.sources)
     parts = [part for part in (kernels, rest.leaf_classes, *sources, rest.after) if part]
     text = describe(model, layout, total(graph), fingerprints(unplaced, graph, layout))
     name = module_name(model.name)
     body = parse("\n\n\n".join(parts), name)
     found = names(body)
-    top = {"docstring": docstring(text), "imports": imports(found)}
+    top = {"docstring": docstring(text), "imports": imports(found, graph.tables)}
     source = str(render("file.j2", **top, parts=parts))
     guard(parse('"""{docstring}"""\n{imports}'.format(**top), name), body, found, source, name)
     return Files(name, source, table(graph))

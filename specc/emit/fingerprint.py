@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from specc.ir.graph import Graph
 from specc.ir.op import Attr, Layer, Op, Param, Ref, Span, dotted
 from specc.ir.parameters import template
 from specc.ir.stored import stored
 from specc.ir.types import Axis, Place, Spmd, TensorType
-from specc.spec.core import Layout
+from specc.spec.core import Checkpoint, Layout, Pipeline
 
 Json = object
 
@@ -27,13 +27,18 @@ def fingerprints(unplaced: Graph, graph: Graph, layout: Layout) -> tuple[tuple[s
     params: global names and shapes. compute: ops, attributes, wiring, initial values. layout: stages, SPMD types,
     conversions, checkpointing; it changes with compute.
     """
-    usual = asdict(Layout())  # what a layout does not say is no part of it
-    plan = {key: value for key, value in asdict(layout).items() if value != usual[key] and key not in ("at", "name")}
+    said = [field.name for field in fields(layout) if field.compare and field.name not in ("at", "name")]
+    usual = Layout()  # what a layout does not say is no part of it
+    plan = {name: _plain(getattr(layout, name)) for name in said if getattr(layout, name) != getattr(usual, name)}
     return (
         ("params", _digest(_params(unplaced))),
         ("compute", _digest(_compute(unplaced))),
         ("layout", _digest([plan, _compute(graph), [_placing(op) for op in graph.ops]])),
     )
+
+
+def _plain(value: Pipeline | Checkpoint | Json) -> Json:
+    return asdict(value) if isinstance(value, (Pipeline, Checkpoint)) else value
 
 
 def _digest(value: Json) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 MODULES = ("torch", "math", "hashlib", "threading", "functools", "contextlib", "collections")
 FORBIDDEN = ("exec", "eval", "compile", "open", "__import__", "globals", "vars", "breakpoint", "input", "getattr")
+_BUILTINS = frozenset(dir(builtins))
 TOP = (ast.Assign, ast.AnnAssign, ast.ClassDef, ast.FunctionDef)
 
 
@@ -25,9 +27,10 @@ def parse(source: str, name: str) -> ast.Module:
 
 @dataclass(frozen=True)
 class Names:
-    """Names that a module reads or binds, each with its first line, those of its functions and classes, and imports."""
+    """Names that a module has, each with its first line, those that it binds, its functions and classes, imports."""
 
     used: dict[str, int]
+    bound: frozenset[str]
     defined: frozenset[str]
     imports: tuple[int, ...]  # their lines
 
@@ -36,15 +39,20 @@ def names(tree: ast.Module) -> Names:
     """In one walk, which on a file of 400 lines is a tenth of a build."""
     used: dict[str, int] = {}
     defined: list[str] = []
+    bound: set[str] = set()
     lines: list[int] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             used.setdefault(node.id, node.lineno)
+            if not isinstance(node.ctx, ast.Load):
+                bound.add(node.id)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
         elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             defined.append(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             lines.append(node.lineno)
-    return Names(used, frozenset(defined), tuple(lines))
+    return Names(used, frozenset((*bound, *defined)), frozenset(defined), tuple(lines))
 
 
 def guard(head: ast.Module, body: ast.Module, words: Names, source: str, name: str) -> None:
@@ -58,7 +66,7 @@ def guard(head: ast.Module, body: ast.Module, words: Names, source: str, name: s
         compile(ast.Module([*head.body, *body.body], []), name, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         raise Unsafe(f"{name}: {error}\n{source}") from error
-    for problem in (*_head(head), *_top(body), *_names(words)):
+    for problem in (*_head(head), *_top(body), *_names(words), *_unknown(head, words)):
         raise Unsafe(f"{name}: {problem}")
 
 
@@ -94,6 +102,15 @@ def _bound(node: ast.stmt) -> list[str]:
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _unknown(head: ast.Module, words: Names) -> Iterable[str]:
+    """Names that nothing gives: of a kernel that is called and not pasted, say."""
+    imported = {
+        (alias.asname or alias.name).split(".")[0] for node in head.body for alias in getattr(node, "names", ())
+    }
+    known = words.bound | imported | _BUILTINS
+    yield from (f"line {line}: {name} is nothing's name" for name, line in words.used.items() if name not in known)
 
 
 def _names(words: Names) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from specc.emit.forms import Form, form_of
+from specc.emit.forms.base import Form
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Use, dotted
 from specc.ir.stored import stored
@@ -112,7 +112,7 @@ def _leaf(graph: Graph, path: Path, reads: list[tuple[Op, int]]) -> Leaf:
             lowering = next((how for _, how in op.lowering), lowering)
     first, spmd, _ = next(iter(params.values()))
     op = reads[0][0]
-    form = form_of("bias" if "weight" not in params else first.role, lowering)
+    form = graph.tables.form("bias" if "weight" not in params else first.role, lowering)
     shape = next(iter(form.params.values()))
     axes = [axis.shard_name for axis in first.axes]
     splits = {shape[axes.index(p.axis)]: m for m, p in spmd.places if p.kind == "S"} if form.splits else {}

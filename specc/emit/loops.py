@@ -122,13 +122,18 @@ def _run(layer: str, call: str, carry: str, loop: Loop, i: str | int) -> list[st
     every = loop.repeat.attr("recompute")
     assert every is None or isinstance(every, int)
     plain = f"{carry} = {layer}({call})"
-    keep = ", context_fn=keep" if any(_kept(block) for block in loop.blocks) else ""
+    keep = ", context_fn=keep" if keeps(loop) else ""
     again = f"{carry} = checkpoint({layer}, {call}, use_reentrant=False{keep})"
     if every is None or every == 1:
         return [plain if every is None else again]
     if isinstance(i, int):
         return [again if i % every == 0 else plain]
     return [f"if {i} % {every} == 0:", f"    {again}", "else:", f"    {plain}"]
+
+
+def keeps(loop: Loop) -> bool:
+    """Whether blocks keep results by name, so that `keep` is called."""
+    return any(map(_kept, loop.blocks))
 
 
 def _kept(call: Call) -> bool:

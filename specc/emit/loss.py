@@ -15,10 +15,11 @@ from specc.ir.types import TensorType
 
 @dataclass(frozen=True)
 class Loss:
-    """Its source, and the mesh axes that it takes last."""
+    """Its source, the mesh axes that it takes last, and kernels that it calls."""
 
     source: str
     axes: tuple[str, ...]
+    calls: tuple[str, ...]
 
 
 def loss(graph: Graph) -> Loss:
@@ -39,7 +40,7 @@ def loss(graph: Graph) -> Loss:
     text = function(
         "loss", [*takes, *(f"{axis}: DeviceMesh" for axis in axes)], "Tensor", _doc(graph, call.inputs[count:]), lines
     )
-    return Loss("\n".join(text), axes)
+    return Loss("\n".join(text), axes, made.calls)
 
 
 def _annotation(type: TensorType) -> str:

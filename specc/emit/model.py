@@ -27,10 +27,11 @@ class StageClass:
 
 @dataclass(frozen=True)
 class Classes:
-    """Sources of all classes in an order in which each stands before its users, and the stages in order."""
+    """Sources of all classes in an order in which each stands before its users, stages in order, kernels they call."""
 
     sources: tuple[str, ...]
     stages: tuple[StageClass, ...]
+    calls: tuple[str, ...]
 
 
 def classes(graph: Graph, model_name: str) -> Classes:
@@ -40,9 +41,11 @@ def classes(graph: Graph, model_name: str) -> Classes:
     constructors: dict[Path, str] = {}
     taken: dict[str, None] = {model_name: None} if len(roots) == 1 else {}
     made: list[Class] = []
+    every: list[Body] = []
     levels = _levels([call for call, _, _ in roots])
     for calls in levels[:-1]:
         bodies = [body(graph, call, call.inputs, call.outputs, constructors, root=False) for call in calls]
+        every += bodies
         made += _level(graph, bodies, taken, constructors)
     bodies = [body(graph, call, inputs, outputs, constructors, root=True) for call, inputs, outputs in roots]
     taken.pop(model_name, None)
@@ -54,7 +57,8 @@ def classes(graph: Graph, model_name: str) -> Classes:
         arguments = owner.constructors[call.path]
         meshes = tuple(arg for arg in arguments if arg in axes)
         stages.append(StageClass(owner.name, tuple(a for a in arguments if a not in axes), meshes, inputs, outputs))
-    return Classes(tuple(item.source for item in [*made, *final]), tuple(stages))
+    calls = dict.fromkeys(call for item in (*every, *bodies) for call in item.calls)
+    return Classes(tuple(item.source for item in [*made, *final]), tuple(stages), tuple(calls))
 
 
 def mesh_names(graph: Graph) -> list[str]:

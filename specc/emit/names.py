@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from specc.ir.graph import Graph
-from specc.ir.op import Ref
+from specc.ir.op import Op, Ref
 from specc.ir.types import TOKEN_AXES
 
 
@@ -14,14 +14,18 @@ def formal_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
     """Names of what a scope takes: the stream is x, another x the memory, the rest as they are."""
     names: list[str] = []
     for ref in inputs:
-        kind = graph.op(graph.origin(ref).op).kind
         if graph.type(ref).grad:
             known = graph.hint(ref)
             name = "x" if "x" not in names else "memory" if known == "x" else known
         else:
-            name = "rope" if kind == "rope_table" else graph.hint(ref)
+            name = _called(graph, graph.op(graph.origin(ref).op)) or graph.hint(ref)
         names.append(name)
     return unique(names)
+
+
+def _called(graph: Graph, op: Op) -> str:
+    write = graph.tables.expressions.get(op.kind)
+    return "" if write is None else write(graph, op).called
 
 
 def unique(names: Iterable[str]) -> tuple[str, ...]:

@@ -38,7 +38,15 @@ Part = str | Use | Hole
 
 @dataclass(frozen=True)
 class Expr:
-    """Parts in order, and how tightly the whole binds."""
+    """Parts in order, and how tightly the whole binds.
+
+    `calls`: kernels that stand in it. `alone`: its value has a line of its own. `draws`: it sees to it that ranks draw
+    numbers of their own. `called`: what a class that takes the value calls it, where that is not its hint.
+    """
 
     parts: tuple[Part, ...]
     level: int = ATOM
+    calls: tuple[str, ...] = ()
+    alone: bool = False
+    draws: bool = False
+    called: str = ""

@@ -1,4 +1,4 @@
-"""Kernels as text: the source of functions and classes of specc/kernels, with what they use, and imports."""
+"""Kernels as text: the source of their functions and classes, with what these use, and imports."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from specc.emit.code import Code
+from specc.emit.guard import MODULES as ALLOWED
 from specc.emit.guard import Names
+from specc.tables import Tables, tables
 
 MODULES = {
     "hashlib": "hashlib",
@@ -57,28 +58,32 @@ class Import:
     bound: str
 
 
-def pasted(names: Iterable[str]) -> Code:
+def pasted(names: Iterable[str], known: Tables | None = None) -> Code:
     """Sources of the named kernels and of all kernels they use, those first; two blank lines between.
 
-    A name that several modules have is given as `module.name`. Raises KeyError for one that does not exist.
+    A name that several modules have is given as `module.name`. `known` are specc's own tables unless given. Raises
+    KeyError for a name that does not exist.
     """
     found: dict[str, Kernel] = {}
+    known = known or tables()
 
     def visit(kernel: Kernel) -> None:
         if kernel.key not in found:
             for used in kernel.uses:
-                visit(_kernel(used))
+                visit(_kernel(used, known))
             found[kernel.key] = kernel
 
-    for kernel in sorted((_kernel(_key(name)) for name in names), key=lambda kernel: (kernel.module, kernel.line)):
+    for kernel in sorted(
+        (_kernel(_key(name, known), known) for name in names), key=lambda kernel: (kernel.module, kernel.line)
+    ):
         visit(kernel)
     return Code("\n\n\n".join(_joined(found.values())))
 
 
-def imports(words: Names) -> Code:
+def imports(words: Names, known: Tables | None = None) -> Code:
     """The import lines that a module with these names needs, sorted as the linter sorts them."""
-    known = _known_imports()  # of a name that the module defines, locally or not, none is needed
-    needed = [known[name] for name in sorted(words.used.keys() - words.defined) if name in known]
+    bound = _known_imports(known or tables())  # of a name that the module defines, locally or not, none is needed
+    needed = [bound[name] for name in sorted(words.used.keys() - words.defined) if name in bound]
     sections = [[i for i in needed if _root(i) != "torch"], [i for i in needed if _root(i) == "torch"]]
     return Code("\n\n".join("\n".join(_lines(section)) for section in sections if section))
 
@@ -115,40 +120,39 @@ def _joined(kernels: Iterable[Kernel]) -> list[str]:
     return parts
 
 
-def _key(name: str) -> str:
+def _key(name: str, known: Tables) -> str:
     modules, _, last = name.rpartition(".")
-    keys = [f"{module}.{last}" for module in _defining().get(last, ()) if modules in ("", module)]
+    keys = [f"{module}.{last}" for module in _defining(known).get(last, ()) if modules in ("", module)]
     if len(keys) != 1:
         raise KeyError(f"kernel {name}: {'no such kernel' if not keys else ' or '.join(keys)}")
     return keys[0]
 
 
 @cache
-def _texts() -> dict[str, str]:
-    folder = Path(__file__).parents[1] / "kernels"
-    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
+def _texts(known: Tables) -> dict[str, str]:
+    return {module: path.read_text(encoding="utf-8") for module, path in known.kernels.items()}
 
 
 @cache
-def _defining() -> dict[str, tuple[str, ...]]:
+def _defining(known: Tables) -> dict[str, tuple[str, ...]]:
     """Which modules define a name at their top, read off the text: most modules are never parsed."""
     found: dict[str, tuple[str, ...]] = {}
-    for module, text in _texts().items():
+    for module, text in _texts(known).items():
         for name in re.findall(r"^(?:def |class )?(\w+)(?:\(|:| = )", text, re.MULTILINE):
             found[name] = (*found.get(name, ()), module)
     return found
 
 
-def _kernel(key: str) -> Kernel:
-    return _of_module(key.partition(".")[0])[key]
+def _kernel(key: str, known: Tables) -> Kernel:
+    return _of_module(key.partition(".")[0], known)[key]
 
 
 @cache
-def _of_module(module: str) -> dict[str, Kernel]:
-    tree, text = ast.parse(_texts()[module]), _texts()[module].splitlines()
+def _of_module(module: str, known: Tables) -> dict[str, Kernel]:
+    tree, text = ast.parse(_texts(known)[module]), _texts(known)[module].splitlines()
     here = {name: f"{module}.{name}" for node in tree.body for name in _names(node)}
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("specc.kernels."):
+        if isinstance(node, ast.ImportFrom) and _is_kernel(node):
             other = str(node.module).rpartition(".")[2]
             here |= {alias.name: f"{other}.{alias.name}" for alias in node.names}
     found: dict[str, Kernel] = {}
@@ -170,14 +174,19 @@ def _names(node: ast.stmt) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
+def _is_kernel(node: ast.ImportFrom) -> bool:
+    """Whether other kernels are imported: what a generated file may import, they are not."""
+    return (node.module or "").split(".")[0] not in ALLOWED
+
+
 @cache
-def _known_imports() -> dict[str, Import]:
+def _known_imports(known: Tables) -> dict[str, Import]:
     found = {bound: Import(module, None, bound) for module, bound in MODULES.items()}
     found |= {name: Import(module, name, name) for module, names in NAMES.items() for name in names}
-    for text in _texts().values():
+    for text in _texts(known).values():
         lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
         for node in ast.parse("\n".join(lines)).body:
-            if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("specc."):
+            if isinstance(node, ast.ImportFrom) and not _is_kernel(node):
                 items = [Import(str(node.module), alias.name, alias.asname or alias.name) for alias in node.names]
             elif isinstance(node, ast.Import):
                 items = [Import(alias.name, None, alias.asname or alias.name) for alias in node.names]

@@ -17,12 +17,11 @@ from specc.emit.weights import init_weights
 
 @dataclass(frozen=True)
 class Shell:
-    """Names of kernels to paste (those of the model's own lines apart), leaf classes, and what follows the model."""
+    """Names of kernels that it calls, leaf classes, and what follows the model."""
 
     kernels: tuple[str, ...]
     leaf_classes: Code
     after: Code
-    loss: str
 
 
 def shell(of: Context) -> Shell:
@@ -34,7 +33,7 @@ def shell(of: Context) -> Shell:
     options = "".join(f", {axis}={of_mesh(axis, of.graph)}" for axis in value.axes)
     lines = [value.source, device_mesh(of), made, parallelize(of), weights, trainer(of, options)]
     after = [Code(part if isinstance(part, str) else "\n".join(part)) for part in lines if part]
-    return Shell(_kernels(of), Code("\n\n\n").join(leaf_classes), Code("\n\n\n").join(after), value.source)
+    return Shell((*_kernels(of), *value.calls), Code("\n\n\n").join(leaf_classes), Code("\n\n\n").join(after))
 
 
 def _kernels(of: Context) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from specc.emit.context import Context
 from specc.emit.function import Lines, function, of_class
 from specc.emit.make import DEVICE, MESH, SEED
-from specc.ops import definition
 
 SCHEDULES = {"1f1b": "Schedule1F1B", "gpipe": "ScheduleGPipe"}
 NORM = "Scale the gradients down to that norm if theirs is larger; their norm."
@@ -59,7 +58,7 @@ def _init(of: Context, loss_options: str) -> Lines:
 
 def _seed(of: Context) -> Lines:
     """Random numbers are in step on the ranks that are fed the same tokens, which are neighbours."""
-    if not any(definition(op.kind).random(op) for op in of.graph.ops):
+    if not any(of.graph.definition(op).random(op) for op in of.graph.ops):
         return []
     groups = of.graph.groups
     if not groups.model:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from specc.interpret.table import TABLE, Random
+from specc.interpret.table import Random, functions
 from specc.interpret.unroll import unrolled
 from specc.ir.graph import Graph
 from specc.ir.op import Layer, Op, Param, Path, Ref, dotted, in_model
 from specc.ir.tree import Call, Loop, loss_tree, tree
-from specc.ops import definition
 
 CARRIERS = ("cut", "repeat", "end")  # ops that hand on their inputs
 
@@ -37,6 +37,7 @@ class _Target:
     graph: Graph
     dtype: torch.dtype
     device: torch.device
+    functions: dict[str, Callable[..., Tensor]]
 
 
 def interpret(
@@ -47,12 +48,13 @@ def interpret(
     Parameters are NaN until init_weights or load_state_dict. Nodes carry the id of their op in meta["op"]. Raises
     ValueError naming the op where the graph is not typed or was placed on a mesh.
     """
+    known = functions(graph.tables)
     for op in graph.ops:
         if not op.outs:
             raise ValueError(f"{op.id} has no type: run the shapes pass first")
-        if op.scope[:1] != ("loss",) and op.kind not in (*TABLE, *CARRIERS, "input"):
+        if op.scope[:1] != ("loss",) and op.kind not in (*known, *CARRIERS, "input"):
             raise ValueError(f"{op.id}: {op.kind} cannot be interpreted, only graphs that are not placed on a mesh can")
-    target = _Target(graph, dtype, torch.device(device))
+    target = _Target(graph, dtype, torch.device(device), known)
     frame = _Frame((), None)
     for op in graph.ops:
         if op.kind == "input" and op.scope[:1] != ("loss",):
@@ -66,7 +68,8 @@ def interpret_loss(graph: Graph) -> fx.GraphModule:
     frame = _Frame(("loss",), None)
     for ref in call.inputs:
         _formal(frame, ref, graph.hint(ref))
-    return _module(_Target(graph, torch.float32, torch.device("cpu")), frame, call, "Loss")
+    target = _Target(graph, torch.float32, torch.device("cpu"), functions(graph.tables))
+    return _module(target, frame, call, "Loss")
 
 
 def _module(target: _Target, frame: _Frame, call: Call, name: str) -> fx.GraphModule:
@@ -112,11 +115,12 @@ def _op(target: _Target, frame: _Frame, op: Op) -> None:
     args = tuple(frame.env[ref] for ref in op.inputs)
     args += tuple(_parameter(target, frame, op, param) for param in op.params)
     attrs = _attributes(target.graph, op)
-    if definition(op.kind).random(op):
-        _place(frame.root, (name,), Random(TABLE[op.kind], attrs), op.id)
+    function = target.functions[op.kind]
+    if target.graph.definition(op).random(op):
+        _place(frame.root, (name,), Random(function, attrs), op.id)
         node = frame.code.create_node("call_module", name, args, name=name)
     else:
-        node = frame.code.create_node("call_function", TABLE[op.kind], args, attrs, name=name)
+        node = frame.code.create_node("call_function", function, args, attrs, name=name)
     if len(op.outs) == 1:
         frame.env[op.ref] = _noted(node, op.id)
         return

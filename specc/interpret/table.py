@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, reduce
+from importlib import import_module
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from specc.extension import ExtensionError
 from specc.kernels.positions import sinusoid as sinusoid_table
 from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
+from specc.tables import Tables
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -174,6 +177,18 @@ TABLE: dict[str, Callable[..., Tensor]] = {
     "mask": mask,
     "cross_entropy": cross_entropy,
 }
+
+
+def functions(tables: Tables) -> dict[str, Callable[..., Tensor]]:
+    """By kind of op, those of every extension. Raises ExtensionError where one is not where it is said to be."""
+    found: dict[str, Callable[..., Tensor]] = {}
+    for place in tables.functions:
+        module, _, name = place.partition(":")
+        try:
+            found |= getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ExtensionError(f"{place} cannot be imported: {error}") from error
+    return found
 
 
 class Random(nn.Module):

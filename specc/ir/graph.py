@@ -8,8 +8,9 @@ A value used inside and produced before is invariant. A pipeline cut is the op `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import networkx as nx
 
@@ -17,6 +18,10 @@ from specc.ir.groups import Groups
 from specc.ir.op import Op, Path, Ref, stage_of
 from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.types import MeshAxis, Spmd, TensorType
+from specc.tables import Tables, tables
+
+if TYPE_CHECKING:
+    from specc.ops.base import OpDef
 
 TOKENS = 4096
 """Flops are counted over a sequence of so many tokens, or of as many as a model takes if these are less."""
@@ -46,6 +51,7 @@ class Graph:
     loss: Ref
     mesh: tuple[MeshAxis, ...] = ()
     tokens: int = TOKENS
+    tables: Tables = field(default_factory=tables, repr=False)
 
     @staticmethod
     def of(
@@ -55,8 +61,12 @@ class Graph:
         loss: Ref,
         mesh: tuple[MeshAxis, ...] = (),
         tokens: int = TOKENS,
+        known: Tables | None = None,
     ) -> Graph:
-        """Build from ops in op order. Raises ValueError naming the op where an operand is not produced before it."""
+        """Build from ops in op order; `known` are specc's own tables unless given.
+
+        Raises ValueError naming the op where an operand is not produced before it.
+        """
         graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
         for op in ops:
             if op.id in graph:
@@ -66,7 +76,7 @@ class Graph:
                 if ref.op not in graph or ref.op == op.id:
                     raise ValueError(f"op {op.id} uses {ref.op}, which is not produced before it")
                 graph.add_edge(ref.op, op.id, out=ref.out, operand=operand)
-        return Graph(graph, tuple(scopes), outputs, loss, mesh, tokens)
+        return Graph(graph, tuple(scopes), outputs, loss, mesh, tokens, known or tables())
 
     @cached_property
     def ops(self) -> tuple[Op, ...]:
@@ -85,6 +95,10 @@ class Graph:
     @cached_property
     def _by_id(self) -> dict[str, Op]:
         return {op.id: op for op in self.ops}
+
+    def definition(self, op: Op) -> OpDef:
+        """What an op of that kind declares. Raises KeyError."""
+        return self.tables.op(op.kind)
 
     def type(self, ref: Ref) -> TensorType:
         """Tensor type of a value, after the shapes pass."""
@@ -179,7 +193,7 @@ class Graph:
         """The same graph around other ops, with other scopes where given; `moved`: what outputs and loss now are."""
         moved, scopes = moved or {}, self.scopes if scopes is None else scopes
         outputs = tuple(moved.get(ref, ref) for ref in self.outputs)
-        return Graph.of(ops, scopes, outputs, moved.get(self.loss, self.loss), self.mesh, self.tokens)
+        return Graph.of(ops, scopes, outputs, moved.get(self.loss, self.loss), self.mesh, self.tokens, self.tables)
 
     def with_mesh(self, mesh: tuple[MeshAxis, ...]) -> Graph:
         return replace(self, mesh=mesh)

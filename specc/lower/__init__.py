@@ -19,7 +19,7 @@ def lower(model: Model) -> Graph:
     [batch, target]. The loss takes the outputs, `labels` of the shape of the last stack's tokens, -100 where there is
     none, and `scale`.
     """
-    b = Builder(model.init)
+    b = Builder(model.init, model.tables)
     features = Axis("d_model", model.d_model)
     pair = len(model.stacks) == 2
     tokens = ("source", "target") if pair else ("tokens",)

@@ -9,13 +9,15 @@ from specc.ir.graph import TOKENS, Graph, Scope
 from specc.ir.op import Attr, Init, Layer, Op, Param, Path, Ref, dotted
 from specc.ir.types import Axis
 from specc.spec.core import Init as InitSpec
+from specc.tables import Tables, tables
 
 
 class Builder:
     """Appends ops in op order; scopes nest by `with`."""
 
-    def __init__(self, init: InitSpec):
+    def __init__(self, init: InitSpec, known: Tables | None = None):
         self.init = init
+        self.tables = known or tables()
         self.ops: list[Op] = []
         self.scopes: list[Scope] = []
         self.path: Path = ()
@@ -68,4 +70,4 @@ class Builder:
         return Init("normal", std)
 
     def graph(self, outputs: tuple[Ref, ...], loss: Ref, max_seq: int) -> Graph:
-        return Graph.of(self.ops, self.scopes, outputs, loss, tokens=min(TOKENS, max_seq))
+        return Graph.of(self.ops, self.scopes, outputs, loss, tokens=min(TOKENS, max_seq), known=self.tables)

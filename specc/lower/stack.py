@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specc.components import definition, norm
+from specc.components import norm
 from specc.components.base import Given, Need, Table, Tokens
 from specc.ir.op import Init, Layer, Ref
 from specc.ir.types import Axis
@@ -78,7 +78,9 @@ def _tables(b: Builder, stack: Stack, tokens: Tokens) -> dict[Table, Ref]:
     """Each table that the stack needs; where several have a name, the mark or else a number follows it."""
     blocks = dict.fromkeys(block for run in stack.runs for block in run.blocks)
     branches = [branch for block in blocks for sublayer in block.sublayers for branch in sublayer.branches]
-    tables = dict.fromkeys(table for item in branches for table in definition(item.component).tables(item.component))
+    tables = dict.fromkeys(
+        table for item in branches for table in b.tables.component(item.component).tables(item.component)
+    )
     found: dict[Table, Ref] = {}
     for table in tables:
         same = [other for other in tables if other.name == table.name]
@@ -146,7 +148,7 @@ def _lower_branch(
     inner = shared_input if branch.pre is None else norm.lower(branch.pre, b, x, f"{branch.name}_norm", features)
     inner = _scaled(b, inner, branch.in_scale)
     config = branch.component
-    component = definition(config)
+    component = b.tables.component(config)
     needed: tuple[Need, ...] = (*component.reads, *component.tables(config))
     given: Given = {need: around.given[need] for need in needed if need in around.given}
     if "memory" in component.reads and "memory" not in given:

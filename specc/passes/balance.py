@@ -8,7 +8,6 @@ from itertools import accumulate
 from specc.ir.graph import Graph
 from specc.ir.op import Op
 from specc.ir.repeat import layer_of
-from specc.ops import definition
 from specc.passes.parts import Section
 from specc.spec.core import Layout
 
@@ -73,7 +72,7 @@ def _costs(graph: Graph, sections: list[Section]) -> list[int]:
     """Flops of each layer, with what goes along with it."""
 
     def flops(op: Op) -> int:
-        return definition(op.kind).flops(op, tuple(graph.type(ref) for ref in op.inputs), graph.symbols)
+        return graph.definition(op).flops(op, tuple(graph.type(ref) for ref in op.inputs), graph.symbols)
 
     costs: list[int] = []
     for item in sections:

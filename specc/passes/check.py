@@ -15,7 +15,7 @@ from specc.ir.graph import Graph
 from specc.ir.op import Op, OpError, Param, Path, Ref, dotted
 from specc.ir.tree import loops, tree
 from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, Spmd, TensorType
-from specc.ops import Facts, definition
+from specc.ops import Facts
 from specc.spec.core import Layout
 
 LINKS = frozenset({"PI", "PS", "PR", "IR", "SR", "SI", "IS", "RS", "SS"})
@@ -89,13 +89,13 @@ def derive(graph: Graph, op: Op) -> tuple[Spmd, ...]:
         if op.params or op.lowering:
             raise SpmdError(op, "the mesh", "carries values, but has parameters or a lowering")
         return tuple(graph.spmd(ref) for ref in op.inputs)
-    facts = definition(op.kind).facts(op, tuple(graph.type(ref) for ref in op.inputs))
+    facts = graph.definition(op).facts(op, tuple(graph.type(ref) for ref in op.inputs))
     operands = [o for o in _operands(graph, op, facts) if o.number not in facts.shape_only]
     known = {mesh.name for mesh in graph.mesh}
     for name, lowering in op.lowering:
         if name not in known:
             raise SpmdError(op, name, f"lowering {lowering} on a mesh axis that does not exist")
-    places = {mesh.name: _places(op, facts, operands, mesh) for mesh in graph.mesh}
+    places = {mesh.name: _places(graph, op, facts, operands, mesh) for mesh in graph.mesh}
     order = _order(op, operands) if operands else {}
     return tuple(_assembled(graph, op, facts, n, places, order) for n in range(len(op.outs)))
 
@@ -166,7 +166,7 @@ def _operands(graph: Graph, op: Op, facts: Facts) -> Iterator[_Operand]:
         yield _Operand(number, name, spmd, grad, indices)
 
 
-def _places(op: Op, facts: Facts, operands: list[_Operand], mesh: MeshAxis) -> list[Place]:
+def _places(graph: Graph, op: Op, facts: Facts, operands: list[_Operand], mesh: MeshAxis) -> list[Place]:
     """Types of the outputs on one mesh axis."""
     lowering = dict(op.lowering).get(mesh.name)
     sharded = dict.fromkeys(o.indices[p.axis] for o in operands if (p := o.at(mesh)).kind == "S")
@@ -179,7 +179,7 @@ def _places(op: Op, facts: Facts, operands: list[_Operand], mesh: MeshAxis) -> l
         kinds = ", ".join(f"{o.name} {o.at(mesh)}" for o in operands)
         raise SpmdError(op, mesh.name, f"operands are sharded in different ways: {kinds}")
     if partial:
-        return _partial(op, facts, operands, mesh)
+        return _partial(graph, op, facts, operands, mesh)
     if not operands:
         return _made(op, facts, mesh)
     kinds = dict.fromkeys(o.at(mesh) for o in operands if o.grad)
@@ -196,9 +196,9 @@ def _made(op: Op, facts: Facts, mesh: MeshAxis) -> list[Place]:
     return [R if op.inputs else stream_type(out, mesh) for out in op.outs]
 
 
-def _partial(op: Op, facts: Facts, operands: list[_Operand], mesh: MeshAxis) -> list[Place]:
+def _partial(graph: Graph, op: Op, facts: Facts, operands: list[_Operand], mesh: MeshAxis) -> list[Place]:
     """Some operand is a partial sum, none is sharded."""
-    if definition(op.kind).random(op):
+    if graph.definition(op).random(op):
         raise SpmdError(op, mesh.name, "draws random numbers on a partial sum")
     first, *more = [o for o in operands if o.at(mesh) == P]
     # a sum needs all its terms partial: one that is whole would be added on every rank

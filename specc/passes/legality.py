@@ -14,11 +14,9 @@ from specc.ir.parameters import clashes
 from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.tree import loops, tree
 from specc.ir.types import Axis, Spmd
-from specc.ops import OPS, definition
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
 
-KINDS = frozenset(definition.kind for definition in OPS)
 MAY_LEAVE_DEAD = frozenset({"lower", "shapes"})
 
 
@@ -71,7 +69,7 @@ def _ordered(view: _View) -> Problems:
     for node, op in zip(graph.nx.nodes, graph.ops, strict=True):
         if node != op.id:
             yield op.id, f"stands under the name {node}"
-        if op.kind not in KINDS:
+        if op.kind not in graph.tables.ops:
             yield op.id, f"is of no known kind: {op.kind}"
     for producer, user in graph.nx.edges():
         if place[producer] >= place[user]:
@@ -115,7 +113,7 @@ def _typed(view: _View) -> Problems:
         for ref in op.inputs:
             if ref.out >= len(graph.op(ref.op).outs):
                 yield op.id, f"uses {ref}, which does not exist"
-        expected = definition(op.kind).infer(op, tuple(graph.type(ref) for ref in op.inputs))
+        expected = graph.definition(op).infer(op, tuple(graph.type(ref) for ref in op.inputs))
         if op.outs != expected:
             yield op.id, f"has types {[str(t) for t in op.outs]}, its rule gives {[str(t) for t in expected]}"
     if view.typed and graph.type(graph.loss).axes:

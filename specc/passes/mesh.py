@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from specc.components import COMPONENTS
 from specc.ir.types import TOKEN_AXES, MeshAxis
 from specc.spec.core import Layout
-
-SHARDS = (*dict.fromkeys(axis for component in COMPONENTS for axis in component.shards), "vocab")
 
 
 def mesh_of(layout: Layout) -> tuple[MeshAxis, ...]:
     """Axes that placing works on, outer to inner; those of size 1 are left out."""
+    split = dict.fromkeys(axis for component in layout.tables.components.values() for axis in component.shards)
     axes = (
         MeshAxis("dp", layout.dp, tokens=("batch",), data=True),
-        MeshAxis("tp", layout.tp, tokens=TOKEN_AXES if layout.sequence_parallel else (), shards=SHARDS),
+        MeshAxis("tp", layout.tp, tokens=TOKEN_AXES if layout.sequence_parallel else (), shards=(*split, "vocab")),
     )
     return tuple(axis for axis in axes if axis.size > 1)

@@ -8,7 +8,6 @@ from functools import cached_property
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref, Span
 from specc.ir.repeat import Repeat, layer_of
-from specc.ops import definition
 
 
 @dataclass(frozen=True)
@@ -130,4 +129,4 @@ def made_again(graph: Graph, op: Op) -> bool:
 
 def shapes_of(graph: Graph, op: Op) -> tuple[int, ...]:
     """Numbers of the operands of which the op reads the shape only."""
-    return definition(op.kind).facts(op, tuple(graph.type(ref) for ref in op.inputs)).shape_only
+    return graph.definition(op).facts(op, tuple(graph.type(ref) for ref in op.inputs)).shape_only

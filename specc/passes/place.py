@@ -14,7 +14,7 @@ from specc.ir.graph import Graph, common, inside
 from specc.ir.op import Op, OpError, Path, Ref, Use
 from specc.ir.repeat import layer_scope
 from specc.ir.types import I, MeshAxis, P, Place, R, S, Spmd, TensorType
-from specc.ops import Signature, definition
+from specc.ops import Signature
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
 
@@ -113,7 +113,7 @@ def _uses(op: Op, chosen: dict[str, Signature]) -> tuple[Use, ...]:
 def _choose(work: _Placing, op: Op, ins: tuple[TensorType, ...], mesh: MeshAxis) -> Signature:
     produced = tuple(work.types[ref].at(mesh.name) for ref in op.inputs)
     best: tuple[int, Signature] | None = None
-    offered = definition(op.kind).signatures(op, ins, mesh, stream(mesh))
+    offered = work.graph.definition(op).signatures(op, ins, mesh, stream(mesh))
     for out in (out for out in range(len(op.outs)) if Ref(op.id, out) in work.returned):
         offered = [s for s in offered if s.outputs[out] == stream(mesh)(op.outs[out])]
     for signature in offered:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from specc.ir.graph import Graph
 from specc.ir.op import Op, dotted
 from specc.ir.repeat import layer_scope
-from specc.ops import definition
 from specc.source import Diagnostic, Node, span_of
 from specc.spec.core import Layout
 
@@ -24,32 +23,32 @@ def save_findings(graph: Graph, layout: Layout, root: Node | None = None) -> lis
         if not kept:
             raise ValueError(f"no layer has a result {name}")
         span = None if root is None else span_of(root, (*layout.at, "checkpoint", "save", n))
-        drawing = next((draw for op, later in kept if (draw := _drawn_after(op, later))), None)
+        drawing = next((draw for op, later in kept if (draw := _drawn_after(graph, op, later))), None)
         if drawing is not None:
             message = (
                 f"{name} draws random numbers and so does {_local(drawing)} after it: kept, it would not draw again in "
                 "the recomputation, and what comes after it would draw other numbers than before"
             )
             found.append(Diagnostic("E413", message, span, "keep something else, or switch its dropout off"))
-        elif not any(_runs_again(op, later) for op, later in kept):
+        elif not any(_runs_again(graph, op, later) for op, later in kept):
             message = f"keeping {name} saves nothing: it is not run again, for backward needs nothing after it"
             help = "keep a result with something after it in the layer that backward needs"
             found.append(Diagnostic("W501", message, span, help, severity="warning"))
     return found
 
 
-def _runs_again(op: Op, later: list[Op]) -> bool:
+def _runs_again(graph: Graph, op: Op, later: list[Op]) -> bool:
     """Whether recomputation reaches the op: it goes through a layer in order up to the last value that backward needs.
 
     An op that backward needs the result of must run for it; one that only its operands are needed of need not.
     """
-    own = definition(op.kind).saves(op)
-    return "out0" in own or "mask" in own or any(definition(other.kind).saves(other) for other in later)
+    own = graph.definition(op).saves(op)
+    return "out0" in own or "mask" in own or any(graph.definition(other).saves(other) for other in later)
 
 
-def _drawn_after(op: Op, later: list[Op]) -> Op | None:
+def _drawn_after(graph: Graph, op: Op, later: list[Op]) -> Op | None:
     """The first op after a random one that draws, too."""
-    draws = [other for other in (op, *later) if definition(other.kind).random(other)]
+    draws = [other for other in (op, *later) if graph.definition(other).random(other)]
     return draws[1] if len(draws) > 1 and draws[0] is op else None
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from specc.ir.graph import Graph
 from specc.ir.op import Op
 from specc.ir.types import TensorType
-from specc.ops import definition
 from specc.spec.core import Layout
 
 
@@ -17,6 +16,6 @@ def shapes(graph: Graph, layout: Layout) -> Graph:
     typed: list[Op] = []
     for op in graph.ops:
         ins = tuple(types[ref.op][ref.out] for ref in op.inputs)
-        types[op.id] = definition(op.kind).infer(op, ins)
+        types[op.id] = graph.definition(op).infer(op, ins)
         typed.append(replace(op, outs=types[op.id]))
     return graph.with_ops(typed)

@@ -12,20 +12,22 @@ from specc.source import Diagnostic, Source, parse, plain
 from specc.spec.core import Layout, Model, Spec
 from specc.spec.document import Document
 from specc.spec.expand import to_spec
+from specc.spec.language import language
 from specc.spec.layout_rules import layout_rules
 from specc.spec.repair import repaired
 from specc.spec.report import Report
 from specc.spec.rules import model_rules
 from specc.spec.runs import shortest
 from specc.spec.shape import tell
+from specc.tables import Tables, tables
 
 
-def load(source: Source) -> Spec | list[Diagnostic]:
-    """The spec, or all findings in the order of the text."""
+def load(source: Source, known: Tables | None = None) -> Spec | list[Diagnostic]:
+    """The spec, or all findings in the order of the text. `known` are specc's own tables unless given."""
     parsed = parse(source)
     if parsed.root is None:
         return parsed.found
-    report = Report(parsed.root, parsed.found)
+    report = Report(parsed.root, language(known or tables()), parsed.found)
     for path in parsed.damaged:
         report.broken(path)
     made = _document(report)
@@ -41,15 +43,15 @@ def load(source: Source) -> Spec | list[Diagnostic]:
 
 def _document(report: Report) -> tuple[Document, Mapping[str, Any]] | None:
     """The document, without the parts of it that have the wrong shape, which are reported."""
-    data = plain(report.root)
+    data, document = plain(report.root), report.language.document
     try:
-        return Document.model_validate(data), data
+        return document.model_validate(data), data
     except ValidationError as error:
-        data, parts = repaired(data, tell(error, report, Document))
+        data, parts = repaired(data, tell(error, report, document), report.language)
     for part in parts:
         report.broken(part)
     try:
-        return None if data is None else (Document.model_validate(data), data)
+        return None if data is None else (document.model_validate(data), data)
     except ValidationError:
         return None  # more than one error in one place: one was told
 

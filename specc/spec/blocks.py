@@ -10,9 +10,9 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from specc.source import Path, find
-from specc.spec.core import KINDS
 from specc.spec.document import Document, LikeDoc, SublayerDoc
-from specc.spec.grammar import alike, alternatives, keys, suggestion
+from specc.spec.grammar import alternatives, keys
+from specc.spec.language import Language
 from specc.spec.names import part_problem
 from specc.spec.report import Report
 from specc.spec.shape import tell
@@ -56,9 +56,14 @@ def written_blocks(document: Document, data: Mapping[str, Any], report: Report) 
             done[name] = Written(name, block, made.at)
         else:
             try:
-                sublayers = _sublayers().validate_python(made.data)
+                sublayers = _sublayers(report.language).validate_python(made.data)
             except ValidationError as error:
-                tell(error, report, Sublayers, lambda path, made=made: _place(made, path, report))
+                tell(
+                    error,
+                    report,
+                    report.language.sublayers,
+                    lambda path, made=made: _place(made, path, report),
+                )
                 report.broken(("blocks", name))
             else:
                 done[name] = Written(name, sublayers, made.at, made.changes)
@@ -66,9 +71,9 @@ def written_blocks(document: Document, data: Mapping[str, Any], report: Report) 
 
 
 @cache
-def _sublayers() -> TypeAdapter[Sublayers]:
+def _sublayers(language: Language) -> TypeAdapter[Sublayers]:
     """Made when it is needed: that takes milliseconds."""
-    return TypeAdapter(Sublayers)
+    return TypeAdapter(language.sublayers)
 
 
 def _resolved(
@@ -102,26 +107,26 @@ def no_block(name: str, known: Iterable[str], at: Path, report: Report) -> None:
     """Tell that, unless the block may be one whose own name is wrong, which is told there."""
     known = list(known)
     good = [other for other in known if part_problem(other) is None]
-    meant = alike(name, known)
+    meant = report.alike(name, known)
     if report.there(("blocks",)) and (not meant or meant[0] in good):
-        report.add("E220", at, f"there is no block {name}", suggestion(name, good, "blocks"))
+        report.add("E220", at, f"there is no block {name}", report.suggestion(name, good, "blocks"))
 
 
 def _changed(base: _Raw, block: LikeDoc, at: Path, report: Report) -> _Raw:
     data, changes = base.data, dict(base.changes)
-    here = _named(data)
+    here = _named(data, report.language)
     for name, values in block.with_.items():
         place: Path = (*at, "with", name)
         if name not in here:
             message = f"block {block.like} has no {name}"
-            report.add("E222", place, message, suggestion(name, here, "components"), reads=[base.at], key=True)
+            report.add("E222", place, message, report.suggestion(name, here, "components"), reads=[base.at], key=True)
             continue
         kind = here[name][-1]
-        data = _changed_at(data, here[name], values, (kind,))
+        data = _changed_at(report.language, data, here[name], values, (kind,))
         for path in _nulls(values):
-            known = keys(SublayerDoc, (kind, *path[:-1]))
+            known = keys(report.language.sublayer, (kind, *path[:-1]))
             if known and path[-1] not in known:
-                help = suggestion(str(path[-1]), known, "keys")
+                help = report.suggestion(str(path[-1]), known, "keys")
                 report.add("E201", (*place, *path), f"unknown key {path[-1]}", help, key=True)
         changes[name] = (place, *changes.get(name, ()))
     return _Raw(data, base.at, changes)
@@ -136,11 +141,11 @@ def _nulls(values: Mapping[str, Any]) -> Iterator[Path]:
             yield from ((key, *path) for path in _nulls(cast(dict[str, Any], value)))
 
 
-def _named(data: Any) -> dict[str, Path]:
+def _named(data: Any, language: Language) -> dict[str, Path]:
     """Where the components of a block stand, by the names that they have in the core form."""
     found: dict[str, Path] = {}
     counts: dict[str, int] = {}
-    for path in _components(data, ()):
+    for path in _components(data, (), language):
         kind = str(path[-1])
         counts[kind] = counts.get(kind, 0) + 1
         found[component_name(kind, counts[kind])] = path
@@ -152,38 +157,38 @@ def component_name(kind: str, count: int) -> str:
     return kind if count == 1 else f"{kind}{count}"
 
 
-def _components(data: Any, at: Path) -> Iterator[Path]:
+def _components(data: Any, at: Path, language: Language) -> Iterator[Path]:
     """In the order of the block."""
     if isinstance(data, list):
         for n, item in enumerate(cast(list[Any], data)):
-            yield from _components(item, (*at, n))
+            yield from _components(item, (*at, n), language)
     elif isinstance(data, dict):
         for key, value in cast(dict[str, Any], data).items():
-            if key in KINDS and isinstance(value, dict):
+            if key in language.tables.components and isinstance(value, dict):
                 yield (*at, key)
             elif key in ("parallel", "sublayer", "branches"):
-                yield from _components(value, (*at, key))
+                yield from _components(value, (*at, key), language)
 
 
-def _changed_at(data: Any, path: Path, values: Mapping[str, Any], kind: Path) -> Any:
+def _changed_at(language: Language, data: Any, path: Path, values: Mapping[str, Any], kind: Path) -> Any:
     """A copy of plain data with new values in the component at that place."""
     if not path:
-        return _deep(data, values, kind)
+        return _deep(language, data, values, kind)
     copy = data.copy()
-    copy[path[0]] = _changed_at(data[path[0]], path[1:], values, kind)
+    copy[path[0]] = _changed_at(language, data[path[0]], path[1:], values, kind)
     return copy
 
 
-def _deep(old: Mapping[str, Any], new: Mapping[str, Any], at: Path) -> dict[str, Any]:
+def _deep(language: Language, old: Mapping[str, Any], new: Mapping[str, Any], at: Path) -> dict[str, Any]:
     """`old` with what `new` says; a mapping that becomes one of another kind begins anew."""
-    merged = dict(old) if alternatives(SublayerDoc, at) < 2 or new.get("kind") in (None, old.get("kind")) else {}
+    merged = dict(old) if alternatives(language.sublayer, at) < 2 or new.get("kind") in (None, old.get("kind")) else {}
     for key, value in new.items():
         before = merged.get(key)
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict):
             inner = cast(dict[str, Any], before) if isinstance(before, dict) else {}
-            merged[key] = _deep(inner, cast(dict[str, Any], value), (*at, key))
+            merged[key] = _deep(language, inner, cast(dict[str, Any], value), (*at, key))
         else:
             merged[key] = value
     return merged
@@ -192,7 +197,7 @@ def _deep(old: Mapping[str, Any], new: Mapping[str, Any], at: Path) -> dict[str,
 def _place(made: _Raw, path: Path, report: Report) -> Path:
     """Where in the document a part of a block that is like another stands: what changes it goes before what it is."""
     own = (*made.at, *path)
-    for name, at in _named(made.data).items():
+    for name, at in _named(made.data, report.language).items():
         changes = made.changes.get(name, ()) if path[: len(at)] == at else ()
         for place in changes:
             if find(report.root, (*place, *path[len(at) :])) is not None:

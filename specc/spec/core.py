@@ -12,13 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from specc.components import COMPONENTS
 from specc.components.base import Config
 from specc.components.norm import Norm
 from specc.source import Node, Path
-
-KINDS = tuple(component.key for component in COMPONENTS)
-"""Components, by their keys."""
+from specc.tables import Tables, tables
 
 
 @dataclass(frozen=True)
@@ -133,6 +130,7 @@ class Layout:
     pp: Pipeline = Pipeline()
     checkpoint: Checkpoint = Checkpoint()
     at: Path = ()
+    tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its axes are
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,7 @@ class Model:
     head_bias: bool
     init: Init
     stacks: tuple[Stack, ...]  # (decoder,), (encoder,) or (encoder, decoder)
+    tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its components are
 
 
 @dataclass(frozen=True)

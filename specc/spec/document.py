@@ -1,12 +1,11 @@
-"""The shape of a spec file. What its values mean together is checked on the core form, not here."""
+"""The shape of a spec file, its components apart. What its values mean together is checked on the core form."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, create_model
+from pydantic import Field, Tag
 
-from specc.components import COMPONENTS
 from specc.components.base import Config, Dim, Factor, Rate, by_kind
 from specc.components.norm import Norm
 
@@ -32,14 +31,8 @@ OwnNorm = Annotated[Annotated[bool, Tag("bool")] | Annotated[Norm, Tag("mapping"
 """true: the model's norm."""
 
 
-if TYPE_CHECKING:
-
-    class ParallelDoc(Config):
-        """A component of `parallel`."""
-else:
-    _keys = {component.key: (component.config | None, None) for component in COMPONENTS}
-    _told = "A component of `parallel`."
-    ParallelDoc = create_model("ParallelDoc", __base__=Config, __module__=__name__, __doc__=_told, **_keys)
+class ParallelDoc(Config):
+    """A component of `parallel`."""
 
 
 class BranchDoc(ParallelDoc):

@@ -23,6 +23,7 @@ from specc.spec.document import (
 )
 from specc.spec.report import Report
 from specc.spec.sublayers import expand, model_norm
+from specc.tables import Tables
 
 
 def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: str) -> Spec:
@@ -47,6 +48,7 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
         head_bias=document.head.bias,
         init=_init(document, report),
         stacks=tuple(stacks),
+        tables=report.language.tables,
     )
     common = Common(model_norm(document), document.norm.placement, document.dropout)
     return Spec(model, _layouts(document, report), common, file, report.root)
@@ -177,18 +179,19 @@ def _period(named: list[tuple[str, int]], layers: int) -> tuple[str, ...]:
 def _layouts(document: Document, report: Report) -> tuple[Layout, ...]:
     if document.layout is not None and document.layouts is not None:
         report.add("E240", ("layouts",), "layout and layouts cannot both be given", "keep one of them", key=True)
-    found = [] if document.layout is None else [_layout(None, document.layout, ("layout",))]
-    found += [_layout(name, doc, ("layouts", name)) for name, doc in (document.layouts or {}).items()]
-    return tuple(found) or (Layout(),)
+    known = report.language.tables
+    found = [] if document.layout is None else [_layout(None, document.layout, ("layout",), known)]
+    found += [_layout(name, doc, ("layouts", name), known) for name, doc in (document.layouts or {}).items()]
+    return tuple(found) or (Layout(tables=known),)
 
 
-def _layout(name: str | None, doc: LayoutDoc, at: Path) -> Layout:
+def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout:
     if isinstance(doc.pp, PipelineDoc):
         microbatches = doc.pp.stages if doc.pp.microbatches is None else doc.pp.microbatches
         pipeline = Pipeline(doc.pp.stages, doc.pp.schedule, microbatches, tuple(doc.pp.starts))
     else:
         pipeline = Pipeline(stages=doc.pp, microbatches=doc.pp)
-    return Layout(name, doc.tp, doc.sequence_parallel, doc.dp, pipeline, _checkpoint(doc.checkpoint), at)
+    return Layout(name, doc.tp, doc.sequence_parallel, doc.dp, pipeline, _checkpoint(doc.checkpoint), at, known)
 
 
 def _checkpoint(doc: str | EveryDoc) -> Checkpoint:

@@ -5,14 +5,12 @@ Places are those of pydantic: keys and numbers of items, with tags of alternativ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
-
-from specc.spec.synonyms import SYNONYMS
 
 Loc = tuple[str | int, ...]
 WORDS = {bool: ("true", "false"), int: ("a whole number",), float: ("a number",), str: ("a text",), list: ("a list",)}
@@ -69,18 +67,18 @@ def others(annotation: Any, loc: Loc) -> str:
     return listed(words)
 
 
-def alike(word: str, known: Iterable[str]) -> list[str]:
+def alike(word: str, known: Iterable[str], synonyms: Mapping[str, tuple[str, ...]]) -> list[str]:
     """The known word that was meant, if there is one that is close or that others call so."""
     known = list(known)
     plain = word[:LONGEST].lower().replace("-", "_")
-    same = [other for other in known if plain == other.lower() or plain in SYNONYMS.get(other, ())]
+    same = [other for other in known if plain == other.lower() or plain in synonyms.get(other, ())]
     return same if len(same) == 1 else get_close_matches(word[:LONGEST], known, 1)
 
 
-def suggestion(word: str, known: Iterable[str], what: str) -> str:
+def suggestion(word: str, known: Iterable[str], what: str, synonyms: Mapping[str, tuple[str, ...]]) -> str:
     """`did you mean heads? keys here are ...`"""
     known = list(known)
-    close = alike(word, known)
+    close = alike(word, known, synonyms)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}{what} here are {', '.join(known)}" if known else f"there are no {what} here"
 

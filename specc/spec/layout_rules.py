@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from specc.components import definition
 from specc.components.base import choices, divisors
 from specc.source import Path, find, plural, span_of
 from specc.spec.core import Layout, Model
 from specc.spec.document import RANKS
-from specc.spec.grammar import suggestion
 from specc.spec.report import Report
 from specc.spec.rules import STACKS, branches, place
 
@@ -55,7 +53,7 @@ def _split(model: Model, report: Report) -> Iterator[tuple[dict[str, Path], tupl
     """What tp must divide in each component, and where it is stated."""
     for _, branch in branches(model):
         if all(map(report.sound, (branch.at, *branch.under))):
-            sizes = definition(branch.component).split_by_tp(branch.component)
+            sizes = model.tables.component(branch.component).split_by_tp(branch.component)
             yield {key: place(report, branch, (key,)) for key, _ in sizes}, sizes
 
 
@@ -125,7 +123,7 @@ def _saves(model: Model, layout: Layout, report: Report) -> None:
     names = save_names(model)
     for n, name in enumerate(saved.save):
         if name not in names:
-            help = suggestion(name, names, "results")
+            help = report.suggestion(name, names, "results")
             report.add("E412", (*at, "save", n), f"no layer has a result {name}", help, reads=STACKS)
         elif name in saved.save[:n]:
             report.add("E412", (*at, "save", n), f"{name} is listed twice", "list it once")
@@ -135,6 +133,6 @@ def save_names(model: Model) -> list[str]:
     """Results that checkpointing can keep."""
     names: dict[str, None] = {}
     for _, branch in branches(model):
-        results = definition(branch.component).results(branch.component)
+        results = model.tables.component(branch.component).results(branch.component)
         names |= dict.fromkeys(f"{branch.name}.{result}" for result in results)
     return list(names)

@@ -19,11 +19,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic.fields import FieldInfo
 
-from specc.components import COMPONENTS
 from specc.components.base import Config
 from specc.components.norm import Norm
 from specc.spec import core, document
 from specc.spec.grammar import listed
+from specc.spec.language import language
+from specc.tables import tables
+
+LANGUAGE = language(tables())
+OWN = LANGUAGE.models
 
 MARK = "<!-- What follows is written by `python -m specc.spec.reference docs/language.md`. -->\n"
 
@@ -41,25 +45,25 @@ def _parts(annotation: Any) -> Iterator[type[Config]]:
 
 def _components() -> Iterator[tuple[str, type[Config]]]:
     """Of all components, then the mappings in them."""
-    own = {component.config: component.key.replace("_", " ") for component in COMPONENTS}
+    own = {component.config: component.key.replace("_", " ") for component in LANGUAGE.tables.components.values()}
     models = dict.fromkeys((*own, *(model for config in own for model in _parts(config))))
     for model in models:
         yield own.get(model, re.sub(r"(?<=\w)(?=[A-Z])", " ", model.__name__).lower()), model
 
 
 SECTIONS: tuple[tuple[str, type[Config]], ...] = (
-    ("document", document.Document),
+    ("document", OWN["Document"]),
     ("embedding", document.EmbeddingDoc),
     ("head", document.HeadDoc),
     ("model norm", document.ModelNorm),
     ("norm", Norm),
-    ("stack", document.StackDoc),
+    ("stack", OWN["StackDoc"]),
     ("pattern", document.PatternDoc),
     ("like", document.LikeDoc),
-    ("sublayer", document.SublayerDoc),
-    ("parallel branch", document.ParallelDoc),
-    ("general sublayer", document.GeneralDoc),
-    ("branch", document.BranchDoc),
+    ("sublayer", OWN["SublayerDoc"]),
+    ("parallel branch", OWN["ParallelDoc"]),
+    ("general sublayer", OWN["GeneralDoc"]),
+    ("branch", OWN["BranchDoc"]),
     *_components(),
     ("init", document.InitDoc),
     ("layout", document.LayoutDoc),
@@ -87,7 +91,7 @@ def _link(model: type[Config]) -> str:
 
 def _section(title: str, model: type[Config]) -> str:
     lines = [f"\n## {title[0].upper()}{title[1:]}\n", _formatted(model.__doc__ or "")]
-    if model is document.GeneralDoc:
+    if model is OWN["GeneralDoc"]:
         formula = dedent((core.__doc__ or "").split("\n\n", 2)[2]).strip()
         lines.append(f"\n```text\n{formula}\n```")
     lines += ["\n| key | value | default | meaning |", "| --- | --- | --- | --- |"]

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from specc.source import Diagnostic, Node, Path, Span, span_of
+from specc.spec import grammar
+from specc.spec.language import Language
 
 
 @dataclass
@@ -17,10 +19,19 @@ class Report:
     """
 
     root: Node
+    language: Language
     found: list[Diagnostic] = field(default_factory=list[Diagnostic])
     _broken: set[Path] = field(default_factory=set[Path])
     _above: set[Path] = field(default_factory=set[Path])  # places with something broken in them
     _seen: set[tuple[str, int, str]] = field(default_factory=set[tuple[str, int, str]])
+
+    def alike(self, word: str, known: Iterable[str]) -> list[str]:
+        """The known word that was meant, if there is one."""
+        return grammar.alike(word, known, self.language.synonyms)
+
+    def suggestion(self, word: str, known: Iterable[str], what: str) -> str:
+        """`did you mean heads? keys here are ...`"""
+        return grammar.suggestion(word, known, what, self.language.synonyms)
 
     def broken(self, path: Path) -> None:
         """What stands there is not what was meant."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from specc.components import COMPONENTS, definition
 from specc.components.base import too_large
 from specc.source import Path, find, shown
 from specc.spec.core import Branch, Model, Spec, Stack
@@ -25,12 +24,13 @@ def model_rules(spec: Spec, report: Report) -> None:
     if model.pad is not None and model.pad >= model.vocab:
         message = f"pad = {model.pad} is not a token: there are {model.vocab}"
         report.add("E213", ("pad",), message, f"tokens are 0 to {model.vocab - 1}", reads=[("vocab",)])
-    if model.pad is not None and not any(_reads_encoder(stack, branch) for stack, branch in branches(model)):
+    if model.pad is not None and not any(_reads_encoder(model, stack, branch) for stack, branch in branches(model)):
         message = "pad masks keys of an encoder's tokens, and nothing attends to them"
         report.add("E214", ("pad",), message, "leave pad out", reads=STACKS)
-    if len(roles) > 1 and not any("memory" in definition(branch.component).reads for _, branch in branches(model)):
-        readers = listed([component.key for component in COMPONENTS if "memory" in component.reads])
-        message = f"nothing reads the encoder's output: the decoder has no {readers}"
+    reading = [item.key for item in model.tables.components.values() if "memory" in item.reads]
+    read = {model.tables.component(branch.component).key for _, branch in branches(model)}
+    if len(roles) > 1 and not read & set(reading):
+        message = f"nothing reads the encoder's output: the decoder has no {listed(reading)}"
         report.add("E228", ("encoder",), message, "give the decoder one, or leave the encoder out", STACKS, key=True)
     if model.embed.positions == "sinusoidal" and model.d_model % 2:
         message = f"sinusoids come in pairs, but d_model = {model.d_model} is odd"
@@ -55,9 +55,9 @@ def branches(model: Model) -> Iterator[tuple[Stack, Branch]]:
                     yield stack, branch
 
 
-def _reads_encoder(stack: Stack, branch: Branch) -> bool:
+def _reads_encoder(model: Model, stack: Stack, branch: Branch) -> bool:
     """Whether the keys of a branch are the encoder's tokens."""
-    reads = definition(branch.component).reads
+    reads = model.tables.component(branch.component).reads
     return "memory_mask" in reads or (stack.role == "encoder" and "own_mask" in reads)
 
 
@@ -103,13 +103,13 @@ def _choose(words: list[str]) -> str:
 
 
 def _branch(model: Model, stack: Stack, branch: Branch, report: Report) -> None:
-    component, config = definition(branch.component), branch.component
+    component, config = model.tables.component(branch.component), branch.component
     for problem in component.rules(config, model.d_model, lambda key: stated(report.root, branch, (key,)) is not None):
         reads = [("d_model",), branch.at, *branch.under]
         report.add(problem.code, place(report, branch, problem.path), problem.message, problem.help, reads)
     alone = stack.role != "decoder" or (len(model.stacks) < 2 and report.there(("encoder",)))
     if "memory" in component.reads and alone:
         message = f"{component.key} reads an encoder's output: it stands in a decoder beside an encoder"
-        others = listed([other.key for other in COMPONENTS if "own_mask" in other.reads])
+        others = listed([other.key for other in model.tables.components.values() if "own_mask" in other.reads])
         at = branch.under[-1] if branch.under else branch.at
         report.add("E218", at, message, f"add an encoder, or use {others}", key=True)

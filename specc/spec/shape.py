@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from specc.source import Path, find, shown
-from specc.spec.grammar import Loc, alike, expected, keys, kinds, listed, others, suggestion, tags, values
+from specc.spec.grammar import Loc, expected, keys, kinds, listed, others, tags, values
 from specc.spec.report import Report
 
 BOUNDS = {
@@ -31,7 +31,7 @@ def tell(
     """Report each error, and where they are; `place` says where in the document a part of the value stands."""
     items = error.errors(include_url=False)
     unknown = (item["loc"] for item in items if item["type"] == "extra_forbidden")
-    misspelt = [(*loc[:-1], close) for loc in unknown for close in alike(str(loc[-1]), keys(model, loc[:-1]))]
+    misspelt = [(*loc[:-1], close) for loc in unknown for close in report.alike(str(loc[-1]), keys(model, loc[:-1]))]
     for path in (place(_in_document(model, loc)) for loc in misspelt):
         if find(report.root, path) is None:
             report.broken(path)  # it is there, under another name
@@ -45,10 +45,10 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     context: dict[str, Any] = item.get("ctx", {})
     given = _given(report, path, item["input"])
     if kind == "extra_forbidden":
-        report.add("E201", path, f"unknown key {name}", _keys(item, model), key=True)
+        report.add("E201", path, f"unknown key {name}", _keys(item, report, model), key=True)
     elif kind == "missing":
         if not misspelt:
-            help = suggestion("", keys(model, loc[:-1]), "keys")
+            help = report.suggestion("", keys(model, loc[:-1]), "keys")
             report.add("E202", path, f"the key {name} is missing", help)
     elif kind == "union_tag_not_found":
         path = (*path, "kind")
@@ -58,11 +58,11 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
         value, known = item["input"]["kind"], kinds(model, loc)
         given = _given(report, path, value)
         if isinstance(value, str):
-            report.add("E203", path, f"kind cannot be {given}", suggestion(value, known, "values"))
+            report.add("E203", path, f"kind cannot be {given}", report.suggestion(value, known, "values"))
         else:
             report.add("E205", path, f"kind must be {listed(known)}, not {given}")
     elif kind == "literal_error" and isinstance(item["input"], str):
-        help = suggestion(item["input"], values(model, loc), "values")
+        help = report.suggestion(item["input"], values(model, loc), "values")
         more = others(model, loc)
         report.add("E203", path, f"{name} cannot be {given}", f"{help}, or {more}" if more else help)
     elif kind in BOUNDS or (kind == "float_type" and type(item["input"]) is int):
@@ -78,13 +78,13 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     return path
 
 
-def _keys(item: ErrorDetails, model: Any) -> str:
+def _keys(item: ErrorDetails, report: Report, model: Any) -> str:
     """What the unknown key may have meant: a key there, or the mapping around is one of several with names."""
     *around, word = item["loc"]
     known, several = keys(model, tuple(around)), f"{around[-1]}s" if around else ""
     named = isinstance(item["input"], dict) and several in keys(model, tuple(around[:-1]))
-    help = suggestion(str(word), known, "keys")
-    return f"did you mean {several}? {help}" if named and not alike(str(word), known) else help
+    help = report.suggestion(str(word), known, "keys")
+    return f"did you mean {several}? {help}" if named and not report.alike(str(word), known) else help
 
 
 def _in_document(model: Any, loc: Loc) -> Path:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from specc.components import definition
 from specc.components.norm import Norm
 from specc.source import Path
 from specc.spec.blocks import Written, component_name
-from specc.spec.core import KINDS, Block, Branch, Sublayer
+from specc.spec.core import Block, Branch, Sublayer
 from specc.spec.document import BranchDoc, Document, GeneralDoc, ParallelDoc, SublayerDoc
 from specc.spec.grammar import expected
 from specc.spec.report import Report
@@ -40,8 +39,12 @@ class _Expander:
         sublayers = [self._sublayer(item, (*at, n)) for n, item in enumerate(self.written.sublayers)]
         return Block(self.written.name, tuple(item for item in sublayers if item is not None), at)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.report.language.tables.components)
+
     def _sublayer(self, doc: SublayerDoc, at: Path) -> Sublayer | None:
-        if not self._one(doc, (*KINDS, "parallel", "sublayer"), "a sublayer", at):
+        if not self._one(doc, (*self.kinds, "parallel", "sublayer"), "a sublayer", at):
             return None
         if doc.sublayer is not None:
             return self._general(doc.sublayer, (*at, "sublayer"))
@@ -84,14 +87,14 @@ class _Expander:
         return len(given) == 1
 
     def _branch(self, doc: ParallelDoc, at: Path, pre: Norm | None) -> Branch | None:
-        if not self._one(doc, KINDS, "a branch", at):
+        if not self._one(doc, self.kinds, "a branch", at):
             return None
-        kind = next(key for key in KINDS if getattr(doc, key) is not None)
+        kind = next(key for key in self.kinds if getattr(doc, key) is not None)
         self.counts[kind] = self.counts.get(kind, 0) + 1
         name = component_name(kind, self.counts[kind])
         place, *under = self.written.places(name, (*at, kind))
         config = getattr(doc, kind)
-        component = definition(config).resolve(config, self.document.d_model, self.role)
+        component = self.report.language.tables.component(config).resolve(config, self.document.d_model, self.role)
         dropout = self.document.dropout
         if not isinstance(doc, BranchDoc):
             return Branch(name, component, place, pre=pre, dropout=dropout, under=tuple(under))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from specc.components import COMPONENTS
+from collections.abc import Iterable
+from typing import Any
+
+from specc.components.base import Component
 
 LANGUAGE: dict[str, tuple[str, ...]] = {
     "d_model": ("hidden_size", "n_embd", "dim", "embed_dim", "embedding_dim", "model_dim", "width", "n_embed"),
@@ -35,14 +38,10 @@ LANGUAGE: dict[str, tuple[str, ...]] = {
 }
 
 
-def _synonyms() -> dict[str, tuple[str, ...]]:
-    """Of the language itself, and of every component."""
+def synonyms(components: Iterable[Component[Any]]) -> dict[str, tuple[str, ...]]:
+    """Of the language itself and of components, by word in lower case: each is the word's wherever that may stand."""
     found = dict(LANGUAGE)
-    for component in COMPONENTS:
+    for component in components:
         for word, names in component.synonyms.items():
             found[word] = tuple(dict.fromkeys((*found.get(word, ()), *names)))
     return found
-
-
-SYNONYMS = _synonyms()
-"""By word, in lower case: each is the word's at any place where the word itself may stand."""

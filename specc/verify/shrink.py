@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from specc.components import definition
 from specc.components.base import divisors
 from specc.spec.core import Block, Branch, Layout, Model, Run, Sublayer
 from specc.verify.fewer import Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
@@ -52,7 +51,7 @@ def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> 
     rows = model.vocab // layout.tp  # odd or even, for FSDP2
     layers = iter([sum(run) for run in zip(*stages, strict=True)])
     stacks = tuple(
-        replace(stack, runs=tuple(Run(_blocks(run.blocks, small.tp), next(layers)) for run in stack.runs))
+        replace(stack, runs=tuple(Run(_blocks(model, run.blocks, small.tp), next(layers)) for run in stack.runs))
         for stack in model.stacks
     )
     return replace(
@@ -65,13 +64,11 @@ def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> 
     )
 
 
-def _blocks(blocks: tuple[Block, ...], tp: int) -> tuple[Block, ...]:
-    return tuple(replace(block, sublayers=tuple(_sublayer(item, tp) for item in block.sublayers)) for block in blocks)
+def _blocks(model: Model, blocks: tuple[Block, ...], tp: int) -> tuple[Block, ...]:
+    def branch(of: Branch) -> Branch:
+        return replace(of, component=model.tables.component(of.component).shrink(of.component, tp))
 
+    def sublayer(of: Sublayer) -> Sublayer:
+        return replace(of, branches=tuple(map(branch, of.branches)))
 
-def _sublayer(sublayer: Sublayer, tp: int) -> Sublayer:
-    return replace(sublayer, branches=tuple(_branch(branch, tp) for branch in sublayer.branches))
-
-
-def _branch(branch: Branch, tp: int) -> Branch:
-    return replace(branch, component=definition(branch.component).shrink(branch.component, tp))
+    return tuple(replace(block, sublayers=tuple(map(sublayer, block.sublayers))) for block in blocks)

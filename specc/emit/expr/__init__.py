@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from specc.emit.expr import attention, collectives, dense, loss, sources
-from specc.emit.expr.base import Writer
 from specc.emit.expr.dense import own_random
 from specc.emit.parts import Expr
 from specc.ir.graph import Graph
@@ -11,15 +9,7 @@ from specc.ir.op import Op
 
 __all__ = ["expression", "own_random"]
 
-_TABLE: dict[str, Writer] = {
-    **dense.TABLE,
-    **attention.TABLE,
-    **sources.TABLE,
-    **collectives.TABLE,
-    **loss.TABLE,
-}
-
 
 def expression(graph: Graph, op: Op) -> Expr:
     """Raises KeyError for an op that has no expression of its own."""
-    return _TABLE[op.kind](graph, op)
+    return graph.tables.expressions[op.kind](graph, op)

@@ -19,7 +19,8 @@ def _split(graph: Graph, op: Op) -> Expr:
             ", ",
             hole(op, axes[3].name, axes[3].size),
             ")).transpose(1, 2)",
-        )
+        ),
+        alone=True,
     )
 
 
@@ -34,12 +35,16 @@ def _attention(graph: Graph, op: Op) -> Expr:
     parts.append(hole(op, "causal", op.attr("causal"), False, before=", is_causal="))
     parts.append(Hole(f"{op.id}.scale", "scale", repr(op.attr("scale")), before=", scale=", default="None"))
     parts.append(hole(op, "grouped", op.attr("grouped"), False, before=", enable_gqa="))
-    return Expr((*parts, ")"))
+    return Expr((*parts, ")"), alone=True)
+
+
+def _rope(graph: Graph, op: Op) -> Expr:
+    return Expr(("apply_rope(", Use(op.inputs[0]), ", ", Use(op.inputs[1]), ")"), calls=("apply_rope",))
 
 
 TABLE: dict[str, Writer] = {
     "split": _split,
     "merge": lambda graph, op: Expr((Use(op.inputs[0], ATOM), ".transpose(1, 2).flatten(2)")),
-    "rope": lambda graph, op: Expr(("apply_rope(", Use(op.inputs[0]), ", ", Use(op.inputs[1]), ")")),
+    "rope": _rope,
     "attention": _attention,
 }

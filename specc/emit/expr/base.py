@@ -24,6 +24,7 @@ def number(value: float) -> str:
 
 
 def hole(op: Op, name: str, value: object, default: object = None, before: str = "", after: str = "") -> Hole:
+    """A constant of an op; `default` and what stands around it are those of a keyword argument."""
     return Hole(f"{op.id}.{name}", name, repr(value), before, after, None if default is None else repr(default))
 
 
@@ -32,10 +33,10 @@ def member(op: Op, param: Param) -> str:
     return "self." + ".".join(str(part) for part in param.path[len(in_model(op.scope)) :])
 
 
-def read(graph: Graph, op: Op, n: int) -> str:
-    """A parameter as the op uses it: `self.o.bias`, or its local part."""
-    name = member(op, op.params[n])
-    return read_leaf(name, held(graph, op, n))
+def read(graph: Graph, op: Op, n: int) -> tuple[str, tuple[str, ...]]:
+    """A parameter as the op uses it, `self.o.bias` or its local part, and the kernels that stand in it."""
+    text = read_leaf(member(op, op.params[n]), held(graph, op, n))
+    return text, ("partial_grad",) * text.startswith("partial_grad(")
 
 
 def local_size(graph: Graph, axis: Axis, type: Spmd) -> int:

@@ -22,7 +22,7 @@ def _convert(graph: Graph, op: Op) -> Expr:
         raise OpError(op, f"no function of generated code converts {source} to {target}")
     axis = target.axis or source.axis
     dim = f", {op.outs[0].dim(axis)}" if axis else ""
-    return Expr((f"{name}(", Use(op.inputs[0]), f"{dim}, self.{mesh})"))
+    return Expr((f"{name}(", Use(op.inputs[0]), f"{dim}, self.{mesh})"), calls=(name,))
 
 
 TABLE: dict[str, Writer] = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 from specc.emit.expr.base import Writer, hole, member, number, read
 from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op
-from specc.ops import definition
 
 
 def _leaf(graph: Graph, op: Op) -> Expr:
@@ -16,12 +16,16 @@ def _leaf(graph: Graph, op: Op) -> Expr:
     if op.params[0].role == op.kind:
         module = member(op, op.params[0]).rpartition(".")[0]
         return Expr((f"{module}(", Use(x), ")"))
-    weights = ", ".join(read(graph, op, n) for n in range(len(op.params)))
-    return Expr(("F.linear(", Use(x), f", {weights})"))
+    weights, calls = zip(*(read(graph, op, n) for n in range(len(op.params))), strict=True)
+    return Expr(("F.linear(", Use(x), f", {', '.join(weights)})"), calls=tuple(chain(*calls)))
 
 
 def _with_param(sign: str, need: int, level: int) -> Callable[[Graph, Op], Expr]:
-    return lambda graph, op: Expr((Use(op.inputs[0], need), f" {sign} {read(graph, op, 0)}"), level)
+    def write(graph: Graph, op: Op) -> Expr:
+        param, calls = read(graph, op, 0)
+        return Expr((Use(op.inputs[0], need), f" {sign} {param}"), level, calls)
+
+    return write
 
 
 _ACTIVATIONS = {"relu": ("F.relu(", ")"), "gelu": ("F.gelu(", ")"), "silu": ("F.silu(", ")")}
@@ -41,7 +45,7 @@ def _scale(graph: Graph, op: Op) -> Expr:
 
 def own_random(graph: Graph, op: Op) -> list[str]:
     """Model axes whose ranks hold different parts of what the op draws."""
-    if not definition(op.kind).random(op):
+    if not graph.definition(op).random(op):
         return []
     return [name for name in graph.groups.model if op.types[0].at(name).kind == "S"]
 
@@ -50,7 +54,17 @@ def _dropout(graph: Graph, op: Op) -> Expr:
     axes = "".join(f", self.{name}" for name in own_random(graph, op))
     function = "shard_dropout" if axes else "F.dropout"
     rate = hole(op, "dropout", op.attr("rate"))
-    return Expr((f"{function}(", Use(op.inputs[0]), ", ", rate, f", self.training{axes})"))
+    return Expr(
+        (f"{function}(", Use(op.inputs[0]), ", ", rate, f", self.training{axes})"),
+        calls=(function,) * bool(axes),
+        draws=True,
+    )
+
+
+def _add(graph: Graph, op: Op) -> Expr:
+    """A residual update that a norm follows owns a line whatever its length."""
+    normed = all(user.kind.endswith("_norm") for user in graph.users(op.ref))
+    return Expr((Use(op.inputs[0], SUM), " + ", Use(op.inputs[1], PRODUCT)), SUM, alone=normed)
 
 
 TABLE: dict[str, Writer] = {
@@ -62,7 +76,7 @@ TABLE: dict[str, Writer] = {
     "channel_scale": _with_param("*", PRODUCT, PRODUCT),
     "activation": _activation,
     "dropout": _dropout,
-    "add": lambda graph, op: Expr((Use(op.inputs[0], SUM), " + ", Use(op.inputs[1], PRODUCT)), SUM),
+    "add": _add,
     "mul": lambda graph, op: Expr((Use(op.inputs[0], PRODUCT), " * ", Use(op.inputs[1], ATOM)), PRODUCT),
     "scale": _scale,
 }

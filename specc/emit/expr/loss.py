@@ -12,7 +12,8 @@ def _cross_entropy(graph: Graph, op: Op) -> Expr:
     logits, labels = op.inputs
     vocab = graph.type(logits).axes[-1].length
     split = "".join(f", {vocab}, self.{axis}" for axis, _ in op.lowering)
-    return Expr((f"{'split_' * bool(split)}cross_entropy(", Use(logits), ", ", Use(labels), f"{split})"))
+    name = f"{'split_' * bool(split)}cross_entropy"
+    return Expr((f"{name}(", Use(logits), ", ", Use(labels), f"{split})"), calls=(name,))
 
 
 TABLE: dict[str, Writer] = {

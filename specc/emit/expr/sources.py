@@ -28,15 +28,14 @@ def _rope_table(graph: Graph, op: Op) -> Expr:
         parts += [", ", hole(op, key, value)]
     for n, value in enumerate(numbers):
         parts += [", ", hole(op, f"scaling{n}", value)]
-    return Expr((*parts, ")"))
+    return Expr((*parts, ")"), calls=(name,), alone=True, called="rope")
 
 
 def _sinusoid(graph: Graph, op: Op) -> Expr:
     like = _latest(graph, op, op.inputs[1])
-    dtype = Use(like, ATOM, named=True)
-    return Expr(
-        ("sinusoid(", Use(op.inputs[0]), ", ", hole(op, "d_model", op.attr("d_model")), ").to(", dtype, ".dtype)")
-    )
+    size = hole(op, "d_model", op.attr("d_model"))
+    parts = ("sinusoid(", Use(op.inputs[0]), ", ", size, ").to(", Use(like, ATOM, named=True), ".dtype)")
+    return Expr(parts, calls=("sinusoid",))
 
 
 def _latest(graph: Graph, op: Op, ref: Ref) -> Ref:

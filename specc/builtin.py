@@ -1,0 +1,37 @@
+"""The compiler's own extensions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from specc.components.attention import ATTENTION
+from specc.components.cross_attention import CROSS_ATTENTION
+from specc.components.ffn import FFN
+from specc.emit.expr import attention as attention_text
+from specc.emit.expr import collectives as collectives_text
+from specc.emit.expr import dense as dense_text
+from specc.emit.expr import loss as loss_text
+from specc.emit.expr import sources as sources_text
+from specc.emit.forms import dense as dense_forms
+from specc.extension import Extension
+from specc.ops import attention, control, matmul, norm, pointwise, sources
+
+KERNELS = tuple(sorted((Path(__file__).parent / "kernels").glob("[a-z]*.py")))
+
+EXTENSIONS = (
+    Extension(
+        "core",
+        ops=(*sources.OPS, *control.OPS),
+        expressions={**sources_text.TABLE, **collectives_text.TABLE, **loss_text.TABLE},
+        kernels=KERNELS,
+        functions="specc.interpret.table:TABLE",
+    ),
+    Extension("attention", (ATTENTION, CROSS_ATTENTION), attention.OPS, expressions=attention_text.TABLE),
+    Extension(
+        "dense",
+        (FFN,),
+        (*matmul.OPS, *norm.OPS, *pointwise.OPS),
+        forms=dense_forms.FORMS,
+        expressions=dense_text.TABLE,
+    ),
+)

@@ -1,0 +1,60 @@
+"""A family of components with all that belongs to it: what specc's own tables are made of, and what a plug-in is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from specc.components.base import Component
+    from specc.emit.expr.base import Writer
+    from specc.emit.forms.base import Form
+    from specc.ops.base import OpDef
+
+GROUP = "specc.extensions"
+"""Entry points of that group are extensions that whoever installs a package has."""
+
+
+class ExtensionError(Exception):
+    """An extension that cannot be loaded, or that does not go with another."""
+
+
+@dataclass(frozen=True, eq=False)
+class Extension:
+    """Compared by identity. What it leaves out it does not have.
+
+    `components`: blocks of the language. `ops`: what they are lowered to. `forms`: modules that hold parameters, by
+    role. `expressions`: how generated code writes each op, by kind. `kernels`: modules of torch functions that
+    expressions call; their text is pasted, and only the interpreter imports them. `functions`: what the interpreter
+    computes for each op, as "module:NAME" of a mapping by kind; it is imported where torch is.
+    """
+
+    name: str
+    components: tuple[Component[Any], ...] = ()
+    ops: tuple[OpDef, ...] = ()
+    forms: tuple[Form, ...] = ()
+    expressions: Mapping[str, Writer] = field(default_factory=dict[str, "Writer"])
+    kernels: tuple[Path, ...] = ()
+    functions: str = ""
+
+
+def installed() -> tuple[Extension, ...]:
+    """Extensions of installed packages, by name. Raises ExtensionError naming one that cannot be loaded."""
+    from importlib.metadata import entry_points
+
+    return tuple(named(point.value) for point in sorted(entry_points(group=GROUP), key=lambda point: point.name))
+
+
+def named(place: str) -> Extension:
+    """The extension at "module:NAME". Raises ExtensionError."""
+    module, _, name = place.partition(":")
+    try:
+        made = getattr(import_module(module), name)
+    except Exception as error:  # whatever its module does
+        raise ExtensionError(f"the extension {place} cannot be loaded: {error}") from error
+    if not isinstance(made, Extension):
+        raise ExtensionError(f"the extension {place} is a {type(made).__name__}")
+    return made
