@@ -89,18 +89,18 @@ def llama3_rope_table(
     high_freq: float,
     original_seq: int,
 ) -> Tensor:
-    """positions [seq] -> cosines and sines [2, seq, head_dim], low frequencies divided by factor (Llama 3.1)."""
+    """positions [..., seq] -> cosines and sines [2, ..., seq, head_dim], low frequencies / factor (Llama 3.1)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     inv_freq = 1.0 / theta**exponents
     turns = original_seq / (2 * torch.pi / inv_freq)
     kept = ((turns - low_freq) / (high_freq - low_freq)).clamp(0, 1)
-    angles = positions[:, None] * ((1 - kept) * inv_freq / factor + kept * inv_freq)
+    angles = positions.unsqueeze(-1) * ((1 - kept) * inv_freq / factor + kept * inv_freq)
     angles = torch.cat((angles, angles), dim=-1)
     return torch.stack((angles.cos(), angles.sin()))
 
 
 def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
-    """x [batch, heads, seq, head_dim] with its halves rotated against each other by rope [2, seq, head_dim]."""
+    """x [batch, heads, seq, head_dim] with its halves rotated against each other by rope [2, ..., seq, head_dim]."""
     cos, sin = rope.to(x.dtype)
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-b, a), dim=-1) * sin

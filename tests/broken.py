@@ -131,6 +131,7 @@ MODEL = (
     Case("E219", DECODER, "theta: 10000", "scaling: {kind: llama3, factor: 8, high_freq: 1}", "high_freq: |1"),
     Case("E226", DECODER, "vocab: 97", "vocab: 97\ninit: {kind: xavier, std: 0.02}", "|0.02"),
     Case("E227", DECODER, "heads: 4", "heads: 4, bias: [q, q]", "|[q, q]"),
+    Case("E234", BOTH, "pad: 0", "pad: 0\ninputs: [segments]", "|[segments]"),
     Case("E228", BOTH, "    - cross_attention: {heads: 4, head_dim: 8}\n", "", "\n|encoder:"),
 )
 

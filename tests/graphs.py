@@ -38,7 +38,8 @@ def made(graph: Graph, dtype: torch.dtype = torch.float64, seed: int = 0) -> fx.
 def ids(model: Model, seed: int = 0) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     axes = ("source", "target") if len(model.stacks) == 2 else ("seq",)
-    return tuple(torch.randint(VOCAB, (SIZES["batch"], SIZES[axis]), generator=generator) for axis in axes)
+    found = [torch.randint(VOCAB, (SIZES["batch"], SIZES[axis]), generator=generator) for axis in axes]
+    return (*found, *((torch.rand(found[0].shape, generator=generator) < 0.3).cumsum(1) for _ in model.inputs))
 
 
 def gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:

@@ -222,6 +222,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "Document.vocab": (DECODER, "vocab: 97", "vocab: 98"),
     "Document.max_seq": (LEARNED, "max_seq: 64", "max_seq: 65"),
     "Document.pad": (BOTH, "pad: 0", "pad: 1"),
+    "Document.inputs": (DECODER, "vocab", "inputs: [segments]\nvocab"),
     "Document.norm": (DECODER, "{kind: rms, eps: 1e-5}", "{}\ndropout: 0.1"),
     "Document.dropout": (BOTH, "pad: 0", "pad: 0\ndropout: 0.1"),
     "Document.embedding": (BOTH, "embedding: {positions: sinusoidal, tied: [encoder, decoder, head]}", ""),

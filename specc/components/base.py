@@ -80,9 +80,19 @@ class Tokens:
     index: Ref
     """Place of each in its row [seq]."""
     positions: Ref
-    """What positional encodings are of [seq]."""
+    """What positional encodings are of [seq]; [batch, seq] where they start again at each document of a row."""
     real: Ref | None = None
     """Which of them are no padding [batch, seq]; None: all are."""
+    first: Ref | None = None
+    """Index of the first token of the same document [batch, seq]; None: a row is one."""
+    mask: Ref | None = None
+    """Which see each other, causality apart; None: all do."""
+
+    @property
+    def apart(self) -> dict[str, Ref]:
+        """Operands of a mask that keeps documents apart and padding away."""
+        documents = {} if self.first is None else {"documents": self.first, "documents of keys": self.first}
+        return documents if self.real is None else {**documents, "real": self.real}
 
 
 @dataclass(frozen=True)

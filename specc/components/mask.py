@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from specc.components.base import Config, Table, Tokens
@@ -25,14 +26,9 @@ def table(causal: bool) -> tuple[Table, ...]:
 def _lower(config: Mask, b: Builder, tokens: Tokens, size: int, hint: str) -> Ref:
     """[seq, keys], or [batch, 1, seq, keys] where rows differ."""
     causal = {"queries": tokens.index, "keys": tokens.index} if config.causal else {}
-    return made(b, {**causal, **padding(tokens)}, hint)
+    return made(b, {**tokens.apart, **causal}, hint)
 
 
-def padding(tokens: Tokens) -> dict[str, Ref]:
-    """What hides padding."""
-    return {} if tokens.real is None else {"real": tokens.real}
-
-
-def made(b: Builder, operands: dict[str, Ref], hint: str = "mask") -> Ref:
+def made(b: Builder, operands: Mapping[str, Ref], hint: str = "mask") -> Ref:
     """The mask of these operands: see the op."""
     return b.op("mask", *operands.values(), hint=hint, of=tuple(operands))

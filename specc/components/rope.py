@@ -71,7 +71,7 @@ def table(config: Rope, head_dim: int) -> Table:
 
 
 def lower(config: Rope, b: Builder, tokens: Tokens, head_dim: int, hint: str) -> Ref:
-    """Cosines and sines [pair, seq, head_dim] of positions [seq]. `scaling` is the kind and its numbers in order."""
+    """Cosines and sines [pair, seq, head_dim], or [pair, batch, 1, seq, head_dim]; `scaling`: kind and its numbers."""
     scaling: Attr = None
     if isinstance(config.scaling, Llama3Scaling):
         s = config.scaling

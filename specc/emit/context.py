@@ -54,6 +54,11 @@ class Context:
     @cached_property
     def lengths(self) -> tuple[str, ...]:
         """Names of the lengths of the inputs, in order."""
+        return tuple(dict.fromkeys(self.spans))
+
+    @cached_property
+    def spans(self) -> tuple[str, ...]:
+        """Name of the length of each input."""
         return tuple(axis.name for op in self.graph.inputs for axis in op.outs[0].axes[1:])
 
     @cached_property

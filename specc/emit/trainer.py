@@ -35,7 +35,7 @@ def _init(of: Context, loss_options: str) -> Lines:
         body = ["self.mesh = mesh", *_seed(of), "self.module = build_model(mesh, device, seed)", optimizer]
         return function("__init__", ["self", MESH, DEVICE, SEED, "lr: float"], "", "", body)
     lengths = ", ".join(of.lengths)
-    shapes = ", ".join(f"(batch, {length})" for length in (*of.lengths, of.lengths[-1]))
+    shapes = ", ".join(f"(batch, {length})" for length in (*of.spans, of.spans[-1]))
     loss = f"partial(loss{loss_options})" if loss_options else "loss"
     body = ['self.mesh, self.index = mesh, mesh.get_local_rank("pp")', *_seed(of), "if batch % MICROBATCHES:"]
     body += ['    raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")']

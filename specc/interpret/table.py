@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specc.extension import ExtensionError
+from specc.kernels.positions import document_starts
 from specc.kernels.positions import sinusoid as sinusoid_table
 from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
 from specc.tables import Tables
@@ -103,6 +104,11 @@ def add(a: Tensor, b: Tensor) -> Tensor:
     return a + b
 
 
+def sub(a: Tensor, b: Tensor) -> Tensor:
+    """a [...], b [...] -> the wider of both"""
+    return a - b
+
+
 def mul(a: Tensor, b: Tensor) -> Tensor:
     """a [...], b [...] -> the wider of both"""
     return a * b
@@ -121,7 +127,8 @@ def positions(x: Tensor, *, dim: int) -> Tensor:
 def rope_tables(
     positions: Tensor, *, head_dim: int, theta: float, scaling: tuple[str | float, ...] | None = None
 ) -> Tensor:
-    """positions [seq] -> [2, seq, head_dim]"""
+    """positions [seq] -> [2, seq, head_dim], or [batch, seq] -> [2, batch, 1, seq, head_dim]"""
+    positions = positions.unsqueeze(1) if positions.ndim > 1 else positions
     if scaling is None:
         return rope_table(positions, head_dim, theta)
     kind, *numbers = scaling
@@ -129,7 +136,7 @@ def rope_tables(
 
 
 def sinusoid(positions: Tensor, x: Tensor, *, d_model: int) -> Tensor:
-    """positions [seq], x of any shape -> [seq, d_model] in the dtype of x"""
+    """positions [..., seq], x of any shape -> [..., seq, d_model] in the dtype of x"""
     return sinusoid_table(positions, d_model).to(x.dtype)
 
 
@@ -142,6 +149,8 @@ def mask(*operands: Tensor, of: tuple[str, ...]) -> Tensor:
     """Operands by what they are -> [seq, keys], or [batch, 1, seq, keys]: true where a query sees a key"""
     at = dict(zip(of, operands, strict=True))
     terms: list[Tensor] = []
+    if "documents" in at:
+        terms.append((at["documents"].unsqueeze(-1) == at["documents of keys"].unsqueeze(-2)).unsqueeze(1))
     if "queries" in at:
         terms.append(at["queries"].unsqueeze(-1) >= at["keys"])
     if "real" in at:
@@ -168,12 +177,14 @@ TABLE: dict[str, Callable[..., Tensor]] = {
     "activation": activation,
     "dropout": dropout,
     "add": add,
+    "sub": sub,
     "mul": mul,
     "scale": scale,
     "positions": positions,
     "rope_table": rope_tables,
     "sinusoid": sinusoid,
     "real": real,
+    "document_starts": document_starts,
     "mask": mask,
     "cross_entropy": cross_entropy,
 }

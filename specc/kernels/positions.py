@@ -1,11 +1,19 @@
-"""Sinusoidal positions (Vaswani et al. 2017, 3.5)."""
+"""Positions: documents of a row, and sinusoids (Vaswani et al. 2017, 3.5)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
+def document_starts(segments: Tensor) -> Tensor:
+    """segments [batch, seq], documents as runs of equal numbers -> index of the first token of each token's own."""
+    index = torch.arange(segments.size(1), device=segments.device)
+    starts = F.pad(segments.diff(dim=1).ne(0), (1, 0), value=True)
+    return index.where(starts, 0).cummax(1).values
+
+
 def sinusoid(positions: Tensor, d_model: int) -> Tensor:
-    """positions [seq] -> sines and cosines in turn [seq, d_model], float32."""
+    """positions [..., seq] -> sines and cosines in turn [..., seq, d_model], float32."""
     exponents = torch.arange(0, d_model, 2, dtype=torch.float32, device=positions.device) / d_model
-    angles = positions[:, None] / 10000**exponents
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+    angles = positions.unsqueeze(-1) / 10000**exponents
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from specc.components import mask
 from specc.components.base import Tokens
 from specc.ir.graph import Graph
@@ -15,9 +17,9 @@ from specc.spec.core import Model, Stack
 def lower(model: Model) -> Graph:
     """The graph of a model, neither typed nor placed.
 
-    One stack takes `tokens` [batch, seq]; encoder and decoder take `source` [batch, source] and `target`
-    [batch, target]. The loss takes the outputs, `labels` of the shape of the last stack's tokens, -100 where there is
-    none, and `scale`.
+    One stack takes `tokens` [batch, seq], and `segments` of that shape where the model says so; encoder and decoder
+    take `source` [batch, source] and `target` [batch, target]. The loss takes the outputs, `labels` of the shape of the
+    last stack's tokens, -100 where there is none, and `scale`.
     """
     b = Builder(model.init, model.tables)
     features = Axis("d_model", model.d_model)
@@ -28,15 +30,17 @@ def lower(model: Model) -> Graph:
         b.op("input", name=name, hint=name, axes=("batch", seq), dtype="int64")
         for name, seq in zip(tokens, axes, strict=True)
     ]
-    real = padding = None
+    more = {name: b.op("input", name=name, hint=name, axes=("batch", "seq"), dtype="int64") for name in model.inputs}
+    real = memory = memory_mask = None
     if model.pad is not None:
         real = b.op("real", inputs[0], hint="real", pad=model.pad)
-        padding = mask.made(b, {"real": real})
-    memory = None
+        memory_mask = mask.made(b, {"real": real})
     x = inputs[0]
     for stack, ids, seq in zip(model.stacks, inputs, axes, strict=True):
-        x, tokens = _embed(b, model, stack, ids, real if stack.role == "encoder" else None, seq, features)
-        x = lower_stack(b, stack, x, tokens, memory, padding, features)
+        x, tokens = _embed(b, model, stack, ids, more.get("segments"), seq, features)
+        if stack.role == "encoder":
+            tokens = replace(tokens, real=real, mask=memory_mask)
+        x = lower_stack(b, stack, x, tokens, memory, memory_mask, features)
         memory = x
         b.at = ()
     logits = _head(b, model, x, features)
@@ -62,15 +66,14 @@ def _table(b: Builder, model: Model, stack: Stack, features: Axis) -> Param:
 
 
 def _embed(
-    b: Builder, model: Model, stack: Stack, ids: Ref, real: Ref | None, seq: str, features: Axis
+    b: Builder, model: Model, stack: Stack, ids: Ref, segments: Ref | None, seq: str, features: Axis
 ) -> tuple[Ref, Tokens]:
     """The vectors of a stack's tokens [batch, seq, d_model], and where these stand."""
     prefix = "" if len(model.stacks) == 1 else f"{stack.path}_"
     x = b.op("embedding", ids, name=f"{prefix}embedding", params=(_table(b, model, stack, features),))
     if model.embed.scale != 1.0:
         x = b.op("scale", x, name=f"{prefix}embedding_scale", factor=model.embed.scale)
-    index = b.op("positions", ids, name=f"{prefix}positions", hint="positions", axes=(seq,))
-    tokens = Tokens(index, index, real)
+    tokens = _tokens(b, ids, segments, seq, f"{prefix}positions")
     if model.embed.positions != "none":
         if model.embed.positions == "learned":
             axes = (Axis("positions", model.max_seq), features)
@@ -84,6 +87,16 @@ def _embed(
     if model.embed.dropout:
         x = b.op("dropout", x, name=f"{prefix}embedding_dropout", rate=model.embed.dropout)
     return x, tokens
+
+
+def _tokens(b: Builder, ids: Ref, segments: Ref | None, seq: str, name: str) -> Tokens:
+    """Positions start again at each document."""
+    index = b.op("positions", ids, name=name, hint="positions" if segments is None else "index", axes=(seq,))
+    if segments is None:
+        return Tokens(index, index)
+    first = b.op("document_starts", segments, hint="first")
+    own = Tokens(index, b.op("sub", index, first, hint="positions"), first=first)
+    return replace(own, mask=mask.made(b, own.apart))
 
 
 def _head(b: Builder, model: Model, x: Ref, features: Axis) -> Ref:

@@ -21,11 +21,11 @@ class Around:
 
 
 def lower_stack(
-    b: Builder, stack: Stack, x: Ref, tokens: Tokens, memory: Ref | None, padding: Ref | None, features: Axis
+    b: Builder, stack: Stack, x: Ref, tokens: Tokens, memory: Ref | None, memory_mask: Ref | None, features: Axis
 ) -> Ref:
     """x [batch, seq, d_model], embedded from tokens, through all layers and the final norm."""
     b.at = stack.at
-    around = Around(features, _given(b, stack, tokens, memory, padding))
+    around = Around(features, _given(b, stack, tokens, memory, memory_mask))
     first = 0
     b.residual_updates = _residual_updates(stack)
     for number, run in enumerate(stack.runs):
@@ -64,13 +64,10 @@ def _residual_updates(stack: Stack) -> int:
     )
 
 
-def _given(b: Builder, stack: Stack, tokens: Tokens, memory: Ref | None, padding: Ref | None) -> Given:
+def _given(b: Builder, stack: Stack, tokens: Tokens, memory: Ref | None, memory_mask: Ref | None) -> Given:
     """Memory and masks as far as they are there, and the tables of all components."""
-    given: dict[Need, Ref] = {}
-    if memory is not None:
-        given["memory"] = memory
-    if padding is not None:
-        given["own_mask" if stack.role == "encoder" else "memory_mask"] = padding
+    known: dict[Need, Ref | None] = {"memory": memory, "memory_mask": memory_mask, "own_mask": tokens.mask}
+    given: dict[Need, Ref] = {need: ref for need, ref in known.items() if ref is not None}
     return given | _tables(b, stack, tokens)
 
 

@@ -48,6 +48,7 @@ DROPOUT = OpDef(
     random=lambda op: True,
 )
 ADD = OpDef("add", _widest, _add_signatures, lambda op, ins: Facts(additive=True))
+SUB = OpDef("sub", _widest, _same_everywhere, lambda op, ins: Facts())
 
 
 def _mul_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
@@ -58,4 +59,4 @@ def _mul_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[
 MUL = OpDef("mul", _widest, _mul_signatures, lambda op, ins: Facts(linear=(0, 1)), saves=lambda op: ("in0", "in1"))
 SCALE = OpDef("scale", _widest, _scale_signatures, lambda op, ins: Facts(linear=(0,)))
 
-OPS = (ACTIVATION, DROPOUT, ADD, MUL, SCALE)
+OPS = (ACTIVATION, DROPOUT, ADD, SUB, MUL, SCALE)

@@ -46,10 +46,11 @@ def _per_position(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Si
 
 
 def _rope_table_out(op: Op, ins: Types) -> Types:
-    """[pair, seq, head_dim]: cosines, then sines."""
-    return (
-        TensorType((Axis("pair", 2), *ins[0].axes, Axis("head_dim", op.number("head_dim"))), "float32", grad=False),
-    )
+    """[pair, seq, head_dim]: cosines, then sines; of positions that differ by row [pair, batch, 1, seq, head_dim]."""
+    *rows, seq = ins[0].axes
+    heads = (*rows, Axis("1", 1)) if rows else ()
+    axes = (Axis("pair", 2), *heads, seq, Axis("head_dim", op.number("head_dim")))
+    return (TensorType(axes, "float32", grad=False),)
 
 
 ROPE_TABLE = OpDef("rope_table", _rope_table_out, _per_position, lambda op, ins: Facts())
@@ -74,11 +75,25 @@ REAL = OpDef(  # of tokens, those that are no padding
 )
 
 
+def _starts_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    own = (S("batch"),) if mesh.data and "batch" in mesh.tokens else ()
+    return [Signature((t,), (t,)) for t in (*own, R)]
+
+
+DOCUMENT_STARTS = OpDef(  # index of the first token of the run of equal numbers that each token is in
+    "document_starts",
+    lambda op, ins: ins,
+    _starts_signatures,
+    lambda op, ins: Facts(mix=(ins[0].axes[1].name,)),
+)
+
+
 def masked(op: Op) -> dict[str, int]:
     """Numbers of a mask's operands by what they are.
 
     A query sees a key if all hold that there are: `queries`, positions of queries [seq], and `keys`, those of keys:
-    the key stands not behind; `real` [batch, seq]: the key is no padding.
+    the key stands not behind; `documents` and `documents of keys` [batch, seq]: they are the same; `real` [batch, seq]:
+    the key is no padding.
     """
     of = op.attr("of")
     assert isinstance(of, tuple)
@@ -87,29 +102,33 @@ def masked(op: Op) -> dict[str, int]:
 
 def _mask_out(op: Op, ins: Types) -> Types:
     """[seq, keys], or [batch, 1, seq, keys] where rows differ, with 1 in place of seq where queries do not."""
-    at = {name: ins[n].axes for name, n in masked(op).items()}
-    size = (at["keys"] if "keys" in at else at["real"])[-1].size
-    one, keys = Axis("1", 1), Axis("keys", size)
-    batch = (at["real"][0], one) if "real" in at else ()
-    return (TensorType((*batch, at["queries"][0] if "queries" in at else one, keys), "bool", grad=False),)
+    of_queries, of_keys = (tuple(ins[n].axes for n in numbers) for numbers in _sides(op))
+    one, keys = Axis("1", 1), Axis("keys", of_keys[0][-1].size)
+    rows = next((axes[0] for axes in of_keys if len(axes) > 1), None)
+    batch = () if rows is None else (rows, one)
+    return (TensorType((*batch, of_queries[0][-1] if of_queries else one, keys), "bool", grad=False),)
+
+
+def _sides(op: Op) -> tuple[list[int], list[int]]:
+    """Numbers of the operands that speak of queries, and of those that speak of keys."""
+    queries = [n for name, n in masked(op).items() if name in ("queries", "documents")]
+    return queries, [n for n in range(len(op.inputs)) if n not in queries]
 
 
 def _mask_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     """Whole, or by rows or queries on ranks that are fed different ones. Keys are whole."""
-    out, queries = _mask_out(op, ins)[0], masked(op).get("queries")
+    out, (queries, _) = _mask_out(op, ins)[0], _sides(op)
     places = [*(shards_of(out, mesh) if mesh.data else ()), R]
     return [
-        Signature(tuple(demand(t, p) if n == queries or p == S("batch") else R for n, t in enumerate(ins)), (p,))
+        Signature(tuple(demand(t, p) if n in queries or p == S("batch") else R for n, t in enumerate(ins)), (p,))
         for p in places
     ]
 
 
 def _mask_facts(op: Op, ins: Types) -> Facts:
-    """All but queries are of keys."""
-    keys = {n: ins[n].axes[-1].name for name, n in masked(op).items() if name != "queries"}
-    return Facts(rename={n: {axis: "keys"} for n, axis in keys.items()})
+    return Facts(rename={n: {ins[n].axes[-1].name: "keys"} for n in _sides(op)[1]})
 
 
 MASK = OpDef("mask", _mask_out, _mask_signatures, _mask_facts)
 
-OPS = (INPUT, POSITIONS, ROPE_TABLE, SINUSOID, REAL, MASK)
+OPS = (INPUT, POSITIONS, ROPE_TABLE, SINUSOID, REAL, DOCUMENT_STARTS, MASK)

@@ -147,6 +147,7 @@ class Model:
     head_bias: bool
     init: Init
     stacks: tuple[Stack, ...]  # (decoder,), (encoder,) or (encoder, decoder)
+    inputs: tuple[Literal["segments"], ...] = ()  # beside tokens
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its components are
 
 

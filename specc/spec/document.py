@@ -118,6 +118,7 @@ class StackDoc(Config):
 
 
 Part = Literal["encoder", "decoder", "head"]
+Input = Literal["segments"]
 
 
 class EmbeddingDoc(Config):
@@ -209,6 +210,8 @@ class Document(Config):
     """Longest sequence; the size of learned positions."""
     pad: Annotated[int, Field(ge=0)] | None = None
     """Token that fills up the encoder's input; nothing attends to it."""
+    inputs: Annotated[list[Input], Field(default_factory=list, max_length=3)]
+    """What a decoder takes beside tokens: `segments`, documents as runs of equal numbers, each on its own."""
     norm: ModelNorm = ModelNorm()
     dropout: Rate = 0.0
     """Rate on what joins the residual stream, embeddings included."""

@@ -48,6 +48,7 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
         head_bias=document.head.bias,
         init=_init(document, report),
         stacks=tuple(stacks),
+        inputs=tuple(document.inputs),
         tables=report.language.tables,
     )
     common = Common(model_norm(document), document.norm.placement, document.dropout)

@@ -27,6 +27,11 @@ def model_rules(spec: Spec, report: Report) -> None:
     if model.pad is not None and not any(_reads_encoder(model, stack, branch) for stack, branch in branches(model)):
         message = "pad masks keys of an encoder's tokens, and nothing attends to them"
         report.add("E214", ("pad",), message, "leave pad out", reads=STACKS)
+    if model.inputs and roles != ["decoder"]:
+        message = "segments are documents in the rows of a decoder alone, and this model has an encoder"
+        report.add("E234", ("inputs",), message, "leave inputs out", reads=STACKS)
+    if len(set(model.inputs)) < len(model.inputs):
+        report.add("E227", ("inputs",), "inputs lists segments twice", "list it once")
     reading = [item.key for item in model.tables.components.values() if "memory" in item.reads]
     read = {model.tables.component(branch.component).key for _, branch in branches(model)}
     if len(roles) > 1 and not read & set(reading):

@@ -98,7 +98,7 @@ def on_this_rank(
     inputs, labels = tuple(_own(x, layout, mesh) for x in batch.inputs), _own(batch.labels, layout, mesh)
     device = torch.device("cpu")
     if layout.pp.stages > 1:
-        lengths = [x.size(1) for x in inputs]
+        lengths = dict.fromkeys(x.size(1) for x in inputs)  # segments have that of tokens
         trainer = file.Trainer(mesh, device, len(labels), *lengths, seed=SEED, lr=LR)
     else:
         trainer = file.Trainer(mesh, device, seed=SEED, lr=LR)

@@ -77,6 +77,7 @@ TABLE: dict[str, Writer] = {
     "activation": _activation,
     "dropout": _dropout,
     "add": _add,
+    "sub": lambda graph, op: Expr((Use(op.inputs[0], SUM), " - ", Use(op.inputs[1], PRODUCT)), SUM),
     "mul": lambda graph, op: Expr((Use(op.inputs[0], PRODUCT), " * ", Use(op.inputs[1], ATOM)), PRODUCT),
     "scale": _scale,
 }

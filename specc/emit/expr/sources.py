@@ -23,7 +23,8 @@ def _rope_table(graph: Graph, op: Op) -> Expr:
     scaling = op.attr("scaling")
     kind, *numbers = scaling if isinstance(scaling, tuple) else ("",)
     name = f"{kind}_rope_table" if kind else "rope_table"
-    parts: list[Part] = [f"{name}(", Use(op.inputs[0])]
+    rows = len(graph.type(op.inputs[0]).axes) > 1  # then the same for all heads of a row
+    parts: list[Part] = [f"{name}(", *((Use(op.inputs[0], ATOM), "[:, None]") if rows else (Use(op.inputs[0]),))]
     for key, value in (("head_dim", op.attr("head_dim")), ("theta", op.attr("theta"))):
         parts += [", ", hole(op, key, value)]
     for n, value in enumerate(numbers):
@@ -53,10 +54,17 @@ def _real(graph: Graph, op: Op) -> Expr:
     return Expr((Use(op.inputs[0], ATOM), ".ne(", hole(op, "pad", op.attr("pad")), ")"))
 
 
+def _document_starts(graph: Graph, op: Op) -> Expr:
+    return Expr(("document_starts(", Use(op.inputs[0]), ")"), calls=("document_starts",))
+
+
 def _mask(graph: Graph, op: Op) -> Expr:
     """What must hold, each as [seq, keys] or [batch, 1, seq, keys]."""
     at = {name: op.inputs[n] for name, n in masked(op).items()}
     terms: list[tuple[int, list[Part]]] = []
+    if "documents" in at:
+        own, others = Use(at["documents"], ATOM), Use(at["documents of keys"], ATOM)
+        terms.append((COMPARED, [own, "[:, None, :, None] == ", others, "[:, None, None]"]))
     if "queries" in at:
         terms.append((COMPARED, [Use(at["keys"], SUM), " <= ", Use(at["queries"], ATOM), "[:, None]"]))
     if "real" in at:
@@ -74,5 +82,6 @@ TABLE: dict[str, Writer] = {
     "rope_table": _rope_table,
     "sinusoid": _sinusoid,
     "real": _real,
+    "document_starts": _document_starts,
     "mask": _mask,
 }
