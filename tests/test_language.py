@@ -223,7 +223,7 @@ def test_a_component_is_changed_by_its_name() -> None:
         assert files(head + second) == files(f"{head}  b: {'8'.join(base.rsplit('64', 1))}\n")
         found = load(Source("s.yaml", head + second.replace("ffn2", "ffn3")))
         assert isinstance(found, list) and [item.code for item in found] == ["E222"]
-        assert found[0].help == "did you mean ffn? components here are ffn, ffn2"
+        assert found[0].help == "components here are ffn, ffn2"
 
 
 def test_null_takes_a_mapping_away_and_an_inner_one_is_made() -> None:

@@ -26,12 +26,13 @@ HELP = {
     "a word for a mapping": (
         "checkpoint: {save: [attention.core]}",
         "checkpoint: selective",
-        "E203 checkpoint cannot be selective; values here are none, full, or a mapping of every, save",
+        "E203 checkpoint cannot be selective; selective is not in the language: "
+        "values here are none, full, or a mapping of every, save",
     ),
     "a word for a number": (
         "vocab: 97",
         "vocab: 97\nembedding: {scale: sqrt}",
-        "E203 scale cannot be sqrt; values here are sqrt_d_model, or a number",
+        "E203 scale cannot be sqrt; sqrt is not in the language: values here are sqrt_d_model, or a number",
     ),
     "a key of nothing": ("activation: silu", "? : silu", "E110 a key must be a text, not null"),
     "words in capitals": (

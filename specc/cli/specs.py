@@ -8,13 +8,12 @@ from pathlib import Path
 import click
 
 from specc.extension import ExtensionError, installed, named
-from specc.source import Diagnostic, Source, concise, plural, read, render, span_of
+from specc.source import MOST, Diagnostic, Source, concise, plural, read, render, span_of
 from specc.spec import Layout, Spec, load
 from specc.spec.names import module_name
 from specc.tables import tables
 
 specs_argument = click.argument("specs", nargs=-1, type=click.Path(path_type=Path), metavar="[SPEC]...")
-MOST = 500  # findings that are printed; a file of another kind can give hundreds of thousands
 
 
 @dataclass

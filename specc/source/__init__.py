@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from specc.source.diagnostic import Diagnostic, concise, plural, render
+from specc.source.diagnostic import MOST, Diagnostic, concise, plural, render
 from specc.source.guard import SIZE
 from specc.source.span import Source, Span
 from specc.source.yaml import Node, Path, find, parse, plain, shown, span_of
@@ -70,6 +70,7 @@ def _not_text(name: str, error: UnicodeDecodeError) -> Diagnostic:
 
 
 __all__ = [
+    "MOST",
     "Diagnostic",
     "Node",
     "Path",

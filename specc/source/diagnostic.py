@@ -8,6 +8,7 @@ from typing import Literal
 from specc.source.span import Span
 
 WIDTH = 160  # of a shown source line
+MOST = 500  # findings that are shown; a file of another kind can give hundreds of thousands
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ DEPTH, NODES, SIZE = 64, 200_000, 2**20  # nesting, nodes, characters
 _parse: Any = cast(Any, yaml).parse  # the library has no types for its events
 _STARTS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+_VALUES = (*_STARTS, yaml.ScalarEvent)
 
 
 def guard(source: Source, loader: Any) -> Diagnostic | None:
@@ -38,28 +39,36 @@ def _events(source: Source, loader: Any) -> Diagnostic | None:
     depth = nodes = documents = 0
     event: Any
     for event in _parse(source.text, Loader=loader):
-        span = Span(source, event.start_mark.index, max(event.end_mark.index, event.start_mark.index))
-        if isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                return Diagnostic("E104", "a spec is one YAML document, this is the second", span, "use one file each")
-        if getattr(event, "anchor", None) is not None:  # of an alias, too
-            return Diagnostic(
-                "E105", "anchors and aliases are not part of specs", span, "name a block and use `like` to share it"
-            )
-        tag: Any = getattr(event, "tag", None)
-        if tag is not None:
-            return Diagnostic("E106", f"tags such as {tag} are not part of specs", span, "write the plain value")
-        value: Any = getattr(event, "value", "")
-        if not value.isascii() and any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-            return Diagnostic("E101", "this is not YAML: half of a pair is no character", span)  # libyaml sees it, too
+        documents += isinstance(event, yaml.DocumentStartEvent)
         depth += isinstance(event, _STARTS) - isinstance(event, _ENDS)
-        nodes += isinstance(event, (*_STARTS, yaml.ScalarEvent))
-        if depth > DEPTH:
-            return Diagnostic("E107", f"nested more than {DEPTH} deep", span)
-        if nodes > NODES:
-            return Diagnostic("E108", f"more than {NODES:,} values", span)
+        nodes += isinstance(event, _VALUES)
+        problem = _problem(event) or _limits(documents, depth, nodes)
+        if problem is not None:
+            span = Span(source, event.start_mark.index, max(event.end_mark.index, event.start_mark.index))
+            code, message, help = problem
+            return Diagnostic(code, message, span, help)
     return None
+
+
+def _problem(event: Any) -> tuple[str, str, str | None] | None:
+    """What the event is that may not stand in a spec: code, message and help."""
+    if getattr(event, "anchor", None) is not None:  # of an alias, too
+        return "E105", "anchors and aliases are not part of specs", "name a block and use `like` to share it"
+    tag: Any = getattr(event, "tag", None)
+    if tag is not None:
+        return "E106", f"tags such as {tag} are not part of specs", "write the plain value"
+    value: Any = getattr(event, "value", "")
+    if not value.isascii() and any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+        return "E101", "this is not YAML: half of a pair is no character", None  # libyaml sees it, too
+    return None
+
+
+def _limits(documents: int, depth: int, nodes: int) -> tuple[str, str, str | None] | None:
+    if documents > 1:
+        return "E104", "a spec is one YAML document, this is the second", "use one file each"
+    if depth > DEPTH:
+        return "E107", f"nested more than {DEPTH} deep", None
+    return ("E108", f"more than {NODES:,} values", None) if nodes > NODES else None
 
 
 def _syntax(source: Source, error: yaml.MarkedYAMLError) -> Diagnostic:

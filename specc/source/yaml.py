@@ -95,6 +95,8 @@ def shown(text: str) -> str:
 def _span(node: Any, source: Source) -> Span:
     """Where the node stands; a block ends at its last line that has text."""
     start, end = node.start_mark.index, node.end_mark.index
+    if isinstance(node, yaml.ScalarNode) and node.style not in ("|", ">"):
+        return Span(source, start, end)
     text = source.text[start:end]
     return Span(source, start, max(start, start + len(text.rstrip())))
 
@@ -111,33 +113,36 @@ def plain(node: Node) -> Any:
 def find(node: Node, path: Path) -> Node | None:
     """The value at a path, None where the document does not state it."""
     for part in path:
-        inner: dict[Any, Node] = {}
-        if isinstance(node.value, dict):
-            inner = cast(dict[Any, Node], node.value)
-        elif isinstance(node.value, list):
-            inner = dict(enumerate(node.value))
-        if part not in inner:
+        inner = _inner(node, part)
+        if inner is None:
             return None
-        node = inner[part]
+        node = inner
     return node
+
+
+def _inner(node: Node, part: str | int) -> Node | None:
+    """The value at a key or the number of an item."""
+    if isinstance(node.value, dict):
+        return cast(dict[Any, Node], node.value).get(part)
+    if isinstance(node.value, list) and isinstance(part, int) and 0 <= part < len(node.value):
+        return node.value[part]
+    return None
 
 
 def span_of(node: Node, path: Path, key: bool = False) -> Span:
     """Where the value at a path stands, or its key; what does not exist is at the first line of its nearest parent."""
     for n, part in enumerate(path):
-        last = n == len(path) - 1
-        if isinstance(node.value, dict) and isinstance(part, str) and part in node.value:
-            if key and last:
-                return node.keys[part]
-            node = node.value[part]
-        elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-        else:
+        if key and n == len(path) - 1 and isinstance(part, str) and part in node.keys:
+            return node.keys[part]
+        inner = _inner(node, part)
+        if inner is None:
             return first_line(node.span)
+        node = inner
     return node.span if not isinstance(node.value, (dict, list)) else first_line(node.span)
 
 
 def first_line(span: Span) -> Span:
     """The part of the span on the line it begins in."""
-    text = span.source.text[span.start : span.end]
-    return Span(span.source, span.start, span.start + len(text.split("\n")[0].rstrip()))
+    end = span.source.text.find("\n", span.start, span.end)
+    line = span.source.text[span.start : span.end if end < 0 else end]
+    return Span(span.source, span.start, span.start + len(line.rstrip()))

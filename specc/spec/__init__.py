@@ -38,7 +38,7 @@ def load(source: Source, known: Tables | None = None) -> Spec | list[Diagnostic]
             layout_rules(spec.model, layout, report)
         if not report.found:
             return replace(spec, model=shortest(spec.model))
-    return sorted(report.found, key=lambda item: -1 if item.span is None else item.span.start)
+    return report.findings()
 
 
 def _document(report: Report) -> tuple[Document, Mapping[str, Any]] | None:

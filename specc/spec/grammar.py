@@ -6,14 +6,19 @@ Places are those of pydantic: keys and numbers of items, with tags of alternativ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
+from specc.spec.synonyms import ELSEWHERE
+
 Loc = tuple[str | int, ...]
 WORDS = {bool: ("true", "false"), int: ("a whole number",), float: ("a number",), str: ("a text",), list: ("a list",)}
+CLOSE = 0.75  # how much of two words must be the same for one to be a slip of the other, from 0 to 1
 LONGEST = 100  # of a word that is compared with others; the time grows with the square
 
 
@@ -46,7 +51,11 @@ def alternatives(annotation: Any, loc: Loc) -> int:
 
 def tags(annotation: Any, loc: Loc) -> tuple[bool, ...]:
     """Which parts of the place pydantic put in to tell alternatives apart: no key of the document."""
-    return tuple(_tagged(_at(annotation, loc[:n], whole=True), part) for n, part in enumerate(loc))
+    place, found = _root(annotation), list[bool]()
+    for part in loc:
+        found.append(part in place.tags)
+        place = place.at(part)
+    return tuple(found)
 
 
 def kinds(annotation: Any, loc: Loc) -> list[str]:
@@ -72,7 +81,14 @@ def alike(word: str, known: Iterable[str], synonyms: Mapping[str, tuple[str, ...
     known = list(known)
     plain = word[:LONGEST].lower().replace("-", "_")
     same = [other for other in known if plain == other.lower() or plain in synonyms.get(other, ())]
-    return same if len(same) == 1 else get_close_matches(word[:LONGEST], known, 1)
+    if len(same) == 1 or plain in ELSEWHERE:
+        return same[:1] if len(same) == 1 else []
+    number = _digits(plain)  # relu2 is no slip of relu
+    return [other for other in get_close_matches(word[:LONGEST], known, 1, CLOSE) if _digits(other) == number]
+
+
+def _digits(word: str) -> str:
+    return "".join(filter(str.isdigit, word))
 
 
 def suggestion(word: str, known: Iterable[str], what: str, synonyms: Mapping[str, tuple[str, ...]]) -> str:
@@ -88,12 +104,41 @@ def listed(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _at(annotation: Any, loc: Loc, whole: bool = False) -> list[Any]:
-    """Alternatives at a place; `whole`: with their tags."""
-    found = _options(annotation)
+@dataclass(eq=False)
+class _Place:
+    """Alternatives at a place, with their tags. There are as many as models have keys, however long a document is."""
+
+    options: tuple[Any, ...]
+    inside: dict[str | int, _Place] = field(default_factory=dict[str | int, "_Place"])
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        return frozenset(key for bare in map(_bare, self.options) if _is_model(bare) for key in _fields(bare))
+
+    @cached_property
+    def tags(self) -> frozenset[str | int]:
+        """Those that are no keys."""
+        return frozenset(tag for tag in map(_tag, self.options) if tag is not None) - self.keys
+
+    def at(self, part: str | int) -> _Place:
+        """What stands at a key, an item or a tag; all items are alike, and so are all keys that are free."""
+        same = 0 if isinstance(part, int) else part if part in self.keys or part in self.tags else ""
+        if same not in self.inside:
+            self.inside[same] = _Place(tuple(found for option in self.options for found in _inside(option, part)))
+        return self.inside[same]
+
+
+@cache
+def _root(annotation: Any) -> _Place:
+    return _Place(tuple(_options(annotation)))
+
+
+def _at(annotation: Any, loc: Loc) -> list[Any]:
+    """Alternatives at a place."""
+    place = _root(annotation)
     for part in loc:
-        found = [option for before in found for option in _inside(before, part)]
-    return found if whole else [_bare(option) for option in found]
+        place = place.at(part)
+    return [_bare(option) for option in place.options]
 
 
 def _inside(option: Any, part: str | int) -> list[Any]:
@@ -131,14 +176,10 @@ def _tag(option: Any) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _tagged(options: list[Any], part: str | int) -> bool:
-    own = any(_is_model(bare) and part in _fields(bare) for bare in map(_bare, options))
-    return isinstance(part, str) and not own and any(_tag(option) == part for option in options)
-
-
 def _is_model(option: Any) -> bool:
     return isinstance(option, type) and issubclass(option, BaseModel)
 
 
+@cache
 def _fields(model: Any) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in cast(type[BaseModel], model).model_fields.items()}

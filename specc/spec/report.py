@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from specc.source import Diagnostic, Node, Path, Span, span_of
+from specc.source import MOST, Diagnostic, Node, Path, Span, span_of
 from specc.spec import grammar
 from specc.spec.language import Language
+
+Help = str | Callable[[], str] | None
+"""A function is called for those that are shown: comparing words takes long."""
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Report:
     root: Node
     language: Language
     found: list[Diagnostic] = field(default_factory=list[Diagnostic])
+    _helps: dict[int, Callable[[], str]] = field(default_factory=dict[int, Callable[[], str]])  # of found[n]
     _broken: set[Path] = field(default_factory=set[Path])
     _above: set[Path] = field(default_factory=set[Path])  # places with something broken in them
     _seen: set[tuple[str, int, str]] = field(default_factory=set[tuple[str, int, str]])
@@ -29,9 +34,9 @@ class Report:
         """The known word that was meant, if there is one."""
         return grammar.alike(word, known, self.language.synonyms)
 
-    def suggestion(self, word: str, known: Iterable[str], what: str) -> str:
-        """`did you mean heads? keys here are ...`"""
-        return grammar.suggestion(word, known, what, self.language.synonyms)
+    def suggestion(self, word: str, known: Iterable[str], what: str) -> Callable[[], str]:
+        """`did you mean heads? keys here are ...`, once it is asked for."""
+        return partial(grammar.suggestion, word, tuple(known), what, self.language.synonyms)
 
     def broken(self, path: Path) -> None:
         """What stands there is not what was meant."""
@@ -51,7 +56,7 @@ class Report:
         code: str,
         path: Path,
         message: str,
-        help: str | None = None,
+        help: Help = None,
         reads: Iterable[Path] = (),
         key: bool = False,
         notes: tuple[tuple[Span, str], ...] = (),
@@ -62,4 +67,17 @@ class Report:
         if mark in self._seen or not all(map(self.sound, (*((path,) if path else ()), *reads))):
             return
         self._seen.add(mark)
-        self.found.append(Diagnostic(code, message, span, help, notes))
+        if callable(help):
+            self._helps[len(self.found)] = help
+        self.found.append(Diagnostic(code, message, span, None if callable(help) else help, notes))
+
+    def findings(self) -> list[Diagnostic]:
+        """All in the order of the text; those beyond what is shown may have no help."""
+        order = sorted(range(len(self.found)), key=lambda n: _start(self.found[n]))
+        shown = [n for n in order[:MOST] if n in self._helps]
+        helped = {n: replace(self.found[n], help=self._helps[n]()) for n in shown}
+        return [helped.get(n, self.found[n]) for n in order]
+
+
+def _start(item: Diagnostic) -> int:
+    return -1 if item.span is None else item.span.start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 
 from specc.components.base import too_large
 from specc.source import Path, find, shown
@@ -87,10 +86,12 @@ def _names(spec: Spec, report: Report) -> None:
             if problem := part_problem(name):
                 message = f"{shown(name)!r} cannot be the name of a {key}: {problem}"
                 report.add("E208", (f"{key}s", name), message, key=True)
-    for one, other in combinations(named, 2):
-        if one.replace("_", "") == other.replace("_", ""):
-            message = f"blocks {one} and {other} would have classes of one name"
-            report.add("E208", ("blocks", other), message, "tell them apart by more than underscores", key=True)
+    plain: dict[str, str] = {}
+    for name in named:
+        one = plain.setdefault(name.replace("_", ""), name)
+        if one != name:
+            message = f"blocks {one} and {name} would have classes of one name"
+            report.add("E208", ("blocks", name), message, "tell them apart by more than underscores", key=True)
 
 
 def _tied(model: Model, report: Report, known: list[str]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from specc.source import Path, find, shown
+from specc.source import MOST, Path, find, shown
 from specc.spec.grammar import Loc, expected, keys, kinds, listed, others, tags, values
 from specc.spec.report import Report
 
@@ -30,7 +32,7 @@ def tell(
 ) -> list[Path]:
     """Report each error, and where they are; `place` says where in the document a part of the value stands."""
     items = error.errors(include_url=False)
-    unknown = (item["loc"] for item in items if item["type"] == "extra_forbidden")
+    unknown = islice((item["loc"] for item in items if item["type"] == "extra_forbidden"), MOST)
     misspelt = [(*loc[:-1], close) for loc in unknown for close in report.alike(str(loc[-1]), keys(model, loc[:-1]))]
     for path in (place(_in_document(model, loc)) for loc in misspelt):
         if find(report.root, path) is None:
@@ -43,10 +45,11 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     path = place(_in_document(model, loc))
     kind, name = item["type"], name_of(path)
     context: dict[str, Any] = item.get("ctx", {})
-    given = _given(report, path, item["input"])
     if kind == "extra_forbidden":
-        report.add("E201", path, f"unknown key {name}", _keys(item, report, model), key=True)
-    elif kind == "missing":
+        report.add("E201", path, f"unknown key {name}", partial(_keys, item, report, model), key=True)
+        return path
+    given = _given(report, path, item["input"])
+    if kind == "missing":
         if not misspelt:
             help = report.suggestion("", keys(model, loc[:-1]), "keys")
             report.add("E202", path, f"the key {name} is missing", help)
@@ -58,13 +61,11 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
         value, known = item["input"]["kind"], kinds(model, loc)
         given = _given(report, path, value)
         if isinstance(value, str):
-            report.add("E203", path, f"kind cannot be {given}", report.suggestion(value, known, "values"))
+            report.add("E203", path, f"kind cannot be {given}", partial(_values, report, value, known))
         else:
             report.add("E205", path, f"kind must be {listed(known)}, not {given}")
     elif kind == "literal_error" and isinstance(item["input"], str):
-        help = report.suggestion(item["input"], values(model, loc), "values")
-        more = others(model, loc)
-        report.add("E203", path, f"{name} cannot be {given}", f"{help}, or {more}" if more else help)
+        report.add("E203", path, f"{name} cannot be {given}", partial(_words, report, item["input"], model, loc))
     elif kind in BOUNDS or (kind == "float_type" and type(item["input"]) is int):
         bound = BOUNDS.get(kind, "be finite").format(**context)
         if kind in ("too_short", "too_long", "string_too_long"):
@@ -83,8 +84,19 @@ def _keys(item: ErrorDetails, report: Report, model: Any) -> str:
     *around, word = item["loc"]
     known, several = keys(model, tuple(around)), f"{around[-1]}s" if around else ""
     named = isinstance(item["input"], dict) and several in keys(model, tuple(around[:-1]))
-    help = report.suggestion(str(word), known, "keys")
+    help = report.suggestion(str(word), known, "keys")()
     return f"did you mean {several}? {help}" if named and not report.alike(str(word), known) else help
+
+
+def _words(report: Report, word: str, model: Any, loc: Loc) -> str:
+    """What the word may have meant, and what else may stand there."""
+    help, more = _values(report, word, values(model, loc)), others(model, loc)
+    return f"{help}, or {more}" if more else help
+
+
+def _values(report: Report, word: str, known: list[str]) -> str:
+    help = report.suggestion(word, known, "values")()
+    return help if report.alike(word, known) else f"{shown(word)} is not in the language: {help}"
 
 
 def _in_document(model: Any, loc: Loc) -> Path:

@@ -37,6 +37,9 @@ LANGUAGE: dict[str, tuple[str, ...]] = {
     "learned": ("absolute", "learnable", "trained"),
 }
 
+ELSEWHERE = ("celu", "crelu", "dyt", "elu", "prelu", "reglu", "rrelu", "selu", "sglu", "smelu")
+"""Words of the field that the language has not, and that are no slips of those it has."""
+
 
 def synonyms(components: Iterable[Component[Any]]) -> dict[str, tuple[str, ...]]:
     """Of the language itself and of components, by word in lower case: each is the word's wherever that may stand."""
