@@ -17,11 +17,23 @@ if TYPE_CHECKING:
 Dim = Annotated[int, Field(ge=1, le=2**24)]
 """A size of an axis. The bound keeps products below 2**63 and typos from filling memory."""
 
-Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-"""A dropout rate."""
+Rate = Annotated[float, Field(ge=0.0, le=0.99)]
+"""A dropout rate. What is kept is divided by 1 - rate, which has to be a number in half precision."""
 
-Factor = Annotated[float, Field(allow_inf_nan=False)]
-"""A finite constant."""
+Factor = Annotated[float, Field(ge=-1e4, le=1e4)]
+"""A constant that activations are multiplied by. float16 ends at 65504."""
+
+Eps = Annotated[float, Field(ge=1e-15, lt=1.0)]
+"""Added to a mean square. The backward pass has its root to the power -3, float32 ends at 3e38."""
+
+Scale = Annotated[float, Field(ge=1e-6, le=1e4)]
+"""A factor on scores. With 0 or less the masked ones are no longer the smallest, or not a number."""
+
+Std = Annotated[float, Field(ge=1e-6, le=10)]
+"""A standard deviation."""
+
+Stretch = Annotated[float, Field(ge=1e-3, le=1e6)]
+"""A ratio of lengths."""
 
 
 class Config(BaseModel):

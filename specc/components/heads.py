@@ -9,10 +9,10 @@ from pydantic import AfterValidator, Tag
 from specc.components.base import (
     Config,
     Dim,
-    Factor,
     Problem,
     Problems,
     Rate,
+    Scale,
     Synonyms,
     by_kind,
     choices,
@@ -51,7 +51,7 @@ class Heads(Config):
     """Features of a head. Default: d_model / heads."""
     bias: Annotated[Annotated[bool, Tag("bool")] | Annotated[Projections, Tag("list")], by_kind] = False
     """Which projections have a bias: all, none, or those listed."""
-    scale: Factor | None = None
+    scale: Scale | None = None
     """Factor on the scores. Default: 1 / sqrt(head_dim)."""
     dropout: Rate = 0.0
     """Rate on the attention weights."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from specc.components.base import Config
+from specc.components.base import Config, Eps
 from specc.ir.op import Init, Ref
 from specc.ir.types import Axis
 
@@ -19,7 +17,7 @@ class Norm(Config):
 
     kind: Literal["rms", "layer"] = "rms"
     """`rms` divides by the root mean square, `layer` also subtracts the mean."""
-    eps: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
+    eps: Eps = 1e-5
     """Added to the mean square before the root."""
     bias: bool | None = None
     """A learned offset. Default: true for `layer`, false for `rms`."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from specc.components.base import Config, Dim, Problem, Problems, Synonyms, Table, Tokens
+from specc.components.base import Config, Dim, Problem, Problems, Stretch, Synonyms, Table, Tokens
 from specc.ir.op import Attr, Ref
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SYNONYMS: Synonyms = {
     "high_freq": ("high_freq_factor",),
     "original_seq": ("original_max_position_embeddings",),
 }
-Positive = Annotated[float, Field(gt=0.0)]
+Theta = Annotated[float, Field(ge=1.0, le=1e15)]
 
 
 class Llama3Scaling(Config):
@@ -28,11 +28,11 @@ class Llama3Scaling(Config):
 
     kind: Literal["llama3"]
     """Tells the scalings apart."""
-    factor: Positive
+    factor: Stretch
     """How much longer the context becomes."""
-    low_freq: Positive = 1.0
+    low_freq: Stretch = 1.0
     """Turns over the original context below which a frequency is fully scaled."""
-    high_freq: Positive = 4.0
+    high_freq: Stretch = 4.0
     """Turns over the original context above which a frequency is kept."""
     original_seq: Dim = 8192
     """Context length before scaling."""
@@ -43,14 +43,14 @@ class LinearScaling(Config):
 
     kind: Literal["linear"]
     """Tells the scalings apart."""
-    factor: Positive
+    factor: Stretch
     """How much longer the context becomes."""
 
 
 class Rope(Config):
     """Rotary positions on queries and keys."""
 
-    theta: Positive = 10000.0
+    theta: Theta = 10000.0
     """Base of the wavelengths."""
     scaling: Annotated[Llama3Scaling | LinearScaling, Field(discriminator="kind")] | None = None
     """How wavelengths are stretched for longer contexts."""

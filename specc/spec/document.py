@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from specc.components.base import Config, Dim, Factor, Rate, by_kind
+from specc.components.base import Config, Dim, Factor, Rate, Std, by_kind
 from specc.components.norm import Norm
 
 LAYERS = 100_000
@@ -146,9 +146,9 @@ class InitDoc(Config):
 
     kind: Literal["normal", "xavier"] = "normal"
     """`normal` has one std, `xavier` one for each shape."""
-    std: Annotated[float, Field(gt=0, le=10)] = 0.02
+    std: Std = 0.02
     """Standard deviation of `normal`."""
-    embedding_std: Annotated[float, Field(gt=0, le=10)] | None = None
+    embedding_std: Std | None = None
     """Standard deviation of embeddings. Default: `std`."""
     depth_scaled: bool = False
     """Divide the std of the last linear of every branch by the root of the stack's number of residual updates."""

@@ -5,6 +5,7 @@ Places are those of pydantic: keys and numbers of items, with tags of alternativ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -97,6 +98,18 @@ def suggestion(word: str, known: Iterable[str], what: str, synonyms: Mapping[str
     close = alike(word, known, synonyms)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}{what} here are {', '.join(known)}" if known else f"there are no {what} here"
+
+
+def number(value: Any, group: str = "") -> str:
+    """As one writes it: 1 for 1.0, 1e-6 for 1e-06; `group` stands between thousands."""
+    text = (
+        f"{value:{group}g}"
+        if isinstance(value, float)
+        else f"{value:{group}}"
+        if isinstance(value, int)
+        else str(value)
+    )
+    return re.sub(r"e([-+])0?", lambda match: f"e{match[1].strip('+')}", text)
 
 
 def listed(words: list[str]) -> str:

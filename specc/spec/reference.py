@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from specc.components.base import Config
 from specc.components.norm import Norm
 from specc.spec import core, document
-from specc.spec.grammar import listed
+from specc.spec.grammar import listed, number
 from specc.spec.language import language
 from specc.tables import tables
 
@@ -117,7 +117,7 @@ def _default(field: FieldInfo, told: str) -> str:
     if isinstance(value, Config):
         return "`{}`"
     if isinstance(value, (bool, float)):
-        value = str(value).lower() if isinstance(value, bool) else f"{value:g}".replace("e-0", "e-")
+        value = str(value).lower() if isinstance(value, bool) else number(value)
     return "none" if value is None else f"`{value}`"
 
 
@@ -154,9 +154,9 @@ def _limits(annotated: tuple[Any, ...]) -> str:
     of = {name: getattr(item, name) for item in found for name in LIMITS if getattr(item, name, None) is not None}
     low, high = of.get("ge", of.get("min_length")), of.get("le", of.get("max_length"))
     if low is not None and high is not None:
-        return f" ({low:,} to {high:,})" if low != high else f" ({low:,})"
+        return f" ({number(low, ',')} to {number(high, ',')})" if low != high else f" ({number(low, ',')})"
     named = (("at least", low), ("above", of.get("gt")), ("at most", high), ("below", of.get("lt")))
-    words = ", ".join(f"{word} {value:,g}" for word, value in named if value is not None)
+    words = ", ".join(f"{word} {number(value, ',')}" for word, value in named if value is not None)
     return f" ({words})" if words else ""
 
 

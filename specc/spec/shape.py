@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from specc.source import MOST, Path, find, shown
-from specc.spec.grammar import Loc, expected, keys, kinds, listed, others, tags, values
+from specc.spec.grammar import Loc, expected, keys, kinds, listed, number, others, tags, values
 from specc.spec.report import Report
 
 BOUNDS = {
-    "greater_than": "be above {gt:g}",
+    "greater_than": "be above {gt}",
     "greater_than_equal": "be at least {ge}",
-    "less_than": "be below {lt:g}",
+    "less_than": "be below {lt}",
     "less_than_equal": "be at most {le}",
     "finite_number": "be finite",
     "too_short": "have at least {min_length} entries",
@@ -67,7 +67,7 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     elif kind == "literal_error" and isinstance(item["input"], str):
         report.add("E203", path, f"{name} cannot be {given}", partial(_words, report, item["input"], model, loc))
     elif kind in BOUNDS or (kind == "float_type" and type(item["input"]) is int):
-        bound = BOUNDS.get(kind, "be finite").format(**context)
+        bound = BOUNDS.get(kind, "be finite").format(**{key: number(value) for key, value in context.items()})
         if kind in ("too_short", "too_long", "string_too_long"):
             value: Any = item["input"]
             count = len(value)

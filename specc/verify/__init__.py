@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from specc.spec.core import Layout, Spec
-from specc.verify.relations import Relation, describe, layout_relations, plain_relations, setting
+from specc.verify.relations import Relation, describe, layout_relations, not_finite, plain_relations, setting
 from specc.verify.run import world_size
 from specc.verify.shrink import least_ranks, shrink
 
@@ -20,6 +20,9 @@ def verify_layout(spec: Spec, layout: Layout, ranks: int) -> int:
     print(f"{spec.model.name}{which}: {layers} {noun} of width {model.d_model}, fp64, dropout off")
     print(f"{describe(small)}{note}")
     found = setting(model, small)
+    if bad := not_finite(found.reference):
+        print(f"the model itself, as interpreted, is not finite at {bad}: there is nothing to compare with")
+        return 1
     rows = plain_relations(found, small)
     if world_size(small) > 1:
         rows += layout_relations(found, small)

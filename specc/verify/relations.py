@@ -89,6 +89,14 @@ def setting(model: Model, layout: Layout) -> Setting:
     return Setting(model, initial, weights, batch, one_device(module.eval(), loss, batch))
 
 
+def not_finite(step: Step) -> str:
+    """The first of outputs, loss and gradients that has inf or NaN; empty where none has."""
+    outputs = {f"output {n}": value for n, value in enumerate(step.outputs)}
+    gradients = {f"the gradient of {name}": value for name, value in step.gradients.items()}
+    values = {**outputs, "the loss": _number(step.loss), **gradients}
+    return next((name for name, value in values.items() if not value.isfinite().all()), "")
+
+
 def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
     size = layout.pp.microbatches * math.prod(a.size for a in mesh_of(layout) if a.data and "batch" in a.tokens)
     tokens = lengths(layout, len(model.stacks))
