@@ -16,7 +16,6 @@ import inspect
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -27,32 +26,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 PAD, MASK, START, NO_LABEL = 0, 1, 2, -100  # the text has no bytes 0, 1 and 2
 MASKED_WORDS = 0.3  # share of all words
-
-
-class Alone:
-    """For a file without a mesh, what `Trainer` is in the others."""
-
-    def __init__(self, file: ModuleType, device: torch.device, seed: int, lr: float):
-        torch.manual_seed(seed)  # of dropout
-        self.loss, self.module = file.loss, file.build_model(device, seed)
-        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=lr)
-
-    def step(self, *batch: Tensor) -> tuple[float, float]:
-        self.optimizer.zero_grad()
-        value = self.forward_backward(*batch)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-        self.optimizer.step()
-        return value.item(), norm.item()
-
-    def forward_backward(self, *batch: Tensor) -> Tensor:
-        *inputs, labels = batch
-        value = self.loss(self.module(*inputs), labels, 1 / labels.ne(NO_LABEL).sum())
-        value.backward()
-        return value.detach()
 
 
 def english() -> tuple[Tensor, Tensor]:
@@ -87,19 +64,18 @@ def guess(told: Tensor) -> float:
 
 def build(file: ModuleType, device: torch.device, args: argparse.Namespace) -> tuple[Any, bool, slice]:
     """A trainer, whether it takes pairs, and which samples of a batch are this rank's."""
-    if not hasattr(file, "Trainer"):
-        trainer = Alone(file, device, args.seed, args.lr)
-        return trainer, "source" in inspect.signature(trainer.module.forward).parameters, slice(None)
+    wanted = inspect.signature(file.Trainer).parameters
+    pair = "source" in inspect.signature(file.Trainer.step).parameters
+    known = {"device": device, "seed": args.seed, "lr": args.lr}
+    if "mesh" not in wanted:
+        return file.Trainer(**known), pair, slice(None)
     mesh = file.device_mesh(device.type)
     rank, ranks = (mesh.get_local_rank("dp"), mesh["dp"].size()) if "dp" in mesh.mesh_dim_names else (0, 1)
     parts, size = ranks * getattr(file, "MICROBATCHES", 1), args.batch // ranks
     if args.batch % parts:
         raise SystemExit(f"--batch must be a multiple of {parts}: data ranks times microbatches")
-    known = {"mesh": mesh, "device": device, "batch": size, "seed": args.seed, "lr": args.lr}
-    known |= dict.fromkeys(("seq", "source", "target"), args.seq)  # lengths, which pipeline stages are built for
-    trainer = file.Trainer(**{name: known[name] for name in inspect.signature(file.Trainer).parameters})
-    pair = "source" in inspect.signature(file.Trainer.step).parameters
-    return trainer, pair, slice(rank * size, (rank + 1) * size)
+    known |= {"mesh": mesh, "batch": size, **dict.fromkeys(("seq", "source", "target"), args.seq)}
+    return file.Trainer(**{name: known[name] for name in wanted}), pair, slice(rank * size, (rank + 1) * size)
 
 
 def run(args: argparse.Namespace, file: ModuleType, device: torch.device) -> Iterator[dict[str, float]]:
@@ -117,16 +93,16 @@ def run(args: argparse.Namespace, file: ModuleType, device: torch.device) -> Ite
     for step, batch in enumerate(islice(data, args.steps), start=1):
         loss, norm = trainer.step(*(x[own].to(device) for x in batch))
         schedule.step()
-        yield {"step": step, "loss": loss, "norm": norm}
-    trainer.module.eval()
-    means: Counter[str] = Counter()
+        yield {"step": step, "loss": loss.item(), "norm": norm.item()}
+    sums: dict[str, Tensor] = {}  # of losses, and numbers of labels
     data = batches(text[split:], words[split:], pair, args.batch, args.seq, args.seed)
     for batch in islice(data, args.held_out):
         *inputs, labels = (x[own].to(device) for x in batch)
         kinds = {"visible": inputs[0] != MASK, "masked": inputs[0] == MASK} if pair else {"next": labels != NO_LABEL}
         for kind, which in kinds.items():
-            loss = trainer.forward_backward(*inputs, labels.where(which, NO_LABEL)).item()
-            means[f"held_out.{kind}"] += loss / args.held_out
+            found = trainer.evaluate(*inputs, labels.where(which, NO_LABEL))
+            sums[kind] = sums[kind] + found if kind in sums else found
+    means = {f"held_out.{kind}": (found[0] / found[1]).item() for kind, found in sums.items()}
     yield {**means, "guess": guess(text[words > 0] if pair else text)}
 
 
@@ -155,10 +131,13 @@ def main() -> None:
     assert spec and spec.loader
     file = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(file)
-    torch.set_default_dtype(getattr(torch, args.dtype))
+    dtype = getattr(torch, args.dtype)
+    torch.set_default_dtype(dtype)
+    if dtype == torch.float64:  # for comparisons: all of it
+        file.__dict__.update({name: dtype for name in ("COMPUTE", "REDUCE") if hasattr(file, name)})
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    if hasattr(file, "Trainer"):
+    if hasattr(file, "device_mesh"):
         if "RANK" not in os.environ:
             raise SystemExit(f"{args.file} is for several ranks: start this with torchrun")
         dist.init_process_group(device_id=None if device.type == "cpu" else device)

@@ -16,7 +16,7 @@ decoder:
   block:
     - attention: {heads: 4, rope: {theta: 10000}}
     - ffn: {hidden: 64, activation: silu}
-layout: {tp: 2, pp: {stages: 2, microbatches: 4}, checkpoint: {save: [attention.core]}}
+layout: {tp: 2, pp: {stages: 2}, microbatches: 4, checkpoint: {save: [attention.core]}}
 """
 
 BOTH = """\
@@ -151,16 +151,15 @@ BLOCKS = (
 )
 
 LAYOUT = (
-    Case("E401", DECODER, "stages: 2", "stages: 1", "|microbatches"),
+    Case("E401", DECODER, "stages: 2", "stages: 1, schedule: gpipe", "|schedule"),
     Case("E402", DECODER, "tp: 2", "tp: 8", "tp: |8"),
     Case("E403", DECODER, "vocab: 97", "vocab: 1", "tp: |2"),
     Case("E404", DECODER, "tp: 2", "sequence_parallel: true", "|true"),
     Case("E405", DECODER, "layers: 4", "layers: 1", "stages: |2"),
     Case("E406", DECODER, "microbatches: 4", "microbatches: 1", "microbatches: |1"),
-    Case("E407", DECODER, "microbatches: 4", "starts: [layers.9]", "|layers.9"),
-    Case("E408", DECODER, "stages: 2, ", "stages: 3, starts: [layers.2, layers.1], ", "|[layers.2"),
-    Case("E409", DECODER, "microbatches: 4", "starts: [layers.1, layers.2]", "|[layers.1"),
-    Case("E410", DECODER, "tp: 2", "tp: 2, dp: 2", "dp: |2"),
+    Case("E407", DECODER, "stages: 2", "stages: 2, starts: [layers.9]", "|layers.9"),
+    Case("E408", DECODER, "stages: 2", "stages: 3, starts: [layers.2, layers.1]", "|[layers.2"),
+    Case("E409", DECODER, "stages: 2", "stages: 2, starts: [layers.1, layers.2]", "|[layers.1"),
     Case("E411", DECODER, "save: [attention.core]", "every: 2, save: [attention.core]", "|{every"),
     Case("E412", DECODER, "attention.core", "attention.cor", "|attention.cor"),
 )

@@ -58,12 +58,12 @@ def gpt2(*, layers: int = 3, dropout: float = 0.0, tied: bool = True, vocab: int
 
 
 def llama_block(
-    name: str = "block", scaling: Llama3Scaling | LinearScaling | None = LLAMA3, *, bias: bool = False
+    name: str = "block", scaling: Llama3Scaling | LinearScaling | None = LLAMA3, *, bias: bool = False, hidden: int = 48
 ) -> Block:
     """RMS norm first, grouped heads, rope, gated silu."""
     norm = Norm(kind="rms", eps=1e-2).resolved()
     attention = resolved(Attention(heads=4, kv_heads=2, bias=bias, rope=Rope(theta=100.0, scaling=scaling)), D_MODEL)
-    ffn = Ffn(kind="gated", hidden=48, activation="silu", bias=bias)
+    ffn = Ffn(kind="gated", hidden=hidden, activation="silu", bias=bias)
     return Block(name, (sublayer("attention", attention, norm), sublayer("ffn", ffn, norm)), ("decoder", name))
 
 
@@ -74,11 +74,12 @@ def llama(
     scaling: Llama3Scaling | LinearScaling | None = LLAMA3,
     bias: bool = False,
     vocab: int = VOCAB,
+    hidden: int = 48,
 ) -> Model:
     """Llama 3.1."""
     embed = Embed(1.0, "none", 0.0, ("decoder", "head") if tied else ())
     norm = Norm(kind="rms", eps=1e-2).resolved()
-    block = llama_block(scaling=scaling, bias=bias)
+    block = llama_block(scaling=scaling, bias=bias, hidden=hidden)
     return decoder_only("tiny-llama", (block,), layers, embed, norm, vocab=vocab)
 
 

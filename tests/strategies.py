@@ -155,7 +155,7 @@ def layouts(draw: st.DrawFn, tp: int, dp: int, names: list[str], saves: list[str
     stages = draw(st.integers(1, min(3, len(names))))
     if stages > 1:
         pipeline: Doc = {"stages": stages, **some(draw, schedule=st.sampled_from(("gpipe", "1f1b")))}
-        pipeline["microbatches"] = stages + draw(st.integers(0, 1))
+        doc["microbatches"] = stages + draw(st.integers(0, 1))
         if draw(st.booleans()):
             starts = draw(
                 st.lists(st.integers(1, len(names) - 1), min_size=stages - 1, max_size=stages - 1, unique=True)

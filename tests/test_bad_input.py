@@ -81,7 +81,6 @@ CHOICES = {
     "E405": "there can be at most 1 stage",
     "E406": "give at least 2",
     "E407": "layers are layers.0 to layers.3",
-    "E410": "round vocab up to 98, or use dp = 1",
     "E412": "did you mean attention.core? results here are attention.q, attention.k, attention.v, attention.core, "
     "attention.o, ffn.up, ffn.act, ffn.down",
 }
@@ -278,7 +277,7 @@ def test_bounds_of_whole_numbers_of_any_length_and_of_the_first_layer() -> None:
     assert told(changed(DECODER, ("heads: 4", f"heads: -{huge}")))[0].startswith(
         "E204 heads must be at least 1, not -99"
     )
-    text = changed(DECODER, ("microbatches: 4", "starts: [layers.0]"))
+    text = changed(DECODER, ("stages: 2", "stages: 2, starts: [layers.0]"))
     assert told(text) == ["E407 stage 0 starts with layers.0, no other does"]
 
 

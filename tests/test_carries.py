@@ -30,9 +30,9 @@ LAYOUTS = (
     Layout(checkpoint=Checkpoint(every=2)),
     Layout(tp=2),
     Layout(tp=2, sequence_parallel=True, checkpoint=Checkpoint(every=1)),
-    Layout(pp=Pipeline(2, "1f1b", 2)),
-    Layout(pp=Pipeline(4, "gpipe", 4), dp=2),
-    Layout(tp=2, sequence_parallel=True, pp=Pipeline(3, "gpipe", 3), checkpoint=Checkpoint(every=1)),
+    Layout(pp=Pipeline(2, "1f1b"), microbatches=2),
+    Layout(pp=Pipeline(4, "gpipe"), microbatches=4, dp=2),
+    Layout(tp=2, sequence_parallel=True, pp=Pipeline(3, "gpipe"), microbatches=3, checkpoint=Checkpoint(every=1)),
 )
 
 

@@ -74,7 +74,7 @@ def test_masked_words_are_restored(checkout: Path) -> None:
 def test_data_ranks_take_their_own_samples(checkout: Path) -> None:
     """Lengths differ, so that a mean over labels is not the mean of two ranks' means."""
     spec = (checkout / "specs" / "examples" / "transformer-text.yaml").read_text()
-    layouts = "layouts: {data: {dp: 2, pp: {stages: 2, schedule: gpipe, microbatches: 2}}}\n"
+    layouts = "layouts: {data: {dp: 2, pp: {stages: 2, schedule: gpipe}, microbatches: 2}}\n"
     (checkout / "data.yaml").write_text(spec[: spec.index("layouts:")] + layouts)
     succeed("specc build data.yaml -o data", checkout)
     options = argparse.Namespace(steps=4, batch=8, seq=12, lr=3e-3, seed=0, no_dropout=True, held_out=1)
@@ -87,7 +87,9 @@ def train(checkout: Path, path: str, options: argparse.Namespace) -> Lines:
     """In this process."""
     torch.set_default_dtype(torch.float64)
     example = loaded(checkout / "examples" / "train_text.py")
-    return list(example.run(options, loaded(checkout / path), torch.device("cpu")))
+    file = loaded(checkout / path)
+    file.__dict__["REDUCE"] = torch.float64
+    return list(example.run(options, file, torch.device("cpu")))
 
 
 def loaded(path: Path) -> ModuleType:

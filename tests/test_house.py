@@ -330,7 +330,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "LayoutDoc.checkpoint": (BOTH, "one: {}", "one: {checkpoint: full}"),
     "PipelineDoc.stages": (DECODER, "stages: 2", "stages: 3"),
     "PipelineDoc.schedule": (DECODER, "stages: 2", "stages: 2, schedule: gpipe"),
-    "PipelineDoc.microbatches": (DECODER, "microbatches: 4", "microbatches: 8"),
+    "LayoutDoc.microbatches": (DECODER, "microbatches: 4", "microbatches: 8"),
     "PipelineDoc.starts": (DECODER, "stages: 2", "stages: 2, starts: [layers.1]"),
     "EveryDoc.every": (DECODER, "save: [attention.core]", "every: 2"),
     "EveryDoc.save": (DECODER, "save: [attention.core]", "save: [attention.core, attention.o]"),

@@ -283,7 +283,7 @@ def test_blocks_stand_in_the_order_in_which_they_run() -> None:
 
 def test_attributes_of_a_repeat_are_told_in_words() -> None:
     layout = Layout(
-        pp=Pipeline(4, microbatches=4, starts=("layers.1", "layers.3", "layers.5")), checkpoint=Checkpoint(2)
+        pp=Pipeline(4, starts=("layers.1", "layers.3", "layers.5")), microbatches=4, checkpoint=Checkpoint(2)
     )
     lines = text(compile_graph(lower(llama(layers=7)), layout)).splitlines()
     (repeat,) = (line for line in lines if "repeat layers 1" in line)
@@ -310,16 +310,20 @@ def test_fingerprints_tell_what_changed() -> None:
     model = llama()
     init = replace(model, init=replace(model.init, std=0.02 + 1e-9))
     assert list(prints(model, SP)) == ["params", "compute", "layout"]
-    assert all(len(digits) == 12 for digits in prints(model, SP).values())
     assert differing((model, SP), (model, replace(SP, name="other", at=("layouts", "other")))) == []
     assert differing((model, SP), (model, Layout(tp=2))) == ["layout"]
     assert differing((model, SP), (model, CUT)) == ["layout"]
     assert differing((model, SP), (replace(model, name="other", description="text"), SP)) == []
-    assert differing((model, SP), (init, SP)) == ["compute", "layout"]
-    assert differing((model, SP), (llama(scaling=None), SP)) == ["compute", "layout"]
-    assert differing((model, SP), (llama(layers=4), SP)) == ["params", "compute", "layout"]
-    assert differing((model, SP), (llama(vocab=98), SP)) == ["params", "compute", "layout"]
-    assert differing((llama(tied=True), SP), (llama(), SP)) == ["params", "compute", "layout"]
+    assert differing((model, SP), (init, SP)) == ["compute"]
+    assert differing((model, SP), (llama(scaling=None), SP)) == ["compute"]
+    for other in (llama(layers=4), llama(vocab=98), llama(hidden=64)):  # sizes are no part of a layout
+        assert differing((model, SP), (other, SP)) == ["params", "compute"]
+    assert differing((model, CUT), (llama(layers=4), CUT)) == [
+        "params",
+        "compute",
+        "layout",
+    ]  # stages have other layers
+    assert differing((llama(tied=True), SP), (llama(), SP)) == ["params", "compute"]
 
 
 def test_fingerprints_see_the_order_of_shards() -> None:

@@ -286,8 +286,8 @@ def test_defaults_follow_what_they_are_said_to_follow() -> None:
     assert (model.embed.dropout, model.init.embedding_std, model.stacks[0].final_norm) == (0.1, 0.5, None)
     assert (model.embed.tied, model.max_seq) == (("decoder", "head"), 2048)
     assert found.layouts[0].checkpoint == Checkpoint(every=1)
-    layout = spec(DECODER.replace("pp: {stages: 2, microbatches: 4}", "pp: 2")).layouts[0]
-    assert layout.pp == Pipeline(2, "1f1b", 2, ()) and layout.at == ("layout",)
+    layout = spec(DECODER.replace("pp: {stages: 2}, microbatches: 4", "pp: 2")).layouts[0]
+    assert layout.pp == Pipeline(2, "1f1b", ()) and layout.microbatches == 2 and layout.at == ("layout",)
 
 
 def test_layouts_have_names_and_the_first_is_the_default() -> None:
@@ -320,7 +320,7 @@ decoder:
     - attention: {heads: 8}
     - cross_attention: {heads: 8}
     - ffn: {hidden: 2048, activation: relu}
-layout: {tp: 2, pp: {stages: 2, schedule: 1f1b, microbatches: 4}, checkpoint: {every: 1}}
+layout: {tp: 2, pp: {stages: 2, schedule: 1f1b}, microbatches: 4, checkpoint: {every: 1}}
 """
     made = files(text)
     assert made.name == "transformer_base" and "class Trainer" in made.source

@@ -41,7 +41,7 @@ encoder:
 decoder:
   layers: 7
   pattern: [f, a]
-layout: {{pp: {{stages: 5, microbatches: 5, starts: [decoder.0, decoder.2, decoder.4, decoder.6]}}}}
+layout: {{pp: {{stages: 5, starts: [decoder.0, decoder.2, decoder.4, decoder.6]}}, microbatches: 5}}
 """
 CASES = {"mask": MASK, "memory": MEMORY}
 """The last layer needs neither padding mask nor memory, the layers before it do."""

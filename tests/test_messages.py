@@ -41,7 +41,7 @@ HELP = {
         "E203 kind cannot be RMS; did you mean rms? values here are rms, layer",
     ),
     "layouts in one": (
-        "layout: {tp: 2, pp: {stages: 2, microbatches: 4}, checkpoint: {save: [attention.core]}}",
+        "layout: {tp: 2, pp: {stages: 2}, microbatches: 4, checkpoint: {save: [attention.core]}}",
         "layout: {one: {tp: 2}}",
         "E201 unknown key one; did you mean layouts? keys here are tp, sequence_parallel, dp, pp, checkpoint",
     ),

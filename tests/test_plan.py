@@ -141,11 +141,11 @@ def test_defaults_say_what_they_follow() -> None:
     assert made["encoder.final_norm"] == ("true", "default: by norm.placement")
     assert made["init.embedding_std"] == ("0.02", "default: init.std")
     assert made["layouts.four.pp.stages"] == ("2", "line 20")
-    assert made["layouts.four.pp.microbatches"] == ("2", "default: stages")
+    assert made["layouts.four.microbatches"] == ("2", "default: stages")
     assert made["layouts.four.pp.starts"] == ("layers.2", "default: balanced by flops")
     assert "layouts.one.pp.schedule" not in values(BOTH, "one")  # one stage has none
     assert values(DECODER)["decoder.attention.head_dim"] == ("8", "default: d_model / heads")
-    given = values(DECODER.replace("microbatches: 4", "microbatches: 4, starts: [layers.2]"))
+    given = values(DECODER.replace("stages: 2", "stages: 2, starts: [layers.2]"))
     assert given["layout.pp.starts"] == ("layers.2", "line 12")
     for text, told in (("full", "every layer"), ("{every: 3}", "layers whose number is a multiple of 3")):
         made = values(DECODER.replace("{save: [attention.core]}", text))
@@ -173,9 +173,9 @@ def test_every_value_of_every_component_is_shown() -> None:
 
 
 LAYOUTS = (
-    Layout(tp=2, pp=Pipeline(2, microbatches=2)),
-    Layout(tp=4, sequence_parallel=True, pp=Pipeline(4, "gpipe", 4)),
-    Layout(dp=2, pp=Pipeline(3, microbatches=3)),
+    Layout(tp=2, pp=Pipeline(2), microbatches=2),
+    Layout(tp=4, sequence_parallel=True, pp=Pipeline(4, "gpipe"), microbatches=4),
+    Layout(dp=2, pp=Pipeline(3), microbatches=3),
     Layout(tp=2, dp=2),
     Layout(),
 )
@@ -199,7 +199,7 @@ def test_stages_hold_all_parameters_and_copies_of_tied_ones(name: str) -> None:
 
 def test_what_a_rank_holds_by_hand() -> None:
     """d_model 32, hidden 64, vocabulary 97: rows of the first rank, which has the larger half."""
-    found = spec(DECODER.replace(", pp: {stages: 2, microbatches: 4}, checkpoint: {save: [attention.core]}", ""))
+    found = spec(DECODER.replace(", pp: {stages: 2}, microbatches: 4, checkpoint: {save: [attention.core]}", ""))
     layer = 4 * 32 * 32 + 2 * 32 * 64
     (cost,) = stage_costs(compiled(found, found.layout()), 1)
     assert cost.parameters == 2 * 97 * 32 + 32 + 4 * (layer + 64)

@@ -257,7 +257,7 @@ BREAKAGES: tuple[tuple[str, Callable[[Doc], Doc]], ...] = (
     ("E240", lambda d: {**d, "layout": {}, "layouts": {"a": {}}}),
     ("E402", lambda d: {**d, "layout": {"tp": 3}}),
     ("E405", lambda d: {**d, "layout": {"pp": {"stages": 1000}}}),
-    ("E406", lambda d: {**d, **longer(d), "layout": {"pp": {"stages": 2, "microbatches": 1}}}),
+    ("E406", lambda d: {**d, **longer(d), "layout": {"pp": 2, "microbatches": 1}}),
 )
 
 

@@ -39,7 +39,7 @@ def roles(model: Model, layout: Layout) -> list[tuple[object, ...]]:
 
 
 def pipe(stages: int, *starts: str) -> Layout:
-    return Layout(pp=Pipeline(stages, "1f1b", 2 * stages, starts))
+    return Layout(pp=Pipeline(stages, "1f1b", starts), microbatches=2 * stages)
 
 
 STAGED: dict[str, tuple[Model, Layout]] = {
@@ -82,7 +82,7 @@ def test_few_layers_stay() -> None:
 def test_axes_in_use_stay_in_use() -> None:
     """Fewer data ranks, then fewer equal stages, then a smaller divisor of tp, then fewer stages."""
     model = zoo.model("llama-3.1-405b")
-    layout = Layout(tp=8, dp=32, pp=Pipeline(16, "1f1b", 32))
+    layout = Layout(tp=8, dp=32, pp=Pipeline(16, "1f1b"), microbatches=32)
     sizes = [
         (less.tp, less.dp, less.pp.stages) for _, less in (shrink(model, layout, n) for n in (999, 128, 64, 16, 8))
     ]

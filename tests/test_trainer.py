@@ -20,8 +20,9 @@ from tests.comm import fake_group
 from tests.models import VOCAB, llama, transformer
 
 CPU = torch.device("cpu")
-TIED = Layout(pp=Pipeline(2, "1f1b", 2))
+TIED = Layout(pp=Pipeline(2, "1f1b"), microbatches=2)
 Refusal = tuple[str, str]
+BUILT = "are given, but the trainer is built for at most (4, 8), (4, 8)"
 
 
 @cache
@@ -68,12 +69,24 @@ def refused(source: str, batch: int, seq: int, tokens: Tensor, labels: Tensor) -
     ("batch", "given", "problem"),
     [
         (3, (3, 8), "a batch of 3 cannot be cut into 2 equal microbatches"),
-        (4, (2, 8), "tokens, labels are [(2, 8), (2, 8)], but the stages are built for [(4, 8), (4, 8)]"),
-        (4, (4, 6), "tokens, labels are [(4, 6), (4, 6)], but the stages are built for [(4, 8), (4, 8)]"),
-        (4, (8, 4), "tokens, labels are [(8, 4), (8, 4)], but the stages are built for [(4, 8), (4, 8)]"),
+        (
+            4,
+            (5, 8),
+            f"tokens int64 (5, 8), labels int64 (5, 8) {BUILT}",
+        ),
+        (
+            4,
+            (4, 9),
+            f"tokens int64 (4, 9), labels int64 (4, 9) {BUILT}",
+        ),
+        (
+            4,
+            (8,),
+            f"tokens int64 (8,), labels int64 (8,) {BUILT}",
+        ),
     ],
 )
-def test_batches_of_another_shape_are_refused_on_every_rank(batch: int, given: tuple[int, int], problem: str) -> None:
+def test_batches_of_another_shape_are_refused_on_every_rank(batch: int, given: tuple[int, ...], problem: str) -> None:
     tokens = torch.zeros(given, dtype=torch.int64)
     answers = run_ranks(2, refused, source_of(llama(layers=2), TIED), batch, 8, tokens, tokens, timeout=30.0)
     assert answers == [("ValueError", problem)] * 2
@@ -82,7 +95,7 @@ def test_batches_of_another_shape_are_refused_on_every_rank(batch: int, given: t
 def lost(source: str, tokens: Tensor, labels: Tensor) -> Refusal:
     """What a rank of tp raises in a step."""
     file = load_file(source, "file")
-    trainer = file.Trainer(file.device_mesh("cpu"), CPU, seed=SEED, lr=LR)
+    trainer = file.Trainer(file.device_mesh("cpu"), CPU, *tokens.shape, seed=SEED, lr=LR)
     try:
         trainer.forward_backward(tokens, labels)
     except (IndexError, RuntimeError) as error:
@@ -103,15 +116,16 @@ def test_ids_that_no_rank_has_raise_on_every_rank(vocab: int) -> None:
 
 
 def test_a_mesh_needs_the_ranks_of_its_layout() -> None:
-    layouts = {
-        (3, Layout(tp=2, dp=2)),
-        (3, Layout(tp=2)),
-        (4, Layout(tp=2)),
-        (3, Layout(dp=2, pp=Pipeline(2, "gpipe", 2))),
-    }
-    for world, layout in layouts:
+    layouts = (
+        (3, Layout(tp=2, dp=2), "this file needs dp x tp 2 ranks, a multiple of 2; there are 3"),
+        (3, Layout(tp=2), "this file needs 2 ranks; there are 3"),
+        (4, Layout(tp=2), "this file needs 2 ranks; there are 4"),
+        (3, Layout(tp=2, pp=Pipeline(2)), "this file needs 2 stages x tp 2 = 4 ranks; there are 3"),
+        (3, Layout(dp=2, pp=Pipeline(2)), "this file needs 2 stages x dp ranks, a multiple of 2; there are 3"),
+    )
+    for world, layout, told in layouts:
         file = load_file(source_of(llama(layers=2), layout), "file")
-        with fake_group(world), pytest.raises(RuntimeError, match=f"invalid for input of size {world}"):
+        with fake_group(world), pytest.raises(ValueError, match=re.escape(told)):
             file.device_mesh("cpu")
     file = load_file(source_of(llama(), Layout(tp=2, dp=2)), "file")
     with fake_group(8):

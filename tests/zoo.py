@@ -75,8 +75,8 @@ def matrix() -> list[Layout]:
 
 
 def layout(tp: int, sp: bool, stages: int, schedule: str, checkpoint: str, dp: int = 1) -> Layout:
-    pipeline = Pipeline(stages, "gpipe" if schedule == "gpipe" else "1f1b", stages if stages > 1 else 1)
-    return Layout(tp=tp, sequence_parallel=sp, dp=dp, pp=pipeline, checkpoint=CHECKPOINTS[checkpoint])
+    pipeline, saved = Pipeline(stages, "gpipe" if schedule == "gpipe" else "1f1b"), CHECKPOINTS[checkpoint]
+    return Layout(tp=tp, sequence_parallel=sp, dp=dp, pp=pipeline, microbatches=stages, checkpoint=saved)
 
 
 def covering(limit: int = 8) -> list[Layout]:

@@ -154,8 +154,9 @@ def _layout(spec: Spec, layout: Layout, starts: tuple[str, ...]) -> Iterator[Dec
     yield _row(spec, pp if plain else (*pp, "stages"), layout.pp.stages, key=f"{key}.stages")
     if layout.pp.stages > 1:
         yield _row(spec, (*pp, "schedule"), layout.pp.schedule)
-        yield _row(spec, (*pp, "microbatches"), layout.pp.microbatches, "stages")
         yield _row(spec, (*pp, "starts") if layout.pp.starts else None, starts, "balanced by flops", f"{key}.starts")
+    default = "stages" if layout.pp.stages > 1 else ""
+    yield _row(spec, (*at, "microbatches"), layout.microbatches, default)
     saved = layout.checkpoint
     every = "every layer" if saved.every == 1 else f"layers whose number is a multiple of {saved.every}"
     text = f"every layer but for {', '.join(saved.save)}" if saved.save else every if saved.every else "none"

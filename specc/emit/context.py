@@ -11,7 +11,7 @@ from specc.emit.model import StageClass
 from specc.ir.graph import Graph
 from specc.ir.groups import flat
 from specc.ir.stored import Stored, stored
-from specc.spec.core import Layout, Model
+from specc.spec.core import Layout, Model, Stack
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Context:
         groups = self.graph.groups
         return flat(groups.data, groups.data) if groups.data else ""
 
+    @property
+    def elastic(self) -> str | None:
+        """The axis that takes as many ranks as there are."""
+        return next((axis.name for axis in self.graph.mesh if axis.data and not axis.shards), None)
+
     @cached_property
     def params(self) -> tuple[Stored, ...]:
         return stored(self.graph)
@@ -61,6 +66,17 @@ class Context:
         """Name of the length of each input."""
         return tuple(axis.name for op in self.graph.inputs for axis in op.outs[0].axes[1:])
 
+    @property
+    def random(self) -> bool:
+        """Whether training draws random numbers."""
+        return any(self.graph.definition(op).random(op) for op in self.graph.ops)
+
+    @property
+    def ends(self) -> tuple[int | None, ...]:
+        """What each input, and then the labels, may be filled up with behind; None where other tokens would see it."""
+        found = [_end(self.model, stack) for stack in self.model.stacks]
+        return (*found, *[0] * (len(self.inputs) - len(found)), -100)
+
     @cached_property
     def cuts(self) -> Cuts:
         return cuts(self.graph, self.stages)
@@ -69,6 +85,15 @@ class Context:
     def distributed(self) -> bool:
         """Whether parameters are DTensors."""
         return bool(self.graph.mesh)
+
+
+def _end(model: Model, stack: Stack) -> int | None:
+    """A token behind those of a stack that none of them sees: padding, or any behind a causal mask."""
+    if stack.role == "encoder" and model.pad is not None:
+        return model.pad
+    branches = [branch for run in stack.runs for block in run.blocks for s in block.sublayers for branch in s.branches]
+    read = stack.role == "encoder" and len(model.stacks) > 1
+    return None if read or not all(getattr(branch.component, "causal", True) for branch in branches) else 0
 
 
 def of_mesh(name: str, graph: Graph, mesh: str = "mesh") -> str:

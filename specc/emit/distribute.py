@@ -2,42 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import prod
+
+from specc.emit.code import Code
 from specc.emit.context import Context, of_mesh
-from specc.emit.function import Lines, function
+from specc.emit.function import shape
 from specc.ir.groups import flat
 
+Lines = tuple[Code, ...]
 
-def device_mesh(of: Context) -> Lines:
+
+@dataclass(frozen=True)
+class Mesh:
+    """What mesh.j2 is filled with."""
+
+    names: Code
+    quoted: Code
+    sizes: Code  # of the axes, -1 for the one that takes what there is
+    refused: Lines  # another number of ranks
+    flat: tuple[tuple[Code, Code], ...]  # parts of the mesh, and what they are called joined
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """What parallelize.j2 is filled with."""
+
+    gathered: Code
+    found: Lines
+    blocks: Code
+    options: Code  # of fully_shard
+
+
+def device_mesh(of: Context) -> Code:
     """`device_mesh`, for more than one rank. One axis takes all ranks that there are."""
     if not of.axes:
-        return []
-    free = next((axis.name for axis in of.graph.mesh if axis.data and not axis.shards), None)
-    sizes = {"pp": len(of.stages)} | {a.name: -1 if a.name == free else a.size for a in of.graph.mesh}
-    names = ", ".join(f'"{axis}"' for axis in of.axes) + "," * (len(of.axes) == 1)
-    made = f"DeviceMesh(device_type, ranks, mesh_dim_names=({names}))"
-    groups = of.graph.groups
+        return Code("")
+    free, groups = of.elastic, of.graph.groups
+    sizes = {"pp": len(of.stages)} | {axis.name: axis.size for axis in of.graph.mesh}
     wanted = dict.fromkeys([groups.data, *(groups.summing(param.spmd) for param in of.params)])
     several = {flat(axes, groups.data): axes for axes in wanted if len(axes) > 1}
-    body = [f"ranks = torch.arange(dist.get_world_size()).view({', '.join(str(sizes[axis]) for axis in of.axes)})"]
-    body += [f"mesh = {made}"] if several else [f"return {made}"]
-    for name, axes in several.items():
-        body.append(f'{of_mesh("_".join(axes), of.graph)}._flatten("{name}")')
-    body += ["return mesh"] * bool(several)
-    doc = f"All ranks, as a mesh of {', '.join(of.axes)}; after dist.init_process_group()."
-    return function("device_mesh", ["device_type: str"], "DeviceMesh", doc, body)
+    view = Mesh(
+        names=Code(", ".join(of.axes)),
+        quoted=Code(", ".join(f'"{axis}"' for axis in of.axes) + "," * (len(of.axes) == 1)),
+        sizes=Code(", ".join("-1" if axis == free else str(sizes[axis]) for axis in of.axes)),
+        refused=tuple(map(Code, _refused(of))),
+        flat=tuple((Code(of_mesh("_".join(axes), of.graph)), Code(name)) for name, axes in several.items()),
+    )
+    return shape("mesh.j2", of=view)
 
 
-def parallelize(of: Context) -> Lines:
+def ranks_of(of: Context) -> tuple[str, int]:
+    """`2 stages x dp x tp 2`, and what their number is, or must be a multiple of."""
+    sizes = {axis.name: axis.size for axis in of.graph.mesh}
+    words = [f"{len(of.stages)} stages"] * of.pp
+    words += [name if name == of.elastic else f"{name} {size}" for name, size in sizes.items()]
+    return " x ".join(words), len(of.stages) * prod(size for name, size in sizes.items() if name != of.elastic)
+
+
+def _refused(of: Context) -> list[str]:
+    words, number = ranks_of(of)
+    if of.elastic is None:
+        told = f"this file needs {words} = {number} ranks" if " x " in words else f"this file needs {number} ranks"
+        return [f"if world != {number}:", f'    raise ValueError(f"{told}; there are {{world}}")']
+    told = f"this file needs {words} ranks, a multiple of {number}"
+    return [f"if world % {number}:", f'    raise ValueError(f"{told}; there are {{world}}")'] * (number > 1)
+
+
+def parallelize(of: Context) -> Code:
     """`parallelize`, where ranks are fed different tokens."""
     if not of.data:
-        return []
-    call = f"fully_shard({{}}, mesh=dp{', reshard_after_forward=False' if of.pp else ''})"
-    loops = f"module.{_stack(of)}.values()" if _stack(of) else "[block for stack in stacks for block in stack.values()]"
-    body = [] if _stack(of) else ["stacks = [child for child in module.children() if isinstance(child, nn.ModuleDict)]"]
-    body += [f"for block in {loops}:", f"    {call.format('block')}", call.format("module")]
-    doc = "Shard every block over dp, then the rest"
-    doc += "; weights stay gathered between the microbatches of a step." if of.pp else "."
-    return function("parallelize", ["module: nn.Module", "dp: DeviceMesh"], "None", doc, body)
+        return Code("")
+    stack = _stack(of)
+    found = [] if stack else ["stacks = [child for child in module.children() if isinstance(child, nn.ModuleDict)]"]
+    view = Sharding(
+        gathered=Code("; weights stay gathered between the microbatches of a step" * of.pp),
+        found=tuple(map(Code, found)),
+        blocks=Code(f"module.{stack}.values()" if stack else "(block for stack in stacks for block in stack.values())"),
+        options=Code(", reshard_after_forward=False" * of.pp),
+    )
+    return shape("parallelize.j2", of=view)
 
 
 def _stack(of: Context) -> str:

@@ -1,7 +1,8 @@
-"""A whole generated file: docstring, imports, kernels, leaf classes, classes of the model, and the training shell."""
+"""A whole generated file: docstring, imports, constants, the model, what trains it, and machinery."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from specc.emit.code import Code, docstring, ident, render
@@ -12,9 +13,8 @@ from specc.emit.guard import guard, names, parse
 from specc.emit.model import classes
 from specc.emit.params import table
 from specc.emit.pasted import imports, pasted
-from specc.emit.shell import shell
+from specc.emit.shell import constants, shell
 from specc.ir.graph import Graph
-from specc.ir.stored import total
 from specc.spec.core import Layout, Model
 from specc.spec.names import class_name, module_name
 
@@ -31,15 +31,17 @@ class Files:
 def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Files:
     """`unplaced` is the graph as lowered and typed, `graph` the same after all passes. Raises Unsafe for a bug."""
     made = classes(graph, str(ident(class_name(model.name))))
-    rest = shell(Context(graph, layout, model, made.stages))
+    of = Context(graph, layout, model, made.stages)
+    rest = shell(of)
     kernels = pasted(dict.fromkeys([*rest.kernels, *made.calls]), graph.tables)
-    sources = (Code(source) for source in made.sources)
-    parts = [part for part in (kernels, rest.leaf_classes, *sources, rest.after) if part]
-    text = describe(model, layout, total(graph), fingerprints(unplaced, graph, layout))
+    sources = (*map(Code, made.sources), *rest.after)
+    values = constants(of, frozenset(re.findall(r"\w+", "\n".join((*sources, kernels)))))
+    parts = [part for part in (*sources, kernels, rest.weights) if part]
+    text = describe(of, fingerprints(unplaced, graph, layout))
     name = module_name(model.name)
-    body = parse("\n\n\n".join(parts), name)
+    body = parse("\n\n\n".join((values, *parts)), name)
     found = names(body)
-    top = {"docstring": docstring(text), "imports": imports(found, graph.tables)}
+    top = {"docstring": docstring(text), "imports": imports(found, graph.tables), "constants": values}
     source = str(render("file.j2", **top, parts=parts))
     guard(parse('"""{docstring}"""\n{imports}'.format(**top), name), body, found, source, name)
     return Files(name, source, table(graph))

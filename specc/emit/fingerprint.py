@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from specc.ir.graph import Graph
 from specc.ir.op import Attr, Layer, Op, Param, Ref, Span, dotted
 from specc.ir.parameters import template
+from specc.ir.repeat import Repeat
 from specc.ir.stored import stored
 from specc.ir.types import Axis, Place, Spmd, TensorType
 from specc.spec.core import Checkpoint, Layout, Pipeline
@@ -24,8 +25,8 @@ Json = object
 def fingerprints(unplaced: Graph, graph: Graph, layout: Layout) -> tuple[tuple[str, str], ...]:
     """(name, 12 hex digits) of params, compute and layout; `unplaced` is typed only, `graph` has passed all passes.
 
-    params: global names and shapes. compute: ops, attributes, wiring, initial values. layout: stages, SPMD types,
-    conversions, checkpointing; it changes with compute.
+    params: global names and shapes. compute: ops, attributes, sizes, wiring, initial values. layout: what the layout
+    says, stages and their layers, and how each kind of op is placed, which sizes do not change.
     """
     said = [field.name for field in fields(layout) if field.compare and field.name not in ("at", "name")]
     usual = Layout()  # what a layout does not say is no part of it
@@ -33,7 +34,7 @@ def fingerprints(unplaced: Graph, graph: Graph, layout: Layout) -> tuple[tuple[s
     return (
         ("params", _digest(_params(unplaced))),
         ("compute", _digest(_compute(unplaced))),
-        ("layout", _digest([plan, _compute(graph), [_placing(op) for op in graph.ops]])),
+        ("layout", _digest([plan, _stages(graph), sorted({_canonical(_placing(op)) for op in graph.ops})])),
     )
 
 
@@ -42,8 +43,11 @@ def _plain(value: Pipeline | Checkpoint | Json) -> Json:
 
 
 def _digest(value: Json) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:12]
+
+
+def _canonical(value: Json) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _params(graph: Graph) -> Json:
@@ -112,9 +116,17 @@ def _attr(value: Attr) -> Json:
 
 
 def _placing(op: Op) -> Json:
-    """Where the op stands and how it is placed."""
+    """How the op is placed, without what it computes."""
     uses = [[_spmd(use.stored), _spmd(use.used)] for use in op.uses]
-    return [dotted(op.scope), [_spmd(spmd) for spmd in op.types], uses, op.lowering, op.kept]
+    return [op.kind, [_spmd(spmd) for spmd in op.types], uses, op.lowering, op.kept]
+
+
+def _stages(graph: Graph) -> Json:
+    """The layers of each stage."""
+    if not any(op.kind == "cut" for op in graph.ops):
+        return []
+    repeats = [(op, Repeat.of(op)) for op in graph.ops if op.kind == "repeat"]
+    return [[dotted(op.scope), dotted(r.path), r.start, r.n, [_attr(s) for s in r.spans]] for op, r in repeats]
 
 
 def _spmd(spmd: Spmd) -> Json:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from specc.emit.code import Code, part
 from specc.emit.wrap import wrapped
 
 Lines = list[str]
+
+
+def shape(template: str, **views: object) -> Code:
+    """A template filled from views; lines that are too long are broken."""
+    return Code("\n".join(row for line in part(template, **views).split("\n") for row in wrapped(line)))
 
 
 def function(name: str, takes: Iterable[str], gives: str, doc: str, body: Iterable[str]) -> Lines:

@@ -2,51 +2,76 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
 
-from specc.emit.code import ident
+from specc.emit.code import Code, ident
 from specc.emit.context import Context, of_mesh
-from specc.emit.function import Lines, function
+from specc.emit.function import shape
 from specc.emit.wrap import wrapped
 
 DEVICE, MESH, SEED = "device: torch.device", "mesh: DeviceMesh", "seed: int"
+Lines = tuple[Code, ...]
 
 
-def build_model(of: Context) -> Lines:
+@dataclass(frozen=True)
+class Whole:
+    """What model.j2 is filled with."""
+
+    takes: Code
+    cls: Code
+    made: Code  # the expression that makes the module
+    placed: Lines
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What stages.j2 is filled with."""
+
+    constants: Code
+    takes: Code
+    lengths: Code
+    unpacked: Lines
+    made: Code
+    values: tuple[tuple[Code, Code], ...]  # meta tensors by name
+    rows: Code  # those before and behind each stage
+    placed: Lines
+
+
+def build_model(of: Context) -> Code:
     """`build_model`."""
     (only,) = of.stages
     arguments = (*only.arguments, *(of_mesh(name, of.graph) for name in only.meshes))
-    body = ['with torch.device("meta"):', f"    model = {only.name}({', '.join(arguments)})", *_placed(of, "model")]
     takes = [*([MESH] if of.axes else []), DEVICE, SEED]
-    return function(
-        "build_model", takes, str(ident(only.name)), "The model with initialised weights.", [*body, "return model"]
-    )
+    made = Code(f"{only.name}({', '.join(arguments)})")
+    return shape("model.j2", of=Whole(Code(", ".join(takes)), ident(only.name), made, _placed(of)))
 
 
-def stages(of: Context) -> Lines:
+def stages(of: Context) -> Code:
     """Constants and `build_stage`."""
     arguments = any(stage.arguments for stage in of.stages)
     rows = [f"({', '.join((s.name, *s.arguments))}{'' if s.arguments else ','})" for s in of.stages]
-    lines = wrapped(f"STAGES = ({', '.join(rows if arguments else [s.name for s in of.stages])})")
-    lines.append(f"MICROBATCHES = {of.layout.pp.microbatches}")
+    lines = [f"STAGES = ({', '.join(rows if arguments else [s.name for s in of.stages])})"]
     tied = [f'"{param.name}": {param.stages!r}' for param in of.tied]
-    lines += wrapped(f"TIED = {{{', '.join(tied)}}}  # weights that several stages hold") if tied else []
+    lines += [f"TIED = {{{', '.join(tied)}}}  # weights that several stages hold"] if tied else []
     meshes = [of_mesh(name, of.graph) for name in of.stages[0].meshes]
     made = f"stage({', '.join(['*arguments', *meshes])})" if arguments else f"STAGES[index]({', '.join(meshes)})"
-    body = ["stage, *arguments = STAGES[index]"] * arguments
-    body += ['with torch.device("meta"):', f"    module = {made}"]
-    body += [f"    {name} = {source}" for name, source in of.cuts.values]
-    body += [f"    cuts = ({', '.join(_repeated(of.cuts.rows))})", *_placed(of, "module")]
-    shapes = "cuts[index], cuts[index + 1]"
-    body.append(f'return PipelineStage(module, index, len(STAGES), device, {shapes}, group=mesh.get_group("pp"))')
     takes = ["index: int", MESH, DEVICE, "batch: int", *(f"{length}: int" for length in of.lengths), SEED]
-    doc = f"Stage `index` with initialised weights, for microbatches of [batch, {', '.join(of.lengths)}]."
-    return [*lines, "", "", *function("build_stage", takes, "PipelineStage", doc, body)]
+    view = Stages(
+        constants=Code("\n".join(row for line in lines for row in wrapped(line))),
+        takes=Code(", ".join(takes)),
+        lengths=Code(", ".join(of.lengths)),
+        unpacked=(Code("stage, *arguments = STAGES[index]"),) if arguments else (),
+        made=Code(made),
+        values=tuple((Code(name), Code(source)) for name, source in of.cuts.values),
+        rows=Code(", ".join(_repeated(of.cuts.rows))),
+        placed=_placed(of),
+    )
+    return shape("stages.j2", of=view)
 
 
-def _placed(of: Context, module: str) -> Lines:
-    shard = [f'parallelize({module}, mesh["{of.data}"])'] * bool(of.data)
-    return [*shard, f"{module}.to_empty(device=device)", f"init_weights({module}, seed)"]
+def _placed(of: Context) -> Lines:
+    return (Code(f'parallelize(module, mesh["{of.data}"])'),) if of.data else ()
 
 
 def _repeated(rows: tuple[str, ...]) -> list[str]:

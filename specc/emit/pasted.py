@@ -22,13 +22,13 @@ MODULES = {
     "torch.nn.functional": "F",
 }
 NAMES = {
+    "collections.abc": ("Callable",),
     "functools": ("partial",),
     "torch": ("Tensor", "nn"),
     "torch.distributed.device_mesh": ("DeviceMesh",),
     "torch.distributed.fsdp": ("fully_shard",),
     "torch.distributed.pipelining": ("PipelineStage", "Schedule1F1B", "ScheduleGPipe"),
     "torch.distributed.tensor": ("Replicate", "Shard"),
-    "torch.distributed.tensor._utils": ("compute_local_shape_and_global_offset",),
     "torch.utils.checkpoint": ("checkpoint",),
 }
 """What templates and expressions use: modules by what they are called, names by module; kernels bring their own."""
@@ -68,7 +68,7 @@ def pasted(names: Iterable[str], known: Tables | None = None) -> Code:
     known = known or tables()
 
     def visit(kernel: Kernel) -> None:
-        if kernel.key not in found:
+        if kernel.key not in found and kernel.module != "precision":  # a file has these on top, in its own words
             for used in kernel.uses:
                 visit(_kernel(used, known))
             found[kernel.key] = kernel

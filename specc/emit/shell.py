@@ -1,4 +1,4 @@
-"""Everything of a generated file but the classes of the model: leaf classes, stages, weights, loss and training."""
+"""Everything of a generated file but the classes of the model: stages, trainer, loss, leaf classes, weights."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from specc.emit.make import build_model, stages
 from specc.emit.trainer import trainer
 from specc.emit.weights import init_weights
 
+KERNELS = (
+    *("check_batch", "check_length", "fill", "evaluating", "resharding", "whole"),
+    *("gradient_norm", "stages_norm", "tied_weights", "take_gradients", "sum_copies", "sum_whole_copies"),
+)
+"""What a trainer may call."""
+
 
 @dataclass(frozen=True)
 class Shell:
-    """Names of kernels that it calls, leaf classes, and what follows the model."""
+    """Names of kernels that it calls, and the parts behind the model, around the kernels."""
 
     kernels: tuple[str, ...]
-    leaf_classes: Code
-    after: Code
+    after: tuple[Code, ...]
+    weights: Code
 
 
 def shell(of: Context) -> Shell:
     """What surrounds the classes of the model."""
-    leaf_classes = [leaf_class(of.graph, name) for name in classes(of.graph)]
-    made = stages(of) if of.pp else build_model(of)
-    weights = init_weights(of.params, of.model.init, of.distributed)
     value = loss(of.graph)
     options = "".join(f", {axis}={of_mesh(axis, of.graph)}" for axis in value.axes)
-    lines = [value.source, device_mesh(of), made, parallelize(of), weights, trainer(of, options)]
-    after = [Code(part if isinstance(part, str) else "\n".join(part)) for part in lines if part]
-    return Shell((*_kernels(of), *value.calls), Code("\n\n\n").join(leaf_classes), Code("\n\n\n").join(after))
+    leaf_classes = [leaf_class(of.graph, name) for name in classes(of.graph)]
+    made = stages(of) if of.pp else build_model(of)
+    trains = trainer(of, options)
+    after = (device_mesh(of), made, parallelize(of), trains, Code(value.source), *leaf_classes)
+    weights = init_weights(of.params, of.model.init, of.distributed)
+    used = (*_kernels(of), *(name for name in KERNELS if f"{name}(" in trains), *value.calls)
+    return Shell(used, tuple(part for part in after if part), weights)
 
 
 def _kernels(of: Context) -> tuple[str, ...]:
@@ -41,3 +48,10 @@ def _kernels(of: Context) -> tuple[str, ...]:
     used = ["parameter"] * any(len(leaf.axes) == 1 for leaf in leaves)
     used += ["partial_grad"] * any(leaf.partial for leaf in leaves)
     return tuple(used)
+
+
+def constants(of: Context, words: frozenset[str]) -> Code:
+    """What stands on top: what numbers are rounded to, as far as `words` of the file read it, and parts of a batch."""
+    lines = ["REDUCE = torch.float32  # loss, norm, sums over ranks"]
+    lines += [f"MICROBATCHES = {of.layout.microbatches}"] * ("MICROBATCHES" in words)
+    return Code("\n".join(lines))

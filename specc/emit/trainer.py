@@ -1,133 +1,257 @@
-"""The trainer of a file for several ranks: a step, gradients of the mean loss over all ranks, their norm."""
+"""The trainer of a file: a step, gradients of the mean loss over all ranks, their norm, evaluation, logits."""
 
 from __future__ import annotations
 
-from specc.emit.context import Context
-from specc.emit.function import Lines, function, of_class
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from specc.emit.code import Code, lit, part
+from specc.emit.context import Context, of_mesh
+from specc.emit.function import shape
 from specc.emit.make import DEVICE, MESH, SEED
+from specc.emit.weights import condition
+from specc.ir.types import MeshAxis
 
 SCHEDULES = {"1f1b": "Schedule1F1B", "gpipe": "ScheduleGPipe"}
-NORM = "Scale the gradients down to that norm if theirs is larger; their norm."
-LOSS = "Gradients of the mean loss over all labels that are not -100; that loss."
+Lines = tuple[Code, ...]
 
 
-def trainer(of: Context, loss_options: str) -> Lines:
-    """`Trainer`, for more than one rank. `loss_options`: what the loss takes beside outputs, labels and scale."""
+@dataclass(frozen=True)
+class Common:
+    """What all templates of a trainer are filled with."""
+
+    takes: Code  # parameters of the constructor
+    checks: Lines  # its first lines
+    inputs: Code  # names
+    given: Code  # the same with types
+    names: Code  # inputs and labels
+    tensors: Code  # the same with types
+    counted: Code
+    count: Code  # the number of labels
+    everywhere: Code  # where sums go over
+    reading: Code  # contexts of evaluation
+    norm: Code
+    full: Lines
+    training: Code  # the schedule's methods
+    evaluating: Code
+    schedule: Code
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the loss comes about."""
+
+    parts: str  # a template: of a whole batch, or of its parts
+    loop: Code
+    last: Lines  # what differs for the last part
+    options: Code  # of the loss
+    first: Code  # which output are the logits
+    ranks: Lines
+    times: Code  # what the scale is multiplied by
+    returned: Lines
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What several ranks need."""
+
+    holds: Code
+    fed: Code
+    types: Code
+    counted: tuple[Lines, ...]  # groups of axes over which labels are counted
+    mapping: Code
+    sizes: Code
+    exact: Lines  # lengths that must be those that the trainer is built for
+    fills: tuple[tuple[Code, int, int], ...]
+    last: Code  # input, of whose shape the labels are
+    own: Code
+    whole: Code
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a pipeline needs."""
+
+    inputs: Code
+    spans: Code
+    schedule: Code
+    loss: Code
+    tied: Lines
+    taken: Lines
+    summed: Lines
+    picked: Lines
+
+
+def trainer(of: Context, options: str) -> Code:
+    """`Trainer` and `adamw`. `options`: what the loss takes beside outputs, labels and scale."""
+    common, run = _common(of), _run(of, options)
     if not of.axes:
-        return []
-    methods = [_init(of, loss_options), _step(of), _forward_backward(of, loss_options), _clip(of)]
-    return of_class(
-        "Trainer",
-        "",
-        f"The {'stage of this rank, its schedule' if of.pp else 'model on this rank,'} and its optimizer.",
-        methods,
+        made = shape("trainer/one.j2", of=common, run=run)
+    elif not of.pp:
+        made = shape("trainer/mesh.j2", of=common, run=run, ranks=_ranks(of))
+    else:
+        made = shape("trainer/stages.j2", of=common, run=run, ranks=_ranks(of), stages=_stages(of, options))
+    return Code("\n\n\n").join((made, _adamw(of)))
+
+
+def _adamw(of: Context) -> Code:
+    roles = {param.name: param.param.role for param in of.params}
+    embedded = [name for name, role in roles.items() if role == "embedding"]
+    rule = condition(embedded, [name for name in roles if name not in embedded])
+    return part("adamw.j2", embedding=Code(rule))
+
+
+def _listed(names: Iterable[str]) -> Code:
+    return Code(", ".join(names))
+
+
+def _lines(*lines: str) -> Lines:
+    return tuple(map(Code, lines))
+
+
+def _common(of: Context) -> Common:
+    fed = (*of.inputs, "labels")
+    takes = [f"{MESH}, {DEVICE}, batch: int", *(f"{x}: int" for x in of.lengths)] if of.axes else [DEVICE]
+    reading = ["torch.no_grad()"] + ["evaluating(self.module)"] * of.random
+    return Common(
+        takes=_listed([*takes, SEED, "lr: float"]),
+        checks=_lines(*_checks(of), *_seed(of)),
+        inputs=_listed(of.inputs),
+        given=_listed(f"{name}: Tensor" for name in of.inputs),
+        names=_listed(fed),
+        tensors=_listed(f"{name}: Tensor" for name in fed),
+        counted=Code("all ranks' number of them" if of.data else "their number if not given"),
+        count=Code("self.count(labels)" if of.data else "labels.ne(-100).sum()"),
+        everywhere=Code(", over all ranks" * bool(of.axes)),
+        reading=_listed([*reading, *["resharding(self.module)"] * bool(of.pp and of.data)]),
+        norm=Code(_norm(of)),
+        full=_lines(f"{', '.join(fed)} = self.full({', '.join(fed)})") if of.axes else (),
+        training=Code("self.schedule.step, " * of.pp),
+        evaluating=Code("self.schedule.eval, " * of.pp),
+        schedule=Code("schedule: Callable[..., object], " * of.pp),
     )
 
 
-def _tensors(of: Context) -> list[str]:
-    """Parameters for the inputs: the last has the type, as those before it do."""
-    return ["self", *(f"{name}: Tensor" for name in (*of.inputs, "labels"))]
+def _checks(of: Context) -> list[str]:
+    """What a batch must be to be cut."""
+    lines: list[str] = []
+    if of.axes and of.layout.microbatches > 1:
+        lines += ["if batch % MICROBATCHES:"]
+        lines += ['    raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")']
+    for axis in of.graph.mesh:
+        lengths = [length for length in dict.fromkeys(of.lengths) if length in axis.tokens]
+        if lengths and len(lengths) == 1:
+            lines += [f"if {lengths[0]} % {axis.size}:", f"    {_uneven(lengths[0], axis)}"]
+        elif lengths:
+            lines += [f"for length in ({', '.join(lengths)}):", f"    if length % {axis.size}:"]
+            lines += [f"        {_uneven('length', axis)}"]
+    return lines
 
 
-def _init(of: Context, loss_options: str) -> Lines:
-    optimizer = "self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=lr)"
-    if not of.pp:
-        body = ["self.mesh = mesh", *_seed(of), "self.module = build_model(mesh, device, seed)", optimizer]
-        return function("__init__", ["self", MESH, DEVICE, SEED, "lr: float"], "", "", body)
-    lengths = ", ".join(of.lengths)
-    shapes = ", ".join(f"(batch, {length})" for length in (*of.spans, of.spans[-1]))
-    loss = f"partial(loss{loss_options})" if loss_options else "loss"
-    body = ['self.mesh, self.index = mesh, mesh.get_local_rank("pp")', *_seed(of), "if batch % MICROBATCHES:"]
-    body += ['    raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")']
-    body += [f"self.shapes = [{shapes}]"]
-    body += [f"stage = build_stage(self.index, mesh, device, batch // MICROBATCHES, {lengths}, seed)"]
-    body += ["self.module = stage.submod"]
-    body += [f"self.schedule = {SCHEDULES[of.layout.pp.schedule]}(stage, MICROBATCHES, {loss}, scale_grads=False)"]
-    body += [optimizer]
-    if of.tied:
-        body += ['pipeline = dist.get_process_group_ranks(mesh.get_group("pp"))']
-        body += [
-            "held = {name: [pipeline[i] for i in holders] for name, holders in TIED.items() if self.index in holders}"
-        ]
-        body += ["self.tied = ["]
-        body += ["    (self.module.get_parameter(name), dist.new_group(ranks, use_local_synchronization=True))"]
-        body += ["    for name, ranks in held.items()", "]"]
-    takes = ["self", MESH, DEVICE, "batch: int", *(f"{length}: int" for length in of.lengths), SEED, "lr: float"]
-    return function("__init__", takes, "", "`batch` sequences a step on each data rank, in microbatches.", body)
+def _uneven(length: str, axis: MeshAxis) -> str:
+    told = f"sequences of {{{length}}} tokens cannot be cut into equal parts for {axis.name} = {axis.size}"
+    return f'raise ValueError(f"{told}")'
 
 
-def _seed(of: Context) -> Lines:
+def _seed(of: Context) -> list[str]:
     """Random numbers are in step on the ranks that are fed the same tokens, which are neighbours."""
-    if not any(of.graph.definition(op).random(op) for op in of.graph.ops):
-        return []
     groups = of.graph.groups
+    if not of.random:
+        return []
+    if not of.axes:
+        return ["torch.manual_seed(seed)  # of dropout"]
     if not groups.model:
         return ["torch.manual_seed(seed + dist.get_rank())"]
     same = f"the ranks of {' and '.join(groups.model)} draw the same numbers"
     return [f"torch.manual_seed(seed + dist.get_rank() // {groups.size(groups.model)})  # {same}"]
 
 
-def _step(of: Context) -> Lines:
-    body = ["self.optimizer.zero_grad()", f"value = self.forward_backward({', '.join(of.inputs)}, labels)"]
-    body += ["norm = self.clip_gradients(1.0)", "self.optimizer.step()", "return value.item(), norm.item()"]
-    doc = "One update with gradients clipped to norm 1; the loss and the norm before clipping."
-    return function("step", _tensors(of), "tuple[float, float]", doc, body)
+def _norm(of: Context) -> str:
+    if not of.axes:
+        return "nn.utils.get_total_norm(p.grad for p in parameters)"
+    once = "[p for p in parameters if p not in self.copies]" if of.tied else "parameters"
+    return f"{'gradient_norm' if of.distributed else 'stages_norm'}({once}, self.mesh.device_type)"
 
 
-def _scale(of: Context) -> tuple[Lines, str, str]:
-    """Lines that count labels, what a sum over labels is multiplied by, and how losses of data ranks are joined."""
+def _run(of: Context, options: str) -> Run:
+    parts, averaged = of.layout.microbatches > 1, bool(of.data) and of.graph.groups.averaged
+    fed = ", ".join((*of.inputs, "labels"))
+    synced = bool(of.data) and parts
+    ranks = f'ranks = self.mesh["{of.data}"].size()  # FSDP takes the mean of gradients over them'
+    return Run(
+        parts="trainer/parts.j2" if parts else "trainer/whole.j2",
+        loop=Code(f"n, ({fed}) in enumerate(parts, 1)" if synced else f"{fed} in parts"),
+        last=_lines("self.module.set_requires_gradient_sync(n == MICROBATCHES)") if synced else (),
+        options=Code(options.replace("mesh[", "self.mesh[")),
+        first=Code("[0]" * (len(of.graph.outputs) > 1)),
+        ranks=_lines(ranks) if averaged else (),
+        times=Code(" * ranks" * averaged),
+        returned=_returned(of, parts and not of.pp, averaged),
+    )
+
+
+def _returned(of: Context, detached: bool, averaged: bool) -> Lines:
+    """Lines that sum `value` over ranks."""
+    value = "value" if detached else "value.detach()"
+    groups = (*(("pp",) if of.pp else ()), *of.graph.groups.data)
+    if not groups:
+        return _lines(f"return {value}")
+    lines = [f"value = {value}{' / ranks' * averaged}"] * (averaged or not detached)
+    lines += [f'dist.all_reduce(value, group=self.mesh.get_group("{axis}"))' for axis in groups]
+    return _lines(*lines, "return value")
+
+
+def _ranks(of: Context) -> Ranks:
+    fed, data = (*of.inputs, "labels"), of.graph.groups.data
+    lengths = (*of.spans, of.spans[-1])
+    sizes = (f'"{name}": (batch, {length})' for name, length in zip(fed, lengths, strict=True))
+    row = int(of.model.pad == 0)  # no padding: something must be seen
+    rows = {name: -100 if name == "labels" else row for name in fed}
+    ends = dict(zip(fed, of.ends, strict=True))
+    what = "stage of this rank, its schedule" if of.pp else "model on this rank"
+    return Ranks(
+        holds=Code(f"The {what} and {'its' if of.pp else 'an'} optimizer."),
+        fed=Code(_fed(of)),
+        types=_listed("Tensor" for _ in fed),
+        counted=(_lines(*data),) if data else (),
+        mapping=Code(f"{{{', '.join(f'{lit(name)}: {name}' for name in fed)}}}"),
+        sizes=Code(f"{{{', '.join(sizes)}}}"),
+        exact=_lines(*(f'check_length("{x}", {x}, self.sizes["{x}"])' for x, end in ends.items() if end is None)),
+        fills=tuple((Code(name), ends[name] or 0, rows[name]) for name in fed),
+        last=Code(of.inputs[-1]),
+        own=Code(" of this rank's samples" * bool(data)),
+        whole=Code(_whole(of)),
+    )
+
+
+def _fed(of: Context) -> str:
+    rows = f"at most `batch` rows of at most {' and '.join(f'`{x}`' for x in of.lengths)} tokens"
     if not of.data:
-        return [], "1 / labels.ne(-100).sum()", ""
-    group = f'self.mesh["{of.data}"]'
-    count = f'valid = fc.all_reduce(labels.ne(-100).sum(), "sum", {group})'
-    averaged = of.graph.groups.averaged
-    return [count], f"{f'{group}.size()' if averaged else '1'} / valid", "avg" if averaged else "sum"
+        return f" All pass the same batch:\n    {rows}."
+    same = "; the ranks of one data rank pass the same" * bool(of.pp or of.graph.groups.model)
+    return f" Data ranks pass samples of their own,\n    {rows}{same}."
 
 
-def _forward_backward(of: Context, loss_options: str) -> Lines:
-    count, scale, joined = _scale(of)
-    names = ", ".join(of.inputs)
-    over_data = f'fc.all_reduce({{}}, "{joined}", self.mesh["{of.data}"])' if of.data else "{}"
-    if not of.pp:
-        options = loss_options.replace("mesh[", "self.mesh[")
-        body = [*count, f"value = loss(self.module({names}), labels, {scale}{options})", "value.backward()"]
-        body += [f"return {over_data.format('value.detach()')}"]
-        return function("forward_backward", _tensors(of), "Tensor", LOSS, body)
-    body = [f"if (given := [tuple(x.shape) for x in ({names}, labels)]) != self.shapes:"]
-    body += [f'    raise ValueError(f"{names}, labels are {{given}}, but the stages are built for {{self.shapes}}")']
-    body += [f"inputs = ({names}{',' * (len(of.inputs) == 1)}) if self.index == 0 else ()", "losses: list[Tensor] = []"]
-    body += [*count, f'scale = {{"scale": {scale}}}']
-    if of.tied:
-        body += ["before = [p.grad for p, _ in self.tied]  # of earlier calls, so summed already"]
-        body += ["for p, _ in self.tied:", "    p.grad = None"]
-    step = "self.schedule.step(*inputs, target=labels, losses=losses, loss_kwargs=scale, return_outputs=False)"
-    body += [step]
-    if of.tied:
-        local = ".to_local()" if of.distributed else ""
-        body += ["for (p, group), earlier in zip(self.tied, before, strict=True):"]
-        body += [f"    dist.all_reduce(p.grad{local}, group=group)"]
-        body += ["    if earlier is not None:", "        p.grad += earlier"]
-    body += ["value = sum(losses, torch.zeros((), device=labels.device)).detach()"]
-    body += [f"value = {over_data.format('value')}"] * bool(of.data)
-    body += ['return fc.all_reduce(value, "sum", self.mesh["pp"])']
-    return function("forward_backward", _tensors(of), "Tensor", LOSS, body)
+def _whole(of: Context) -> str:
+    """The logits of all ranks that split them."""
+    ref = of.graph.outputs[0]
+    for axis in of.graph.type(ref).axes if of.graph.mesh else ():
+        over = [name for name in of.graph.spmd(ref).shards(axis) if name in of.graph.groups.model]
+        if over:
+            return f"whole(logits, {axis.size}, {of_mesh(over[0], of.graph, 'self.mesh')})"
+    return "logits"
 
 
-def _clip(of: Context) -> Lines:
-    full = ".full_tensor()" if of.distributed else ""
-    if not of.pp:
-        body = ["return nn.utils.clip_grad_norm_(self.module.parameters(), max_norm).full_tensor()"]
-        return function("clip_gradients", ["self", "max_norm: float"], "Tensor", NORM, body)
-    body: Lines = []
-    if of.tied:
-        body += [
-            "copies = {name for name, holders in TIED.items() if holders[0] != self.index}"
-            "  # count at their first holder"
-        ]
-        body += ["once = [p.grad for name, p in self.module.named_parameters() if name not in copies]"]
-        body += [f"norm = nn.utils.get_total_norm(once){full}"]
-    else:
-        body += [f"norm = nn.utils.get_total_norm(p.grad for p in self.module.parameters()){full}"]
-    body += ['norm = fc.all_reduce(norm**2, "sum", self.mesh["pp"]).sqrt()']
-    body += ["nn.utils.clip_grads_with_norm_(self.module.parameters(), max_norm, norm)", "return norm"]
-    return function("clip_gradients", ["self", "max_norm: float"], "Tensor", NORM, body)
+def _stages(of: Context, options: str) -> Stages:
+    summed = "sum_copies" if of.distributed else "sum_whole_copies"
+    held = 'tied_weights(self.module, TIED, self.index, mesh.get_group("pp"))'
+    return Stages(
+        inputs=Code(f"({', '.join(of.inputs)}{',' * (len(of.inputs) == 1)})"),
+        spans=_listed(of.lengths),
+        schedule=Code(SCHEDULES[of.layout.pp.schedule]),
+        loss=Code(f"partial(loss{options})" if options else "loss"),
+        tied=_lines(f"self.tied, self.copies = {held}") if of.tied else (),
+        taken=_lines("before = take_gradients(self.tied)") if of.tied else (),
+        summed=_lines(f"{summed}(self.tied, before)") if of.tied else (),
+        picked=_lines("logits, *_ = logits") if len(of.graph.outputs) > 1 else (),
+    )

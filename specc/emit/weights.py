@@ -34,8 +34,9 @@ def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
     words = [WORDS[value] for value in WORDS if value in filled.values()]
     doc = f"{', '.join(words)}, the rest is normal" if words else "Weights are normal"
     doc = doc[0].upper() + doc[1:]
+    fill = "fill_parts.j2" if placed else "fill_whole.j2"
     depth = 12 if lines else 8  # of what draws a weight
-    return part("weights.j2", std=_std(drawn), constants=lines, doc=Code(doc), depth=depth, placed=placed)
+    return part("weights.j2", std=_std(drawn), constants=lines, doc=Code(doc), depth=depth, fill=fill)
 
 
 def _std(drawn: dict[str, str]) -> list[Code]:
@@ -84,12 +85,13 @@ def _rules(wanted: dict[str, str], others: dict[str, str]) -> list[tuple[str, st
     for value in dict.fromkeys(wanted.values()):
         mine = [name for name, other in left.items() if other == value]
         rest = [name for name, other in {**left, **others}.items() if name in others or other != value]
-        rules.append((_condition(mine, rest), value))
+        rules.append((condition(mine, rest), value))
         left = {name: other for name, other in left.items() if other != value}
     return rules
 
 
-def _condition(names: list[str], others: list[str]) -> str:
+def condition(names: list[str], others: list[str]) -> str:
+    """On `name`, true for these and false for the others."""
     ends = _ends(names, others)
     if ends is not None:
         return f"name.endswith({_choice(ends)})"

@@ -8,15 +8,16 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from specc.kernels.collectives import all_reduce
+from specc.kernels.precision import REDUCE
 
 
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits.to(REDUCE)
     logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
     rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
     mine = (rows >= 0) & (rows < logits.size(-1))
     others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
     correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
     total, correct = all_reduce(torch.stack((logits.exp().sum(-1), correct)), tp)
-    return ((total.log() - correct) * labels.ne(-100)).sum()
+    return (total.log() - correct).masked_fill(labels.eq(-100), 0).sum()

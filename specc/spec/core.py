@@ -115,7 +115,6 @@ class Pipeline:
 
     stages: int = 1
     schedule: Literal["gpipe", "1f1b"] = "1f1b"
-    microbatches: int = 1
     starts: tuple[str, ...] = ()
 
 
@@ -128,6 +127,7 @@ class Layout:
     sequence_parallel: bool = False
     dp: int = 1
     pp: Pipeline = Pipeline()
+    microbatches: int = 1  # parts of a batch, one after the other or through the pipeline
     checkpoint: Checkpoint = Checkpoint()
     at: Path = ()
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its axes are

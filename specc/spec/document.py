@@ -161,8 +161,6 @@ class PipelineDoc(Config):
     """Number of stages, one a rank."""
     schedule: Literal["gpipe", "1f1b"] = "1f1b"
     """Order of forward and backward passes."""
-    microbatches: Count | None = None
-    """Parts of a batch. Default: stages."""
     starts: Annotated[list[str], Field(default_factory=list)]
     """First layer of each stage but the first, as in `layers.2`; beside an encoder, `decoder.2`. Default: by flops."""
 
@@ -187,6 +185,8 @@ class LayoutDoc(Config):
     """Ranks that hold different samples (FSDP2)."""
     pp: Annotated[Annotated[Count, Tag("number")] | Annotated[PipelineDoc, Tag("mapping")], by_kind] = 1
     """Pipeline stages."""
+    microbatches: Count | None = None
+    """Parts of a batch: through the pipeline, or one after the other. Default: stages with pp, else 1."""
     checkpoint: Annotated[
         Annotated[Literal["none", "full"], Tag("text")] | Annotated[EveryDoc, Tag("mapping")], by_kind
     ] = "none"

@@ -188,11 +188,20 @@ def _layouts(document: Document, report: Report) -> tuple[Layout, ...]:
 
 def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout:
     if isinstance(doc.pp, PipelineDoc):
-        microbatches = doc.pp.stages if doc.pp.microbatches is None else doc.pp.microbatches
-        pipeline = Pipeline(doc.pp.stages, doc.pp.schedule, microbatches, tuple(doc.pp.starts))
+        pipeline = Pipeline(doc.pp.stages, doc.pp.schedule, tuple(doc.pp.starts))
     else:
-        pipeline = Pipeline(stages=doc.pp, microbatches=doc.pp)
-    return Layout(name, doc.tp, doc.sequence_parallel, doc.dp, pipeline, _checkpoint(doc.checkpoint), at, known)
+        pipeline = Pipeline(stages=doc.pp)
+    return Layout(
+        name=name,
+        tp=doc.tp,
+        sequence_parallel=doc.sequence_parallel,
+        dp=doc.dp,
+        pp=pipeline,
+        microbatches=pipeline.stages if doc.microbatches is None else doc.microbatches,
+        checkpoint=_checkpoint(doc.checkpoint),
+        at=at,
+        tables=known,
+    )
 
 
 def _checkpoint(doc: str | EveryDoc) -> Checkpoint:

@@ -43,10 +43,6 @@ def _tensor(model: Model, layout: Layout, report: Report) -> None:
     if layout.sequence_parallel and layout.tp == 1:
         message = "sequence_parallel splits activations over tp, but tp = 1"
         report.add("E404", (*layout.at, "sequence_parallel"), message, "give tp, or leave sequence_parallel out")
-    if layout.dp > 1 and layout.tp > 1 and model.vocab % layout.tp and not empty:
-        message = f"FSDP2 cannot shard a vocabulary of {model.vocab} that tp = {layout.tp} splits unevenly"
-        help = f"round vocab up to {rows * layout.tp}, or use dp = 1"
-        report.add("E410", (*layout.at, "dp"), message, help, reads=[("vocab",)])
 
 
 def _split(model: Model, report: Report) -> Iterator[tuple[dict[str, Path], tuple[tuple[str, int], ...]]]:
@@ -74,14 +70,14 @@ def _pipeline(model: Model, layout: Layout, report: Report) -> None:
         message = f"{plural(count, 'layer')} cannot be cut into {plural(pp.stages, 'stage')}"
         report.add("E405", here, message, f"there can be at most {plural(count, 'stage')}", reads=stacks)
     if pp.stages == 1:
-        for key in ("schedule", "microbatches", "starts"):
+        for key in ("schedule", "starts"):
             if find(report.root, (*at, key)) is not None:
                 message = f"{key} is for several pipeline stages, and stages = 1"
                 report.add("E401", (*at, key), message, f"give more stages, or leave {key} out", key=True)
         return
-    if pp.schedule == "1f1b" and pp.microbatches < pp.stages:
-        message = f"1f1b over {pp.stages} stages needs as many microbatches, not {pp.microbatches}"
-        report.add("E406", (*at, "microbatches"), message, f"give at least {pp.stages}")
+    if pp.schedule == "1f1b" and layout.microbatches < pp.stages:
+        message = f"1f1b over {pp.stages} stages needs as many microbatches, not {layout.microbatches}"
+        report.add("E406", (*layout.at, "microbatches"), message, f"give at least {pp.stages}")
     if pp.starts and all(map(report.sound, stacks)):
         _starts(model, layout, report, count)
 

@@ -30,8 +30,9 @@ DEVICES = ("aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt")
 CLASSES = (
     *("AllReduce", "Bias", "ChannelScale", "ColumnLinear", "CopyToShards", "Current", "Embedding", "LayerNorm"),
     *("RMSNorm", "RowLinear", "Tape", "Trainer", "VocabEmbedding"),
-    *("DTensor", "DeviceMesh", "F", "Function", "Iterator", "Parameter", "Partial", "PipelineStage", "Placement"),
-    *("Replicate", "Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor", "TorchDispatchMode"),
+    *("Callable", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function", "Iterator", "Mapping", "Parameter"),
+    *("Partial", "PipelineStage", "Placement", "Replicate", "Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),
+    "TorchDispatchMode",
 )
 """What generated files define and import; the model's class must not take its place."""
 CONSTANTS = ("COMPUTE", "MICROBATCHES", "REDUCE", "STAGES", "TIED")

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from specc.source import MOST, Path, find, shown
 from specc.spec.grammar import Loc, expected, keys, kinds, listed, number, others, tags, values
 from specc.spec.report import Report
+from specc.spec.synonyms import MOVED
 
 BOUNDS = {
     "greater_than": "be above {gt}",
@@ -46,7 +47,7 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     kind, name = item["type"], name_of(path)
     context: dict[str, Any] = item.get("ctx", {})
     if kind == "extra_forbidden":
-        report.add("E201", path, f"unknown key {name}", partial(_keys, item, report, model), key=True)
+        report.add("E201", path, f"unknown key {name}", partial(_keys, item, path, report, model), key=True)
         return path
     given = _given(report, path, item["input"])
     if kind == "missing":
@@ -79,8 +80,10 @@ def _tell(item: ErrorDetails, report: Report, model: Any, place: Callable[[Path]
     return path
 
 
-def _keys(item: ErrorDetails, report: Report, model: Any) -> str:
-    """What the unknown key may have meant: a key there, or the mapping around is one of several with names."""
+def _keys(item: ErrorDetails, path: Path, report: Report, model: Any) -> str:
+    """What the unknown key may have meant: a key there, or elsewhere, or the mapping around is one of several."""
+    if moved := MOVED.get((str(path[-2]), str(path[-1])) if len(path) > 1 else ("", "")):
+        return moved
     *around, word = item["loc"]
     known, several = keys(model, tuple(around)), f"{around[-1]}s" if around else ""
     named = isinstance(item["input"], dict) and several in keys(model, tuple(around[:-1]))

@@ -28,7 +28,7 @@ LANGUAGE: dict[str, tuple[str, ...]] = {
     "dp": ("fsdp", "data_parallel", "fsdp2", "dp_size", "data_parallel_size", "zero"),
     "pp": ("pipeline", "pipeline_parallel", "pipeline_model_parallel_size", "pipeline_parallel_size"),
     "stages": ("num_stages", "n_stages", "size"),
-    "microbatches": ("num_microbatches", "n_microbatches"),
+    "microbatches": ("num_microbatches", "n_microbatches", "gradient_accumulation_steps", "accumulation"),
     "checkpoint": ("checkpointing", "activation_checkpointing", "recompute", "gradient_checkpointing", "remat"),
     "rms": ("rmsnorm", "rms_norm"),
     "layer": ("layernorm", "layer_norm", "ln"),
@@ -39,6 +39,8 @@ LANGUAGE: dict[str, tuple[str, ...]] = {
 
 ELSEWHERE = ("celu", "crelu", "dyt", "elu", "prelu", "reglu", "rrelu", "selu", "sglu", "smelu")
 """Words of the field that the language has not, and that are no slips of those it has."""
+MOVED: dict[tuple[str, str], str] = {("pp", "microbatches"): "microbatches stands in the layout, beside pp"}
+"""Keys that stand elsewhere now, with the key around them: where."""
 
 
 def synonyms(components: Iterable[Component[Any]]) -> dict[str, tuple[str, ...]]:

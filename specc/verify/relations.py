@@ -98,7 +98,7 @@ def not_finite(step: Step) -> str:
 
 
 def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
-    size = layout.pp.microbatches * math.prod(a.size for a in mesh_of(layout) if a.data and "batch" in a.tokens)
+    size = layout.microbatches * math.prod(a.size for a in mesh_of(layout) if a.data and "batch" in a.tokens)
     tokens = lengths(layout, len(model.stacks))
     inputs = [torch.randint(0, model.vocab, (size, length), generator=generator) for length in tokens]
     if model.pad is not None:

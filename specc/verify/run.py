@@ -55,10 +55,23 @@ def in_double() -> Iterator[None]:
 
 
 def load_file(source: str, name: str) -> ModuleType:
-    """A generated file as a module."""
+    """A generated file as a module; where torch's default is float64, so is all that it computes."""
     module = ModuleType(name)
     exec(compile(source, f"{name}.py", "exec"), module.__dict__)
+    if torch.get_default_dtype() == torch.float64:
+        module.__dict__.update({key: torch.float64 for key in ("COMPUTE", "REDUCE") if key in module.__dict__})
     return module
+
+
+def adamw(module: nn.Module) -> torch.optim.AdamW:
+    """What `Trainer` has: decay on matrices that are no embedding."""
+    named = dict(module.named_parameters())
+    decays = [name for name, p in named.items() if p.ndim > 1 and "embedding" not in name]
+    groups = [
+        {"params": [p for name, p in named.items() if name in decays], "weight_decay": 0.1},
+        {"params": [p for name, p in named.items() if name not in decays], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), eps=1e-8)
 
 
 def one_device(module: nn.Module, loss: Callable[..., Tensor], batch: Batch) -> Step:
@@ -66,7 +79,7 @@ def one_device(module: nn.Module, loss: Callable[..., Tensor], batch: Batch) -> 
 
     `loss` takes what the module returns, labels and a scale.
     """
-    optimizer = torch.optim.AdamW(module.parameters(), lr=LR)
+    optimizer = adamw(module)
     outputs = module(*batch.inputs)
     value = loss(outputs, batch.labels, 1 / batch.labels.ne(-100).sum())
     value.backward()
@@ -97,11 +110,8 @@ def on_this_rank(
     mesh = file.device_mesh("cpu")
     inputs, labels = tuple(_own(x, layout, mesh) for x in batch.inputs), _own(batch.labels, layout, mesh)
     device = torch.device("cpu")
-    if layout.pp.stages > 1:
-        lengths = dict.fromkeys(x.size(1) for x in inputs)  # segments have that of tokens
-        trainer = file.Trainer(mesh, device, len(labels), *lengths, seed=SEED, lr=LR)
-    else:
-        trainer = file.Trainer(mesh, device, seed=SEED, lr=LR)
+    lengths = dict.fromkeys(x.size(1) for x in inputs)  # segments have that of tokens
+    trainer = file.Trainer(mesh, device, len(labels), *lengths, seed=SEED, lr=LR)
     module: nn.Module = trainer.module.eval()
     if strange := _strange(module, weights):
         return {"strange": strange}

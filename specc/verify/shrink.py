@@ -35,9 +35,9 @@ def shrink(model: Model, layout: Layout, ranks: int) -> tuple[Model, Layout]:
         else:
             groups = fewer_stages(groups)
     stages = fewer_layers(model, groups)
-    microbatches = min(layout.pp.microbatches, 2 * len(stages))
-    pipeline = replace(layout.pp, stages=len(stages), microbatches=microbatches, starts=starts_of(model, stages))
-    small = replace(layout, tp=tp, dp=dp, pp=pipeline)
+    microbatches = min(layout.microbatches, 2 * len(stages))
+    pipeline = replace(layout.pp, stages=len(stages), starts=starts_of(model, stages))
+    small = replace(layout, tp=tp, dp=dp, pp=pipeline, microbatches=microbatches)
     return _model(model, layout, small, stages), small
 
 

@@ -1,0 +1,62 @@
+"""What a trainer is given: checked, filled up to the size it is built for, and read without training."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Shard
+
+
+def check_batch(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise ValueError unless all are int64 [rows, length] of at most their sizes, labels as the input before them."""
+    told = ", ".join(f"{name} {str(x.dtype)[6:]} {tuple(x.shape)}" for name, x in batch.items())
+    *_, last, labels = batch.values()
+    if any(x.dtype != torch.int64 for x in batch.values()) or labels.shape != last.shape:
+        raise ValueError(f"{told} are given; all must be int64, and labels of the shape of what they label")
+    shapes = [(*x.shape, *sizes[name]) for name, x in batch.items()]
+    if any(len(s) != 4 or s[0] != len(labels) or s[0] > s[2] or s[1] > s[3] for s in shapes):
+        built = ", ".join(map(str, sizes.values()))
+        raise ValueError(f"{told} are given, but the trainer is built for at most {built}")
+
+
+def check_length(name: str, x: Tensor, size: tuple[int, int]) -> None:
+    """Raise ValueError where x [rows, length] would have to be filled up with tokens that others see."""
+    if x.size(1) != size[1]:
+        raise ValueError(f"{name} of {x.size(1)} tokens cannot be filled up to {size[1]}: other tokens would see that")
+
+
+def fill(x: Tensor, size: tuple[int, int], end: int, row: int) -> Tensor:
+    """x [rows, length] filled up to that size: each row with `end`, then with rows of `row`."""
+    x = F.pad(x, (0, size[1] - x.size(1)), value=end)
+    return F.pad(x, (0, 0, 0, size[0] - len(x)), value=row)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without dropout."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+@contextmanager
+def resharding(module: nn.Module) -> Iterator[None]:
+    """Without backward nothing else lets go of the gathered weights, which would be old after the next update."""
+    yield
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
+def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
+    """Logits [batch, seq, vocab] of logits [batch, seq, vocab/tp]."""
+    shape = torch.Size((*logits.shape[:-1], vocab))
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(logits, tp, [Shard(2)], shape=shape, stride=stride).full_tensor()

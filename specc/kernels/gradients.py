@@ -1,0 +1,70 @@
+"""Gradients of several ranks: their norm, and the sums of weights that several pipeline stages hold."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from specc.kernels.precision import REDUCE
+
+
+def gradient_norm(parameters: list, device: str) -> Tensor:
+    """Norm of the gradients of sharded parameters over all ranks; those that are partial sums are finished."""
+    square = torch.zeros((), dtype=REDUCE, device=device)
+    for p in parameters:
+        p.grad = p.grad.redistribute(placements=p.placements)
+        copies = math.prod(n for n, at in zip(p.device_mesh.shape, p.placements, strict=True) if at.is_replicate())
+        square += p.grad.to_local().to(REDUCE).square().sum() / copies
+    dist.all_reduce(square)
+    return square.sqrt()
+
+
+def stages_norm(parameters: list, device: str) -> Tensor:
+    """Norm of the gradients of all stages."""
+    square = torch.zeros((), dtype=REDUCE, device=device)
+    for p in parameters:
+        square += p.grad.to(REDUCE).square().sum()
+    dist.all_reduce(square)
+    return square.sqrt()
+
+
+def tied_weights(
+    module: nn.Module, stages: Mapping[str, tuple[int, ...]], index: int, pipeline: dist.ProcessGroup
+) -> tuple[list, set]:
+    """Weights that other stages hold too, each with the group of its holders, and those that an earlier one holds."""
+    ranks = dist.get_process_group_ranks(pipeline)
+    held = {module.get_parameter(name): holders for name, holders in stages.items() if index in holders}
+    groups = [dist.new_group([ranks[n] for n in holders], use_local_synchronization=True) for holders in held.values()]
+    return list(zip(held, groups, strict=True)), {p for p, holders in held.items() if holders[0] != index}
+
+
+def take_gradients(tied: list) -> list:
+    """Gradients of earlier calls, which are summed already."""
+    taken = [p.grad for p, _ in tied]
+    for p, _ in tied:
+        p.grad = None
+    return taken
+
+
+def sum_copies(tied: list, before: list) -> None:
+    """Sum new gradients over the stages that hold a sharded weight, and add those of earlier calls."""
+    for (p, group), earlier in zip(tied, before, strict=True):
+        if p.grad is None:  # frozen, or nothing is trained
+            p.grad = earlier
+            continue
+        dist.all_reduce(p.grad.to_local(), group=group)
+        if earlier is not None:
+            p.grad += earlier
+
+
+def sum_whole_copies(tied: list, before: list) -> None:
+    """Sum new gradients over the stages that hold a weight, and add those of earlier calls."""
+    for (p, group), earlier in zip(tied, before, strict=True):
+        if p.grad is None:  # frozen, or nothing is trained
+            p.grad = earlier
+            continue
+        dist.all_reduce(p.grad, group=group)
+        if earlier is not None:
+            p.grad += earlier
