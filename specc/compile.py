@@ -8,6 +8,7 @@ from specc.ir.graph import Graph
 from specc.ir.op import OpError
 from specc.lower import lower
 from specc.passes import run
+from specc.passes.balance import start_findings
 from specc.passes.saves import save_findings
 from specc.source import Diagnostic, span_of
 from specc.spec.core import Layout, Spec
@@ -32,7 +33,7 @@ class Compiled:
 
 
 def compile_spec(spec: Spec, layout: Layout) -> Compiled:
-    """What only a compiled layout shows (E413, W501) is in `findings`; nothing is emitted of one with errors.
+    """What only a compiled layout shows (E413, W501, W502) is in `findings`; nothing is emitted of one with errors.
 
     Any exception is a bug; it gets notes that name the spec, the layout and the place the op comes from.
     """
@@ -44,4 +45,5 @@ def compile_spec(spec: Spec, layout: Layout) -> Compiled:
         if isinstance(error, OpError) and spec.root is not None:
             error.add_note(f"at {span_of(spec.root, error.op.at)}")
         raise
-    return Compiled(passes, save_findings(passes["legality"], layout, spec.root))
+    findings = start_findings(passes["fold"], layout, spec.root) + save_findings(passes["legality"], layout, spec.root)
+    return Compiled(passes, findings)

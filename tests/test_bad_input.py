@@ -55,7 +55,7 @@ def test_a_breakage_gives_its_code_alone_at_its_place(case: Case) -> None:
 def test_every_code_has_a_breakage_and_a_line_in_the_documents() -> None:
     source = "".join(path.read_text() for path in (ROOT / "specc").rglob("*.py"))
     codes = set(re.findall(r'"([EW]\d{3})"', source))
-    elsewhere = {"E100", "E103", "E108", "E112", "E113", "E209", "E413", "W501"}  # of files, sizes and graphs
+    elsewhere = {"E100", "E103", "E108", "E112", "E113", "E209", "E413", "W501", "W502"}  # of files, sizes and graphs
     assert {case.code for case in CASES} | elsewhere == codes
     rows = re.findall(r"^\| ([EW]\d{3}) \| .+ \| (.+) \|$", (ROOT / "docs" / "errors.md").read_text(), re.M)
     assert [code for code, _ in rows] == sorted(codes)
@@ -385,7 +385,7 @@ def test_any_value_in_any_place_is_fine_or_told_with_its_place(base: str) -> Non
 
 
 def test_checks_of_graphs_have_codes_and_places_too(tmp_path: Path) -> None:
-    """E413 and W501 come from the compiled graph; a warning alone is no error."""
+    """E413, W501 and W502 come from the compiled graph; a warning alone is no error."""
     text = changed(DECODER, ("heads: 4", "heads: 4, dropout: 0.1"), ("vocab: 97", "vocab: 97\ndropout: 0.1"))
     (tmp_path / "s.yaml").write_text(text)
     result = CliRunner().invoke(cli, ["check", str(tmp_path / "s.yaml")], standalone_mode=False)
@@ -393,6 +393,14 @@ def test_checks_of_graphs_have_codes_and_places_too(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(changed(DECODER, ("attention.core", "ffn.down")))
     result = CliRunner().invoke(cli, ["check", str(tmp_path / "s.yaml")], standalone_mode=False)
     assert result.return_value == 0 and "warning[W501]" in result.stdout and "1 spec fine" in result.stderr
+    text = changed(
+        DECODER, ("layers: 4", "layers: 16"), ("microbatches: 4", "starts: [layers.15]"), ("vocab: 97", "vocab: 8")
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    result = CliRunner().invoke(cli, ["check", str(tmp_path / "s.yaml")], standalone_mode=False)
+    assert result.return_value == 0 and "1 spec fine" in result.stderr
+    assert "warning[W502]: stages do 94 and 6 % of the flops; balanced they would do 50 and 50 %" in result.stdout
+    assert "s.yaml:12:" in result.stdout and "help: leave starts out, or give layers.8\n" in result.stdout
 
 
 def test_huge_and_repetitive_texts_are_told_of_in_few_words() -> None:

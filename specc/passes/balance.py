@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import accumulate
+from collections import Counter
+from itertools import accumulate, pairwise
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op
 from specc.ir.repeat import layer_of
-from specc.passes.parts import Section
+from specc.passes.parts import Section, sections
+from specc.source import Diagnostic, Node, span_of
 from specc.spec.core import Layout
 
+UNEVEN = 1.2
+"""How much more the costliest of stated stages may do than the costliest of balanced ones."""
 
-def starts_of(graph: Graph, sections: list[Section], layout: Layout) -> list[int]:
+FEW = 8  # stages that a message lists
+
+
+def starts_of(graph: Graph, found: list[Section], layout: Layout) -> list[int]:
     """First layer of each stage but the first, of all sections' layers. Raises KeyError for a name that is no layer."""
     if layout.pp.starts:
-        return _named(sections, layout.pp.starts)
-    return balanced(_costs(graph, sections), layout.pp.stages)
+        return _named(found, layout.pp.starts)
+    return balanced(_costs(graph, found), layout.pp.stages)
+
+
+def start_findings(graph: Graph, layout: Layout, root: Node | None = None) -> list[Diagnostic]:
+    """W502 where the costliest stage of stated starts does far more than one of balanced stages would.
+
+    `graph` is typed and not cut yet; `root` is the document, for the place.
+    """
+    if not layout.pp.starts:
+        return []
+    found = sections(graph)
+    costs = _costs(graph, found)
+    best = balanced(costs, layout.pp.stages)
+    ours, theirs = _shares(costs, _named(found, layout.pp.starts)), _shares(costs, best)
+    if max(ours) <= UNEVEN * max(theirs):
+        return []
+    where = None if root is None else span_of(root, (*layout.at, "pp", "starts"))
+    message = f"stages do {_percent(ours)} of the flops; balanced they would do {_percent(theirs)}"
+    other = f", or give {', '.join(_names(found, best))}" if len(best) < FEW else ""
+    return [Diagnostic("W502", message, where, f"leave starts out{other}", severity="warning")]
+
+
+def _shares(costs: list[int], starts: list[int]) -> list[float]:
+    """The part of all cost that each stage has."""
+    ends = [0, *accumulate(costs)]
+    return [(ends[b] - ends[a]) / ends[-1] for a, b in pairwise([0, *starts, len(costs)])]
+
+
+def _percent(shares: list[float]) -> str:
+    """`93 and 7 %`; of many stages the least and the most."""
+    if len(shares) > FEW:
+        return f"{100 * min(shares):.1f} to {100 * max(shares):.1f} %"
+    words = [f"{100 * share:.0f}" for share in shares]
+    return f"{', '.join(words[:-1])} and {words[-1]} %"
 
 
 def balanced(costs: list[int], stages: int) -> list[int]:
@@ -68,14 +108,14 @@ def _earliest(ends: list[int], stages: int, limit: int) -> list[int]:
     return starts
 
 
-def _costs(graph: Graph, sections: list[Section]) -> list[int]:
+def _costs(graph: Graph, found: list[Section]) -> list[int]:
     """Flops of each layer, with what goes along with it."""
 
     def flops(op: Op) -> int:
         return graph.definition(op).flops(op, tuple(graph.type(ref) for ref in op.inputs), graph.symbols)
 
     costs: list[int] = []
-    for item in sections:
+    for item in found:
         each = [0] * item.repeat.period
         for op in item.body:
             layer = layer_of(op.scope)
@@ -88,11 +128,22 @@ def _costs(graph: Graph, sections: list[Section]) -> list[int]:
     return costs
 
 
-def _named(sections: list[Section], starts: tuple[str, ...]) -> list[int]:
+def _names(found: list[Section], starts: list[int]) -> list[str]:
+    """Names of layers by their units."""
+    names: list[str] = []
+    counts: Counter[str] = Counter()
+    for item in found:
+        path = item.op.text("path")
+        names += [f"{path}.{counts[path] + n}" for n in range(len(item.layers))]
+        counts[path] += len(item.layers)
+    return [names[start] for start in starts]
+
+
+def _named(found: list[Section], starts: tuple[str, ...]) -> list[int]:
     """Units by the names of layers ("decoder.2"). Raises KeyError."""
     first: dict[str, int] = {}
     total = 0
-    for item in sections:
+    for item in found:
         first.setdefault(item.op.text("path"), total)
         total += len(item.layers)
     return [first[name.rpartition(".")[0]] + int(name.rpartition(".")[2]) for name in starts]
