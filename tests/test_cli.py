@@ -144,6 +144,26 @@ def test_what_a_check_says_to_run_brings_up_to_date(specc: Specc, options: tuple
     assert specc("build", "both.yaml", *options, "--check") == Run(0, "", "2 files up to date\n")
 
 
+def test_a_check_looks_at_files_of_every_layout_that_are_there(specc: Specc) -> None:
+    specc("build", "both.yaml", "small.yaml")
+    specc("build", "both.yaml", "--layout", "four")
+    assert specc("build", "--check", "both.yaml", "small.yaml") == Run(0, "", "6 files up to date\n")
+    for path in ("generated/both_four.py", "generated/small.params"):
+        Path(path).write_text(Path(path).read_text() + "# mine\n")
+    Path("generated/both_four.params").unlink()
+    run = specc("build", "--check", "both.yaml", "small.yaml")
+    assert run.code == 1 and run.out.splitlines() == [
+        "generated/small.params is not what specc writes for small.yaml",
+        "generated/both_four.py is not what specc writes for both.yaml, layout four",
+        "generated/both_four.params is missing",
+        "To update, run `specc build small.yaml` and `specc build both.yaml --layout four`.",
+    ]
+    assert specc("build", "--check", "both.yaml", "--layout", "one").code == 0  # asked for alone
+    for command in run.out.split("`")[1::2]:
+        assert specc(*shlex.split(command)[1:]).code == 0
+    assert specc("build", "--check", "both.yaml", "small.yaml").code == 0
+
+
 def test_diff_is_what_a_build_would_change(specc: Specc) -> None:
     specc("build", "small.yaml")
     Path("small.yaml").write_text(DECODER.replace("hidden: 64", "hidden: 96"))

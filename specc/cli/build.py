@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -13,14 +15,35 @@ from specc.emit import emit
 from specc.emit.write import Output, Unwritable, write
 from specc.ir.text import text
 from specc.source import plural
+from specc.spec.core import Layout, Spec
 
 FOLDER = Path("generated")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What a file is written for. `layout`: as `--layout` asks for it, None for the first."""
+
+    spec: str
+    layout: str | None
+
+    def __str__(self) -> str:
+        return f"{self.spec}{f', layout {self.layout}' if self.layout else ''}"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return ("--layout", self.layout) if self.layout else ()
 
 
 @click.command()
 @specs_argument
 @click.option("--layout", "name", help="Which of several layouts; the first by default.")
-@click.option("--check", "only_check", is_flag=True, help="Write nothing; exit 1 if a file is not what a build writes.")
+@click.option(
+    "--check",
+    "only_check",
+    is_flag=True,
+    help="Write nothing; exit 1 if a file that is there or should be is not what a build writes.",
+)
 @click.option("--diff", "only_diff", is_flag=True, help="Write nothing; show what a build would change.")
 @click.option("-o", "folder", type=click.Path(path_type=Path), default=FOLDER, help="Where to write.")
 @click.option(
@@ -40,14 +63,18 @@ def build(
         raise click.UsageError("--dump-passes writes files, which --check and --diff do not")
     loaded = load_all(specs)
     outputs: list[Output] = []
-    owners: dict[Path, str] = {}
-    for spec, layout in [(spec, layout_of(spec, name)) for spec in loaded.specs]:
+    owners: dict[Path, Owner] = {}
+    chosen = [(spec, layout_of(spec, name)) for spec in loaded.specs]
+    if only_check and name is None:
+        chosen += [pair for spec in loaded.specs for pair in _committed(spec, folder)]
+    for spec, layout in chosen:
         compiled = compile_spec(spec, layout)
         loaded.tell(compiled.findings)
         files = emit(spec, layout, compiled)
         place = folder / stem(spec, layout)
         made = [Output(Path(f"{place}.py"), files.source), Output(Path(f"{place}.params"), files.params)]
-        owners |= {output.path: spec.file for output in made}
+        which = name if layout is spec.layouts[0] else layout.name
+        owners |= {output.path: Owner(spec.file, which) for output in made}
         outputs += made
         if dump_passes is not None:
             outputs += _dumps(compiled, dump_passes if len(loaded.specs) == 1 else dump_passes / place.name)
@@ -55,7 +82,7 @@ def build(
         return loaded.finish("", ": nothing is written" if writes else "")
     try:
         if not writes:
-            given = (*(("--layout", name) if name else ()), *(("-o", str(folder)) if folder != FOLDER else ()))
+            given = ("-o", str(folder)) if folder != FOLDER else ()
             return _compare(outputs, owners, only_diff, given)
         changed = {output.path for output in write(outputs)}
     except Unwritable as error:
@@ -66,14 +93,20 @@ def build(
     return 0
 
 
+def _committed(spec: Spec, folder: Path) -> list[tuple[Spec, Layout]]:
+    """The other layouts of which a file is there."""
+    places = ((layout, folder / stem(spec, layout)) for layout in spec.layouts[1:])
+    return [(spec, layout) for layout, place in places if any(map(os.path.lexists, (f"{place}.py", f"{place}.params")))]
+
+
 def _dumps(compiled: Compiled, folder: Path) -> list[Output]:
     passes = enumerate(compiled.passes.items())
     return [Output(folder / f"{n:02}_{name}.txt", text(graph)) for n, (name, graph) in passes]
 
 
-def _compare(outputs: list[Output], owners: dict[Path, str], show: bool, given: tuple[str, ...]) -> int:
+def _compare(outputs: list[Output], owners: dict[Path, Owner], show: bool, given: tuple[str, ...]) -> int:
     """Tell what differs: from the disk to what a build with the `given` options writes, so + is what it would add."""
-    stale: dict[str, None] = {}
+    stale: dict[Owner, None] = {}
     for output in outputs:
         old = output.on_disk()
         if old == output.data:
@@ -85,7 +118,11 @@ def _compare(outputs: list[Output], owners: dict[Path, str], show: bool, given: 
             state = "is missing" if old is None else f"is not what specc writes for {owners[output.path]}"
             click.echo(f"{output.path} {state}")
     if stale and not show:
-        click.echo(f"To update, run `{shlex.join(('specc', 'build', *stale, *given))}`.")
+        specs: dict[tuple[str, ...], list[str]] = {}
+        for owner in stale:
+            specs.setdefault(owner.options, []).append(owner.spec)
+        commands = (shlex.join(("specc", "build", *files, *options, *given)) for options, files in specs.items())
+        click.echo(f"To update, run {' and '.join(f'`{command}`' for command in commands)}.")
     elif not stale:
         click.echo(f"{plural(len(outputs), 'file')} up to date", err=True)
     return 1 if stale else 0
