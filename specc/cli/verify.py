@@ -22,7 +22,7 @@ def verify(spec: Path, name: str | None, ranks: int) -> int:
     if loaded.code:
         return loaded.finish("")
     try:
-        from specc.verify import least_ranks, verify_layout
+        from specc.verify import RankDied, least_ranks, verify_layout
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "numpy"):
             raise
@@ -40,5 +40,8 @@ def verify(spec: Path, name: str | None, ranks: int) -> int:
             which = f"layout {layout.name}" if layout.name else "the layout"
             raise click.BadParameter(f"{which} needs at least {least}, not {ranks}", param_hint="--ranks")
     gc.enable()  # graphs of gradients are cycles
-    codes = [verify_layout(only, layout, ranks) for layout in layouts]
+    try:
+        codes = [verify_layout(only, layout, ranks) for layout in layouts]
+    except RankDied as error:
+        raise click.ClickException(f"{error}\nFor less memory, give fewer --ranks.") from error
     return max(codes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from specc.spec.core import Layout, Spec
+from specc.verify.launch import RankDied
 from specc.verify.relations import Relation, describe, layout_relations, not_finite, plain_relations, setting
 from specc.verify.run import world_size
 from specc.verify.shrink import least_ranks, shrink
@@ -40,4 +41,4 @@ def _print(rows: list[Relation]) -> int:
     return 1 if bad else 0
 
 
-__all__ = ["least_ranks", "verify_layout"]
+__all__ = ["RankDied", "least_ranks", "verify_layout"]

@@ -11,9 +11,11 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from typing import Any
 
 import torch
@@ -27,16 +29,22 @@ from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._pytree import tree_map_only
 
+GRACE = 0.2  # seconds in which the death of a rank is noticed after another has failed because of it
+
 
 class RankError(RuntimeError):
     """A rank raised, died or did not end; the message holds its traceback."""
 
 
+class RankDied(RankError):
+    """The process of a rank ended without a word: it was killed, mostly for memory."""
+
+
 def run_ranks(world: int, function: Callable[..., Any], *args: Any, timeout: float = 120.0) -> list[Any]:
     """`function(*args)` on `world` ranks of a gloo group; the results by rank, tensors in them as numpy arrays.
 
-    Raises RankError for the first rank that fails, and for the ranks still running after `timeout` seconds. Needs an
-    operating system that forks.
+    Raises RankDied for a rank that was killed, RankError for the first that fails and for those still running after
+    `timeout` seconds. Needs an operating system that forks.
     """
     _warm()
     context = multiprocessing.get_context("fork")
@@ -54,7 +62,8 @@ def run_ranks(world: int, function: Callable[..., Any], *args: Any, timeout: flo
                 process.start()
             for _, sender in pipes:
                 sender.close()
-            return _collect({receiver: rank for rank, (receiver, _) in enumerate(pipes)}, timeout)
+            receivers = {rank: receiver for rank, (receiver, _) in enumerate(pipes)}
+            return _collect(_Ranks(receivers, dict(enumerate(processes))), timeout)
         finally:
             for process in processes:
                 process.kill()
@@ -64,26 +73,68 @@ def run_ranks(world: int, function: Callable[..., Any], *args: Any, timeout: flo
                 receiver.close()
 
 
-def _collect(open_pipes: dict[Connection, int], timeout: float) -> list[Any]:
-    results: dict[int, Any] = {}
+@dataclass
+class _Ranks:
+    """What is known of the ranks. A failure has the moment at which its rank told it: others fail because of it."""
+
+    pipes: dict[int, Connection]
+    processes: dict[int, ForkProcess]  # those that are not known to have ended
+    results: dict[int, Any] = field(default_factory=dict[int, Any])
+    failed: list[tuple[float, int, str]] = field(default_factory=list[tuple[float, int, str]])
+    died: dict[int, int] = field(default_factory=dict[int, int])  # exit codes
+
+    def look(self, seconds: float) -> bool:
+        """Wait until some rank says something or ends; False where none does."""
+        ends = {process.sentinel: rank for rank, process in self.processes.items()}
+        ready = wait([*self.pipes.values(), *ends], timeout=max(0.0, seconds))
+        ended = [rank for sentinel, rank in ends.items() if sentinel in ready]
+        for rank, pipe in list(self.pipes.items()):
+            if pipe in ready or (rank in ended and pipe.poll()):
+                self._hear(rank, self.pipes.pop(rank))
+        for rank in ended:
+            process = self.processes.pop(rank)
+            process.join()
+            told = rank in self.results or any(rank == other for _, other, _ in self.failed)
+            if process.exitcode or not told:
+                self.died[rank] = process.exitcode or 0
+        return bool(ready)
+
+    def _hear(self, rank: int, pipe: Connection) -> None:
+        try:
+            moment, good, value = pipe.recv()
+        except (EOFError, OSError):  # its end is told by its process
+            return
+        if good:
+            self.results[rank] = value
+        else:
+            self.failed.append((moment, rank, value))
+
+
+def _how(code: int) -> str:
+    """The end of a process in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    known = {int(number): number.name for number in signal.Signals}
+    return f"was killed by {known.get(-code, f'signal {-code}')}"
+
+
+def _collect(ranks: _Ranks, timeout: float) -> list[Any]:
     deadline = time.monotonic() + timeout
-    world = len(open_pipes)
-    while open_pipes:
-        ready = wait(list(open_pipes), timeout=max(0.0, deadline - time.monotonic()))
-        if not ready:
-            ranks = ", ".join(str(rank) for rank in sorted(open_pipes.values()))
-            raise RankError(f"no result from rank {ranks} of {world} after {timeout:.0f} s")
-        for pipe in ready:
-            assert isinstance(pipe, Connection)
-            rank = open_pipes.pop(pipe)
-            try:
-                good, value = pipe.recv()
-            except EOFError:
-                raise RankError(f"rank {rank} of {world} died") from None
-            if not good:
-                raise RankError(f"rank {rank} of {world} failed\n{value}")
-            results[rank] = value
-    return [results[rank] for rank in range(world)]
+    world = len(ranks.processes)
+    while len(ranks.results) < world:
+        if not ranks.look(deadline - time.monotonic()):
+            late = ", ".join(str(rank) for rank in range(world) if rank not in ranks.results)
+            raise RankError(f"no result from rank {late} of {world} after {timeout:.0f} s")
+        end = time.monotonic() + GRACE
+        while ranks.failed and not ranks.died and ranks.look(end - time.monotonic()):
+            pass  # the rank whose death made this one fail may be told next
+        failures = [f"rank {rank} of {world} failed\n{text}" for _, rank, text in sorted(ranks.failed)]
+        for rank, code in ranks.died.items():
+            more = [] if -code in (signal.SIGKILL, signal.SIGTERM) else failures[:1]
+            raise RankDied("\n".join((f"rank {rank} of {world} {_how(code)}", *more)))
+        if failures:
+            raise RankError(failures[0])
+    return [ranks.results[rank] for rank in range(world)]
 
 
 def _rank(
@@ -95,10 +146,11 @@ def _rank(
         _clear_sharding_prop_cache()  # its specs hold meshes on which this process still has its parent's rank
         limit = timedelta(seconds=timeout)
         dist.init_process_group("gloo", store=dist.FileStore(store, world), rank=rank, world_size=world, timeout=limit)
-        pipe.send((True, tree_map_only(torch.Tensor, _plain, function(*args))))
+        result = tree_map_only(torch.Tensor, _plain, function(*args))
+        pipe.send((time.monotonic(), True, result))
         dist.barrier()  # nobody leaves while another still talks to it
     except BaseException:  # whatever ended this rank is reported
-        pipe.send((False, traceback.format_exc()))
+        pipe.send((time.monotonic(), False, traceback.format_exc()))
     finally:
         pipe.close()
         os._exit(0)  # a forked copy of the parent must not run its exit handlers
