@@ -58,12 +58,13 @@ def two_carries(reads: int) -> Graph:
             h = total if reads else norm.lower(RMS, b, x, "ffn_norm", FEATURES)
             with b.scope("ffn", (h,), ("FeedForward",)):
                 y = ffn.lower(Ffn(hidden=hidden), b, h, {}, FEATURES)
-            if flipped:  # results in the other order
+            if flipped:  # made in the other order
                 total = b.op("add", total, y, name="total", hint="total")
                 x = b.op("add", x, y, name="sum")
             else:
                 x = b.op("add", x, y, name="sum")
                 total = b.op("add", total, x, name="total", hint="total")
+            b.returns(x, total)
         b.path = ()
     end = b.op("end", x, total, name="layers_end", repeat=repeat.op)
     x = norm.lower(RMS, b, b.op("add", Ref(end.op, 0), Ref(end.op, 1)), "norm", FEATURES)

@@ -121,7 +121,8 @@ class Table:
 
 Synonyms = Mapping[str, tuple[str, ...]]
 """What others call a key or a word of a component: of its config, and its own."""
-Need = Outside | Table
+Need = Outside | Table | str
+"""A text: the name under which an earlier layer gave a value."""
 Given = Mapping[Need, Ref]
 C = TypeVar("C", bound=Config)
 
@@ -149,6 +150,12 @@ class Component(Generic[C]):
     """The same structure in sizes that a laptop runs and that a tp divides."""
     reads: tuple[Outside, ...] = ()
     """Values of the stack that it reads beside x; only masks may be missing."""
+    takes: Callable[[C], tuple[str, ...]] = lambda config: ()
+    """Names of values that earlier layers gave, of which it reads the latest."""
+    gives: Callable[[C], tuple[str, ...]] = lambda config: ()
+    """Names under which lowering leaves values in `Builder.named`, for later layers; their types are the layout's."""
+    adds_to_loss: Callable[[C], bool] = lambda config: False
+    """Whether lowering it adds terms to the loss (`Builder.term`)."""
     tables: Callable[[C], tuple[Table, ...]] = lambda config: ()
     """Tables that it reads, too."""
     resolve: Callable[[C, int, str], C] = lambda config, d_model, role: config

@@ -12,7 +12,7 @@ from specc.ir.repeat import Repeat, layer_of
 from specc.ir.types import Spmd
 from specc.spec.core import Model
 
-FORWARD = {"PI": "all-reduce", "PS": "reduce-scatter", "SR": "all-gather", "PR": "all-reduce"}
+FORWARD = {"PI": "all-reduce", "PS": "reduce-scatter", "SR": "all-gather", "SI": "all-gather", "PR": "all-reduce"}
 BACKWARD = {"IR": "all-reduce", "PS": "all-gather", "SR": "reduce-scatter", "PR": "all-reduce"}
 BYTES = {"float": 2, "int64": 8, "bool": 1, "float32": 4}  # of an element, activations in bfloat16
 

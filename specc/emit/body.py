@@ -132,15 +132,25 @@ class _Forward:
             returned = n == len(made) - 1 and line.item.refs == self.results
             out += self._line(line, n, returned)
         if not returned:
-            out.append(f"return {', '.join(self.naming.names[ref] for ref in self.results)}")
+            out.append(f"return {', '.join(self.naming.names[ref] + self._whole(ref) for ref in self.results)}")
         return out
+
+    def _whole(self, ref: Ref) -> str:
+        """What leaves a stage is sent, so its elements must follow each other."""
+        op = self.graph.op(ref.op)
+        while op.kind in ("end", "cut", "convert"):
+            ref = op.inputs[ref.out]
+            op = self.graph.op(ref.op)
+        plain = not self.root or op.kind in ("input", "repeat") or not expression(self.graph, op).view
+        return "" if plain else ".contiguous()"
 
     def _item(self, item: Op | Call | Loop) -> Item | None:
         if isinstance(item, Loop):
-            count = len(item.repeat.inputs)
-            refs = [*item.repeat.inputs, *(ref for block in item.blocks for ref in block.inputs[count:])]
+            inner = {ref for block in item.blocks for ref in (*block.scope.inputs[: item.carries], *block.outputs)}
+            refs = [*item.repeat.inputs, *(ref for block in item.blocks for ref in block.inputs if ref not in inner)]
             uses: tuple[Part, ...] = tuple(Use(ref, named=True) for ref in dict.fromkeys(refs))
-            return Item(tuple(Ref(item.end.id, n) for n in range(count)), "loop", Expr(uses), alone=True)
+            results = tuple(Ref(item.end.id, n) for n in range(len(item.end.inputs)))
+            return Item(results, "loop", Expr(uses), alone=True)
         if isinstance(item, Call):
             parts: list[Part] = [f"self.{item.path[-1]}("]
             for n, ref in enumerate(item.inputs):
@@ -198,7 +208,7 @@ class _Forward:
 
     def _loop(self, loop: Loop, n: int) -> list[str]:
         """The carries keep their names over the loop; one that is read again after it is put away first."""
-        names, count = self.naming.names, len(loop.repeat.inputs)
+        names = self.naming.names
         carries: list[str] = []
         lines: list[str] = []
         for out, start in enumerate(loop.repeat.inputs):
@@ -207,17 +217,33 @@ class _Forward:
                 carries[-1] = self.naming.choose(Ref(loop.repeat.id, out), n)
                 lines.append(f"{carries[-1]} = {names[start]}")
         runs = [item for item in self.call.items if isinstance(item, Loop) and item.path == loop.path]
-        arguments = [[names[ref] for ref in block.inputs[count:]] for block in loop.blocks]
-        lines += loop_lines(loop, len(runs) > 1, carries, arguments, self.holes.mark)
+        known = {**names, **self._locals(loop, n)}
+        calls: list[tuple[list[str], list[str]]] = []
+        for block in loop.blocks:
+            known.update(zip(block.scope.inputs, carries, strict=False))
+            arguments = [known[ref] for ref in block.inputs]
+            known.update(zip(block.scope.outputs, carries, strict=False))
+            calls.append((arguments, [known[ref] for ref in block.outputs]))
+        lines += loop_lines(loop, len(runs) > 1, calls, self.holes.mark)
         self.calls |= dict.fromkeys(["keep"] * keeps(loop))
-        for out, carry in enumerate(carries):
-            self.naming.give(Ref(loop.end.id, out), carry)
+        for out, ref in enumerate(loop.end.inputs):
+            self.naming.give(Ref(loop.end.id, out), known[ref])
         wanted = self.graph.op(loop.end.id).hint
         if wanted not in (carries[0], "x") and not self.naming.taken(wanted, n):
             lines.append(f"{wanted} = {carries[0]}")
             self.naming.holders.pop(carries[0])
             self.naming.give(loop.end.ref, wanted)
         return lines
+
+    def _locals(self, loop: Loop, n: int) -> dict[Ref, str]:
+        """Names of what goes from layer to layer beside the carries: none that the loop reads."""
+        found: dict[Ref, str] = {}
+        for block in loop.blocks:
+            for ref in block.outputs:
+                if ref not in block.scope.outputs[: loop.carries]:
+                    self.naming.last[ref] = n
+                    found[ref] = self.naming.choose(ref, n - 1)
+        return found
 
 
 def _uses(parts: tuple[Part | Inner, ...]) -> list[Ref]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TypeVar
 
 from specc.emit.parts import Hole
 from specc.ir.op import Op, Path
@@ -10,6 +11,7 @@ from specc.ir.repeat import Repeat
 from specc.ir.tree import Call, Loop
 
 Mark = Callable[[Hole], str]
+V = TypeVar("V", bound=Hashable)
 WIDTH = 100  # of a line in a constructor, its indentation apart
 
 
@@ -38,31 +40,35 @@ def container(runs: Sequence[Loop], constructors: dict[Path, str], mark: Mark) -
     return lines
 
 
-def loop_lines(loop: Loop, several: bool, carries: list[str], arguments: list[list[str]], mark: Mark) -> list[str]:
-    """The loop over the layers of a run. `several`: the container holds those of other runs too."""
-    name, carry = str(loop.path[-1]), ", ".join(carries)
-    calls = {
-        offset: ", ".join([*carries, *arguments[n]])
-        for n, (offset, _) in enumerate(sorted(_blocks(loop).items(), key=lambda item: loop.blocks.index(item[1])))
-    }
+def loop_lines(loop: Loop, several: bool, blocks: Sequence[tuple[list[str], list[str]]], mark: Mark) -> list[str]:
+    """The loop over the layers of a run; `blocks`: names of what each block takes and returns.
+
+    `several`: the container holds layers of other runs too.
+    """
+    name = str(loop.path[-1])
+    calls = dict(zip(_blocks(loop), blocks, strict=True))
+    takes = {offset: ", ".join(given) for offset, (given, _) in calls.items()}
+    gives = {offset: ", ".join(results) for offset, (_, results) in calls.items()}
+    first = next(iter(calls))
     if _single(loop, several):
-        return _run(f'self.{name}["{loop.start}"]', next(iter(calls.values())), carry, loop, loop.start)
+        return _run(f'self.{name}["{loop.start}"]', takes[first], gives[first], loop, loop.start)
     every = loop.repeat.attr("recompute")
     i = "i" if several else "int(i)"
     if several:
         head, layer = f"for i in {_layers(loop, several, mark)}:", f"self.{name}[str(i)]"
-    elif every in (None, 1) and len(set(calls.values())) == 1:
+    elif every in (None, 1) and len(set(takes.values())) == len(set(gives.values())) == 1:
         head, layer = f"for layer in self.{name}.values():", "layer"
     else:
         head, layer = f"for i, layer in self.{name}.items():", "layer"
-    words = [call.split(", ") for call in calls.values()]
-    if len({len(row) for row in words}) == 1:
-        columns = zip(*words, strict=True)
+    if len({len(given) for given, _ in blocks}) == len(set(gives.values())) == 1:
+        columns = zip(*(given for given, _ in blocks), strict=True)
         call = ", ".join(_by_offset(dict(zip(calls, column, strict=True)), _period(loop), i) for column in columns)
-        return [head, *(f"    {row}" for row in _run(layer, call, carry, loop, i))]
+        return [head, *(f"    {row}" for row in _run(layer, call, gives[first], loop, i))]
     lines = [head]
-    for test, call in _branches(calls, _period(loop), i):
-        lines += [f"    {test}", *(f"        {row}" for row in _run(layer, call, carry, loop, i))]
+    for test, (call, results) in _branches(
+        {offset: (takes[offset], gives[offset]) for offset in calls}, _period(loop), i
+    ):
+        lines += [f"    {test}", *(f"        {row}" for row in _run(layer, call, results, loop, i))]
     return lines
 
 
@@ -90,9 +96,9 @@ def _blocks(loop: Loop) -> dict[int, Call]:
     return {offset: at[path] for offset, path in zip(repeat.offsets, repeat.blocks, strict=True)}
 
 
-def _grouped(values: dict[int, str]) -> list[tuple[str, list[int]]]:
+def _grouped(values: dict[int, V]) -> list[tuple[V, list[int]]]:
     """Distinct values with their places, the commonest last: it needs no condition."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[V, list[int]] = {}
     for offset, value in values.items():
         groups.setdefault(value, []).append(offset)
     return sorted(groups.items(), key=lambda group: len(group[1]))
@@ -109,7 +115,7 @@ def _by_offset(values: dict[int, str], period: int, i: str) -> str:
     return "".join(f"{value} if {_test(offsets, period, i)} else " for value, offsets in conditional) + default
 
 
-def _branches(values: dict[int, str], period: int, i: str) -> Iterator[tuple[str, str]]:
+def _branches(values: dict[int, V], period: int, i: str) -> Iterator[tuple[str, V]]:
     """The same as `if`, `elif`, `else` and what stands under each."""
     *conditional, (default, _) = _grouped(values)
     for n, (value, offsets) in enumerate(conditional):

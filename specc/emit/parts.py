@@ -42,6 +42,7 @@ class Expr:
 
     `calls`: kernels that stand in it. `alone`: its value has a line of its own. `draws`: it sees to it that ranks draw
     numbers of their own. `called`: what a class that takes the value calls it, where that is not its hint.
+    `view`: the value is another view of the elements of an operand.
     """
 
     parts: tuple[Part, ...]
@@ -50,3 +51,4 @@ class Expr:
     alone: bool = False
     draws: bool = False
     called: str = ""
+    view: bool = False

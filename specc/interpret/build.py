@@ -187,16 +187,16 @@ def _call(target: _Target, frame: _Frame, call: Call, layer: int | None, env: di
 
 
 def _loop(target: _Target, frame: _Frame, loop: Loop) -> None:
-    """Layer i runs the block at i % period; a block takes the carries first, and the block after it reads them."""
+    """Layer i runs the block at i % period; what layers make and others read stays as it was made last."""
     carries = tuple(frame.env[ref] for ref in loop.repeat.inputs)
-    taken = [block.scope.inputs[: len(carries)] for block in loop.blocks]
-    given = [*taken[1:], loop.end.inputs]
+    env = dict(frame.env)
     for layer, index in unrolled(loop):
         block = loop.blocks[index]
-        env = {**frame.env, **dict(zip(taken[index], carries, strict=True))}
+        env.update(zip(block.scope.inputs, carries, strict=False))
         env.update(_call(target, frame, block, layer, env))
-        carries = tuple(env[ref] for ref in given[index])
-    frame.env.update({Ref(loop.end.id, out): node for out, node in enumerate(carries)})
+        carries = tuple(env[ref] for ref in block.scope.outputs[: len(carries)])
+    results = (*carries, *(env[ref] for ref in loop.exports))
+    frame.env.update({Ref(loop.end.id, out): node for out, node in enumerate(results)})
 
 
 def _noted(node: fx.Node, op: str) -> fx.Node:

@@ -1,8 +1,10 @@
 """The graph: networkx inside, ops in op order, scopes with ordered inputs, repeats held once.
 
-A repeat is the op `repeat` (carries in), the blocks of one period in scopes `(*path, Layer(offset))`, and the op `end`
-(carries out). Layer `i` runs the block at offset `i % period`; each block takes the carries first and returns them.
-A value used inside and produced before is invariant. A pipeline cut is the op `cut`: what is alive there passes it.
+A repeat is the op `repeat` (carries in), the blocks of one period in scopes `(*path, Layer(offset))` in the order in
+which they first run, and the op `end` (carries out, then exports). Layer i runs the block at offset i % period. Each
+block declares the carries first, as it knows them and as it leaves them. A value used inside and produced before is
+invariant; one made in a block and used in a later one is local; one used behind the repeat is an export, that of the
+last layer that made it. A pipeline cut is the op `cut`: what is alive there passes it.
 """
 
 from __future__ import annotations
@@ -29,11 +31,17 @@ TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A call: its inputs in order (as lowered; conversions of them take their place), and names for its class."""
+    """A call: inputs and outputs in order (as lowered; conversions take their place), and names for its class."""
 
     path: Path
     inputs: tuple[Ref, ...]
     names: tuple[str, ...] = ()  # candidate class names, shortest first
+    outputs: tuple[Ref, ...] = ()
+
+    def moved(self, moved: Mapping[Ref, Ref]) -> Scope:
+        """The same scope where values are others now."""
+        inputs, outputs = (tuple(moved.get(ref, ref) for ref in refs) for refs in (self.inputs, self.outputs))
+        return replace(self, inputs=inputs, outputs=outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +198,13 @@ class Graph:
     def with_ops(
         self, ops: Iterable[Op], scopes: Iterable[Scope] | None = None, moved: Mapping[Ref, Ref] | None = None
     ) -> Graph:
-        """The same graph around other ops, with other scopes where given; `moved`: what outputs and loss now are."""
-        moved, scopes = moved or {}, self.scopes if scopes is None else scopes
+        """The same graph around other ops; `moved`: what values now are that outputs, loss or scopes speak of.
+
+        Scopes that are given speak of the new ops already.
+        """
+        moved = moved or {}
+        if scopes is None:
+            scopes = [scope.moved(moved) for scope in self.scopes] if moved else self.scopes
         outputs = tuple(moved.get(ref, ref) for ref in self.outputs)
         return Graph.of(ops, scopes, outputs, moved.get(self.loss, self.loss), self.mesh, self.tokens, self.tables)
 

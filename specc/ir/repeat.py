@@ -29,14 +29,19 @@ class Repeat:
         path = (*op.scope, op.text("path"))
         return Repeat(op, path, op.number("run"), op.number("start"), op.number("n"), op.number("period"), _spans(op))
 
+    @property
+    def carries(self) -> int:
+        """How many values each layer hands on to the next."""
+        return len(self.op.inputs)
+
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Places of the period that some layer has, sorted."""
-        return tuple(sorted((self.start + i) % self.period for i in range(min(self.n, self.period))))
+        """Places of the period that some layer has, in the order in which they first run."""
+        return tuple((self.start + i) % self.period for i in range(min(self.n, self.period)))
 
     @cached_property
     def blocks(self) -> tuple[Path, ...]:
-        """Scopes of the blocks that some layer runs, by place in the period."""
+        """Scopes of the blocks that some layer runs, in the order in which they first run."""
         return tuple((*self.path, Layer(offset, self.run)) for offset in self.offsets)
 
     def layers(self, offset: int, span: Span | None = None) -> range:

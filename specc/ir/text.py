@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from specc.ir.graph import Graph, inside
 from specc.ir.op import Attr, Layer, Op, Param, Ref, Use, in_model
 from specc.ir.repeat import Repeat, layer_of
-from specc.ir.tree import Call, Loop, leaving, tree
+from specc.ir.tree import Call, Loop, tree
 from specc.ir.types import Axis, Spmd
 
 LINKS = {
@@ -81,26 +81,24 @@ def _call(graph: Graph, call: Call, outer: _Names, depth: int, label: str) -> It
     inner = _Names()
     inputs = [f"{inner.give(ref, graph.hint(ref))} = {outer.of(ref)}" for ref in call.inputs]
     body = list(_body(graph, call, inner, depth + 1))
-    returned = leaving(graph, list(_ops(call)), graph.outputs)
-    results = ", ".join(outer.give(ref, graph.hint(ref)) for ref in returned)
+    results = ", ".join(outer.give(ref, graph.hint(ref)) for ref in call.outputs)
     indent, kind = "  " * depth, " ".join((label, *call.scope.names[:1]))
     yield f"{indent}{results}{' = ' if results else ''}{kind}({', '.join(inputs)}):"
     yield from body
-    yield f"{indent}  return {', '.join(inner.of(ref) for ref in returned)}"
+    yield f"{indent}  return {', '.join(inner.of(ref) for ref in call.outputs)}"
 
 
 def _loop(graph: Graph, loop: Loop, names: _Names, depth: int) -> Iterator[str]:
-    """Blocks stand in the graph by their place in the period; a run may start anywhere in it."""
+    """Blocks stand in the order in which they first run; each is given what the one before it gave."""
     yield "  " * depth + _op(graph, loop.repeat, names)
-    repeat, count = Repeat.of(loop.repeat), len(loop.repeat.inputs)
+    repeat, count = Repeat.of(loop.repeat), loop.carries
     carried = [names.of(Ref(loop.repeat.id, n)) for n in range(count)]
-    given = [*(block.inputs[:count] for block in loop.blocks[1:]), loop.end.inputs]
     layers = [repeat.layers(layer.offset) for block in loop.blocks if (layer := layer_of(block.path)) is not None]
-    for numbers, block, results in sorted(zip(layers, loop.blocks, given, strict=True), key=lambda item: item[0].start):
-        names.known.update(zip(block.inputs, carried, strict=False))
+    for numbers, block in zip(layers, loop.blocks, strict=True):
+        names.known.update(zip(block.scope.inputs, carried, strict=False))
         yield from _call(graph, block, names, depth + 1, f"{repeat.path[-1]} {_numbers(numbers)}:")
-        carried = [names.of(ref) for ref in results]
-    names.known.update(zip(loop.end.inputs, carried, strict=True))
+        carried = [names.of(ref) for ref in block.scope.outputs[:count]]
+    names.known.update(zip(loop.end.inputs, carried, strict=False))
     yield "  " * depth + _op(graph, loop.end, names)
 
 
@@ -172,16 +170,3 @@ def _attr(value: Attr) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(_attr(item) for item in value)})"
     return value.name if isinstance(value, Axis) else str(value)
-
-
-def _ops(call: Call) -> Iterator[Op]:
-    for item in call.items:
-        if isinstance(item, Op):
-            yield item
-        elif isinstance(item, Call):
-            yield from _ops(item)
-        else:
-            yield item.repeat
-            for block in item.blocks:
-                yield from _ops(block)
-            yield item.end

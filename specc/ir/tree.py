@@ -15,7 +15,10 @@ LOSS: Path = ("loss",)
 
 @dataclass(frozen=True)
 class Call:
-    """A scope: what it takes, does and returns. Inputs follow the declared order, as the values now in their place."""
+    """A scope: what it takes, does and returns, in the declared order, as the values now in their place.
+
+    What is declared but not used is left out, so a block takes the carries that it reads and returns those it changes.
+    """
 
     scope: Scope
     inputs: tuple[Ref, ...]
@@ -29,7 +32,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Loop:
-    """Layers start .. start + n - 1; layer i runs blocks[i % period], whose first inputs are the carries."""
+    """Layers start .. start + n - 1; layer i runs the block at i % period. Blocks stand in the order they first run."""
 
     repeat: Op
     blocks: tuple[Call, ...]
@@ -46,6 +49,16 @@ class Loop:
     @property
     def path(self) -> Path:
         return self.blocks[0].path[:-1]
+
+    @property
+    def carries(self) -> int:
+        """How many of the values that each block declares first go from layer to layer."""
+        return len(self.repeat.inputs)
+
+    @property
+    def exports(self) -> tuple[Ref, ...]:
+        """Values of blocks that code behind the loop reads, as further results of its end."""
+        return self.end.inputs[self.carries :]
 
 
 @lru_cache(maxsize=2)
@@ -88,24 +101,16 @@ def _call(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...] = ()
             stop = next((i for i in range(at, len(ops)) if not inside(ops[i].scope, path)), len(ops))
             items.append(_call(graph, graph.scope_at[path], ops[at:stop]))
             at = stop
-    return Call(scope, _inputs(graph, scope, ops), tuple(items), leaving(graph, ops, extra))
+    return Call(scope, _inputs(graph, scope, ops), tuple(items), _outputs(graph, scope, ops, extra))
 
 
 def _loop(graph: Graph, repeat: Op, ops: list[Op], end: Op) -> Loop:
-    """Each block returns the carries in the order in which the next one takes them."""
     of = Repeat.of(repeat)
     found = [scope for scope in graph.scopes if scope.path[:-1] == of.path and _of_run(scope.path[-1], of.run)]
-    given = [*(scope.inputs[: len(repeat.inputs)] for scope in found[1:]), end.inputs]
     bodies: dict[Path, list[Op]] = {scope.path: [] for scope in found}
     for op in ops:
         bodies.setdefault(op.scope[: len(of.path) + 1], []).append(op)
-    blocks: list[Call] = []
-    for scope, carries in zip(found, given, strict=True):
-        call = _call(graph, scope, bodies[scope.path])
-        order = {graph.origin(ref): n for n, ref in enumerate(carries)}
-        outputs = sorted(call.outputs, key=lambda ref: order.get(graph.origin(ref), -1))
-        blocks.append(replace(call, outputs=tuple(outputs)))
-    return Loop(repeat, tuple(blocks), end)
+    return Loop(repeat, tuple(_call(graph, scope, bodies[scope.path]) for scope in found), end)
 
 
 def _of_run(part: PathPart, run: int) -> bool:
@@ -128,7 +133,18 @@ def _inputs(graph: Graph, scope: Scope, ops: list[Op]) -> tuple[Ref, ...]:
     for ref in external:
         if graph.origin(ref) not in order and scope.path:
             raise ValueError(f"scope {scope.path} uses {ref}, which is not among its inputs")
-    return tuple(sorted(external, key=lambda ref: order.get(graph.origin(ref), -1)))
+    return tuple(sorted(external, key=lambda ref: order[graph.origin(ref)])) if scope.path else tuple(external)
+
+
+def _outputs(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:
+    refs, made = leaving(graph, ops, extra), {op.id for op in ops}
+    order = {ref: n for n, ref in reversed([*enumerate(scope.outputs)])}
+    for ref in refs:
+        if graph.origin(ref) not in order and scope.path:
+            if any(inside(op.scope, scope.path) for op in graph.ops if op.id not in made):
+                raise ValueError(f"the ops of scope {scope.path} are not contiguous: {ref.op}")
+            raise ValueError(f"{ref} leaves scope {scope.path}, but is not among its outputs")
+    return tuple(sorted(refs, key=lambda ref: order[graph.origin(ref)])) if scope.path else refs
 
 
 def leaving(graph: Graph, ops: list[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:

@@ -14,6 +14,22 @@ def all_gather(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     return fc.wait_tensor(fc.all_gather_single(x, dim, tp))
 
 
+class AllGatherWhole(Function):
+    @staticmethod
+    def forward(ctx, x, dim, tp):
+        ctx.dim, ctx.tp = dim, tp
+        return fc.wait_tensor(fc.all_gather_single(x, dim, tp))
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.chunk(ctx.tp.size(), ctx.dim)[ctx.tp.get_local_rank()], None, None
+
+
+def all_gather_whole(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
+    """Join the shards of `dim`; every rank already holds the whole gradient, and keeps its part of it."""
+    return AllGatherWhole.apply(x, dim, tp)
+
+
 def reduce_scatter(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """Sum over tp and keep this rank's shard of `dim`; the gradient is gathered."""
     return fc.wait_tensor(fc.reduce_scatter_single(x, "sum", dim, tp))

@@ -9,7 +9,7 @@ from specc.components.base import Tokens
 from specc.ir.graph import Graph
 from specc.ir.op import Init, Param, Ref
 from specc.ir.types import Axis
-from specc.lower.builder import Builder
+from specc.lower.builder import TERMS, Builder
 from specc.lower.stack import lower_stack
 from specc.spec.core import Model, Stack
 
@@ -44,16 +44,18 @@ def lower(model: Model) -> Graph:
         memory = x
         b.at = ()
     logits = _head(b, model, x, features)
-    loss = _loss(b, (logits,), axes[-1])
-    return b.graph((logits,), loss, model.max_seq)
+    outputs = (logits, b.named[TERMS]) if TERMS in b.named else (logits,)
+    return b.graph(outputs, _loss(b, outputs, axes[-1]), model.max_seq)
 
 
 def _loss(b: Builder, outputs: tuple[Ref, ...], seq: str) -> Ref:
-    """A sum over tokens, times `scale`: one over the number of labels gives their mean."""
+    """Sums over tokens, times `scale`: one over the number of labels gives their mean."""
     with b.scope("loss", outputs, ("Loss",)):
         labels = b.op("input", name="labels", hint="labels", axes=("batch", seq), dtype="int64")
         scale = b.op("input", name="scale", hint="scale", axes=(), dtype="float")
         total = b.op("cross_entropy", outputs[0], labels, hint="loss")
+        for terms in outputs[1:]:
+            total = b.op("add", total, terms, name="sum", hint="loss")
         return b.op("mul", total, scale, hint="loss")
 
 

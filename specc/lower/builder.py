@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from specc.ir.graph import TOKENS, Graph, Scope
 from specc.ir.op import Attr, Init, Layer, Op, Param, Path, Ref, dotted
 from specc.ir.types import Axis
 from specc.spec.core import Init as InitSpec
 from specc.tables import Tables, tables
+
+TERMS = "terms of the loss"
+"""The name under which they are summed up; no spec can say it."""
 
 
 class Builder:
@@ -24,6 +28,9 @@ class Builder:
         self.at: tuple[str | int, ...] = ()
         self.residual_updates = 1  # of the stack being lowered
         self._ids: set[str] = set()
+        self.named: dict[str, Ref] = {}  # what layers gave to later ones, the latest of each name
+        self._terms: list[Ref] = []
+        self._returned: list[tuple[Ref, ...]] = []  # by the scopes that are open
 
     def op(
         self,
@@ -46,11 +53,34 @@ class Builder:
 
     @contextmanager
     def scope(self, name: str | Layer, inputs: tuple[Ref, ...], names: tuple[str, ...]) -> Iterator[None]:
-        """A call: what is lowered inside stands in a module of that name."""
+        """A call: what is lowered inside stands in a module of that name. It returns its last value, or what `returns`
+        says."""
         outer, self.path = self.path, (*self.path, name)
-        self.scopes.append(Scope(self.path, inputs, names))
+        place, own = len(self.scopes), Scope(self.path, inputs, names)
+        self.scopes.append(own)
+        self._returned.append(())
         yield
+        self.scopes[place] = replace(own, outputs=self._returned.pop() or (self.ops[-1].ref,))
         self.path = outer
+
+    def returns(self, *outputs: Ref) -> None:
+        """What the innermost scope that is open returns, in order."""
+        self._returned[-1] = outputs
+
+    def term(self, value: Ref) -> None:
+        """Add a sum over tokens to the loss, a scalar. The component must say that it `adds_to_loss`."""
+        self._terms.append(value)
+
+    def settle(self) -> None:
+        """Sum up the terms that were added since, in the current scope."""
+        for term in self._terms:
+            self.named[TERMS] = self.op("add", self.named[TERMS], term, name="terms", hint="terms")
+        self._terms = []
+
+    @property
+    def left(self) -> tuple[Ref, ...]:
+        """Terms that are not summed up yet."""
+        return tuple(self._terms)
 
     def param(self, leaf: str, name: str, axes: tuple[Axis, ...], init: Init, role: str) -> Param:
         """Parameter `leaf.name` of the current scope."""

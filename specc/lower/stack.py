@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specc.components import norm
-from specc.components.base import Given, Need, Table, Tokens
+from specc.components.base import Config, Given, Need, Table, Tokens
 from specc.ir.op import Init, Layer, Ref
 from specc.ir.types import Axis
-from specc.lower.builder import Builder
+from specc.lower.builder import TERMS, Builder
 from specc.spec.core import Block, Branch, Stack, Sublayer
 
 
 @dataclass(frozen=True)
 class Around:
-    """Values that every block of a stack may use."""
+    """Values that every block of a stack may use, and names of those that go from layer to layer beside the stream."""
 
     features: Axis
     given: Given
+    carried: tuple[str, ...] = ()
 
 
 def lower_stack(
@@ -25,16 +26,18 @@ def lower_stack(
 ) -> Ref:
     """x [batch, seq, d_model], embedded from tokens, through all layers and the final norm."""
     b.at = stack.at
-    around = Around(features, _given(b, stack, tokens, memory, memory_mask))
+    given = _given(b, stack, tokens, memory, memory_mask)
     first = 0
     b.residual_updates = _residual_updates(stack)
     for number, run in enumerate(stack.runs):
         period = min(len(run.blocks), run.layers)
-        # layer i runs the block at i % period, wherever in a period the run starts
-        blocks = [run.blocks[(offset - first) % period] for offset in range(period)]
+        around = Around(features, given, _carried(b, run.blocks[:period]))
+        if TERMS in around.carried and TERMS not in b.named:
+            b.named[TERMS] = b.op("zero", x, hint="terms")
         repeat = b.op(
             "repeat",
             x,
+            *(b.named[name] for name in around.carried),
             name=f"{stack.path}{number or ''}",
             path=stack.path,
             start=first,
@@ -43,17 +46,45 @@ def lower_stack(
             run=number,
         )
         x = repeat
-        for offset, block in enumerate(blocks):
-            x = _lower_block(b, stack, block, Layer(offset, number), x, around)
+        b.named |= {name: Ref(repeat.op, n) for n, name in enumerate(around.carried, 1)}
+        before = dict(b.named)
+        # layer i runs the block at i % period, wherever in a period the run starts
+        for n, block in enumerate(run.blocks[:period]):
+            x = _lower_block(b, stack, block, Layer((first + n) % period, number), x, around)
         b.at = stack.at
         hint = "memory" if stack.path == "encoder" and run is stack.runs[-1] and stack.final_norm is None else "x"
-        x = b.op("end", x, name=f"{stack.path}{number or ''}_end", hint=hint, repeat=repeat.op)
+        leaving = (*around.carried, *(name for name in _new(b, before) if name not in around.carried))
+        values = (x, *(b.named[name] for name in leaving))
+        x = b.op("end", *values, name=f"{stack.path}{number or ''}_end", hint=hint, repeat=repeat.op)
+        b.named |= {name: Ref(x.op, n) for n, name in enumerate(leaving, 1)}
         first += run.layers
     if stack.final_norm is not None:
         alone = stack.path == "layers"
         name, hint = ("norm" if alone else f"{stack.path}_norm"), ("memory" if stack.path == "encoder" else "x")
         x = norm.lower(stack.final_norm, b, x, name, features, hint)
     return x
+
+
+def _carried(b: Builder, blocks: tuple[Block, ...]) -> tuple[str, ...]:
+    """Names of values that a layer of the run takes before another gives them."""
+    configs = [config for block in blocks for config in _components(block)]
+    given: dict[str, None] = {}
+    early: dict[str, None] = {}
+    for config in configs:
+        component = b.tables.component(config)
+        terms = (TERMS,) * component.adds_to_loss(config)
+        early |= dict.fromkeys(name for name in (*component.takes(config), *terms) if name not in given)
+        given |= dict.fromkeys((*component.gives(config), *terms))
+    return tuple(name for name in early if name in given)
+
+
+def _components(block: Block) -> list[Config]:
+    return [branch.component for sublayer in block.sublayers for branch in sublayer.branches]
+
+
+def _new(b: Builder, before: dict[str, Ref]) -> list[str]:
+    """Names that got other values since."""
+    return [name for name, ref in b.named.items() if before.get(name) != ref]
 
 
 def _residual_updates(stack: Stack) -> int:
@@ -102,12 +133,18 @@ def _class_names(kind: str, stack: Stack, block: Block, variant: str = "") -> tu
 def _lower_block(b: Builder, stack: Stack, block: Block, layer: Layer, x: Ref, around: Around) -> Ref:
     outer = b.path
     b.path = (*outer, stack.path)
-    with b.scope(layer, (x, *around.given.values()), _class_names("Block", stack, block)):
+    before = dict(b.named)
+    carried = [before[name] for name in around.carried]
+    named = [ref for name, ref in before.items() if name not in around.carried]
+    with b.scope(layer, (x, *carried, *named, *around.given.values()), _class_names("Block", stack, block)):
         shared = 0
         for sublayer in block.sublayers:
             if sublayer.norm is not None:
                 shared += 1
             x = _lower_sublayer(b, stack, block, sublayer, x, around, f"norm{shared if shared > 1 else ''}")
+            b.settle()
+        new = (name for name in _new(b, before) if name not in around.carried)
+        b.returns(x, *(b.named[name] for name in (*around.carried, *new)))
     b.path = outer
     return x
 
@@ -146,13 +183,16 @@ def _lower_branch(
     inner = _scaled(b, inner, branch.in_scale)
     config = branch.component
     component = b.tables.component(config)
-    needed: tuple[Need, ...] = (*component.reads, *component.tables(config))
-    given: Given = {need: around.given[need] for need in needed if need in around.given}
+    needed: tuple[Need, ...] = (*component.reads, *component.takes(config), *component.tables(config))
+    known: Given = {**b.named, **around.given}
+    given: Given = {need: known[need] for need in needed if need in known}
     if "memory" in component.reads and "memory" not in given:
         raise ValueError(f"{branch.at}: {branch.name} without an encoder")
     names = _class_names(component.class_name, stack, block, component.variant(config))
     with b.scope(branch.name, (inner, *given.values()), names):
+        before = dict(b.named)
         out = component.lower(config, b, inner, given, features)
+        b.returns(out, *b.left, *(b.named[name] for name in _new(b, before)))
     if branch.post is not None:
         out = norm.lower(branch.post, b, out, f"{branch.name}_post_norm", features)
     if branch.layerscale is not None:

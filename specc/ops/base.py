@@ -28,6 +28,14 @@ class Signature:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """A collective that moves elements between ranks: how operands are sharded before it, and the results after it."""
+
+    operands: tuple[str, ...]
+    results: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """What an op does to its indices, in its own index space; the basis of the checker.
 
@@ -42,8 +50,10 @@ class Facts:
     linear: tuple[int, ...] = ()  # operands the op is linear in, each by itself
     additive: bool = False  # linear in all its operands together: a sum of them
     lowered: Mapping[str, str] = field(default_factory=dict[str, str])  # index -> communicating lowering that exists
+    exchanges: Mapping[str, Exchange] = field(default_factory=dict[str, Exchange])  # lowering -> what it does
     shape_only: tuple[int, ...] = ()  # operands of which only the shape is read
     source: bool = False  # makes a value from shapes alone, the same on every rank
+    zero: bool = False  # which is zero, so of any type: a partial sum too
 
 
 def as_first(op: Op, ins: Types) -> Types:

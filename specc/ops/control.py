@@ -57,4 +57,11 @@ def _no_signature(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Si
 
 CONVERT = OpDef("convert", lambda op, ins: ins, _no_signature, lambda op, ins: Facts(linear=(0,)))
 
-OPS = (CROSS_ENTROPY, REPEAT, END, CUT, CONVERT)
+ZERO = OpDef(
+    "zero",  # a sum without terms, in the dtype of the operand
+    lambda op, ins: (TensorType((), grad=True),),
+    lambda op, ins, mesh, stream: [Signature((None,), (stream(TensorType((), grad=True)),))],
+    lambda op, ins: Facts(shape_only=(0,), source=True, zero=True),
+)
+
+OPS = (CROSS_ENTROPY, REPEAT, END, CUT, CONVERT, ZERO)

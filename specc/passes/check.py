@@ -78,6 +78,8 @@ def stream_type(type: TensorType, mesh: MeshAxis) -> Place:
         tokens = []
     if split or tokens:
         return S([*split, *tokens][0])
+    if mesh.data and type.grad and not type.axes:
+        return P  # a sum over tokens
     return R if mesh.data or not type.grad else I
 
 
@@ -96,7 +98,8 @@ def derive(graph: Graph, op: Op) -> tuple[Spmd, ...]:
         if name not in known:
             raise SpmdError(op, name, f"lowering {lowering} on a mesh axis that does not exist")
     places = {mesh.name: _places(graph, op, facts, operands, mesh) for mesh in graph.mesh}
-    order = _order(op, operands) if operands else {}
+    exchanged = [name for name, how in op.lowering if how in facts.exchanges]
+    order = _order(op, operands, exchanged) if operands else {}
     return tuple(_assembled(graph, op, facts, n, places, order) for n in range(len(op.outs)))
 
 
@@ -171,6 +174,11 @@ def _places(graph: Graph, op: Op, facts: Facts, operands: list[_Operand], mesh: 
     lowering = dict(op.lowering).get(mesh.name)
     sharded = dict.fromkeys(o.indices[p.axis] for o in operands if (p := o.at(mesh)).kind == "S")
     partial = [o for o in operands if o.at(mesh) == P]
+    if lowering is not None and lowering in facts.exchanges:
+        exchange = facts.exchanges[lowering]
+        if [o.at(mesh) for o in operands] != [S(axis) for axis in exchange.operands]:
+            raise SpmdError(op, mesh.name, f"{lowering} of {', '.join(f'{o.name} {o.at(mesh)}' for o in operands)}")
+        return [S(exchange.results) for _ in op.outs]
     if len(sharded) == 1 and not partial:
         return _sharded(op, facts, operands, mesh, next(iter(sharded)), lowering)
     if lowering is not None:
@@ -191,6 +199,8 @@ def _places(graph: Graph, op: Op, facts: Facts, operands: list[_Operand], mesh: 
 
 def _made(op: Op, facts: Facts, mesh: MeshAxis) -> list[Place]:
     """Of a source: every rank makes the same, but each data rank is fed its own tokens."""
+    if facts.zero:
+        return [stream_type(out, mesh) for out in op.outs]
     if not facts.source or any(out.grad for out in op.outs):
         raise SpmdError(op, mesh.name, "reads nothing, but is no source without gradient")
     return [R if op.inputs else stream_type(out, mesh) for out in op.outs]
@@ -246,12 +256,12 @@ def _axis_of(facts: Facts, number: int, out: TensorType, index: str) -> str | No
     return next((a.shard_name for a in out.axes if names.get(a.shard_name, a.shard_name) == index), None)
 
 
-def _order(op: Op, operands: list[_Operand]) -> dict[str, tuple[str, ...]]:
-    """Per index the mesh axes that split it, outer to inner; operands must agree."""
+def _order(op: Op, operands: list[_Operand], exchanged: list[str]) -> dict[str, tuple[str, ...]]:
+    """Per index the mesh axes that split it, outer to inner; operands must agree but for axes that exchange it."""
     order: dict[str, tuple[str, ...]] = {}
     for o in operands:
         for axis, names in o.spmd.nesting:
-            index = o.indices[axis]
+            index, names = o.indices[axis], tuple(name for name in names if name not in exchanged)
             if order.setdefault(index, names) != names:
                 raise SpmdError(op, "the mesh", f"{o.name} has {index} split over {names}, others over {order[index]}")
     return order
@@ -266,7 +276,8 @@ def _assembled(
     nesting: dict[str, tuple[str, ...]] = {}
     for axis in dict.fromkeys(place.axis for place in here.values() if place.kind == "S"):
         known = order.get(renamed.get(axis, axis), tuple(mesh.name for mesh in graph.mesh))
-        nesting[axis] = tuple(name for name in known if here[name] == S(axis))
+        new = (mesh.name for mesh in graph.mesh if mesh.name not in known)  # exchanged: the innermost
+        nesting[axis] = tuple(name for name in (*known, *new) if here[name] == S(axis))
     return Spmd(tuple(here.items()), tuple(sorted(nesting.items())))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import networkx as nx
@@ -12,7 +12,7 @@ from specc.ir.graph import Graph
 from specc.ir.op import Op, OpError, Path, Ref, dotted
 from specc.ir.parameters import clashes
 from specc.ir.repeat import Repeat, layer_of, layer_scope
-from specc.ir.tree import loops, tree
+from specc.ir.tree import Call, Loop, loops, tree
 from specc.ir.types import Axis, Spmd
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
@@ -95,6 +95,7 @@ def _alive(view: _View) -> Problems:
     """Every value is needed, for the model's output or the loss; inputs of the model may be idle."""
     graph = view.graph
     needed = {ref.op for ref in (*graph.outputs, graph.loss)}
+    handed_on = {Ref(op.id, n) for op in graph.ops if op.kind == "end" for n in range(_carries(graph, op))}
     for op in reversed(graph.ops):
         needed.update(ref.op for ref in op.inputs if op.id in needed)
     for op in graph.ops:
@@ -102,8 +103,14 @@ def _alive(view: _View) -> Problems:
             yield op.id, "is dead: neither output nor loss needs it"
         for out in range(len(op.outs)):
             ref = Ref(op.id, out)
-            if op.id in needed and ref not in (*graph.outputs, graph.loss) and not graph.users(ref):
+            if op.id in needed and ref not in (*graph.outputs, graph.loss, *handed_on) and not graph.users(ref):
                 yield op.id, f"output {out} is dead: nobody uses it"
+
+
+def _carries(graph: Graph, end: Op) -> int:
+    """How many values the layers before an end hand on; 0 where it ends nothing."""
+    id = end.text("repeat")
+    return len(graph.op(id).inputs) if id in graph.nx else 0
 
 
 def _typed(view: _View) -> Problems:
@@ -193,25 +200,47 @@ def _spanned(repeat: Repeat) -> Problems:
 
 
 def _nested(view: _View) -> Problems:
-    """Scopes are contiguous and declare what they take; each block takes the carries first and returns them."""
+    """Scopes are contiguous and declare what they take and return; each block takes what the one before it gave."""
     try:
         root = tree(view.graph)
     except ValueError as error:
         yield "the graph", str(error)
         return
     for loop in loops(root) if view.typed else ():
-        carried = [Ref(loop.repeat.id, n) for n in range(len(loop.repeat.outs))]
+        carried, types = [Ref(loop.repeat.id, n) for n in range(loop.carries)], loop.repeat.outs
         if [block.path for block in loop.blocks] != [*Repeat.of(loop.repeat).blocks]:
             yield loop.repeat.id, f"has the blocks {[dotted(block.path) for block in loop.blocks]}"
         for block in loop.blocks:
-            if sorted(map(str, block.inputs[: len(carried)])) != sorted(map(str, carried)):
-                yield dotted(block.path), f"takes {block.inputs}, not {carried} first"
-            carried = list(block.outputs)
-            if sorted(map(str, map(view.graph.type, carried))) != sorted(map(str, loop.repeat.outs)):
-                returned = [str(view.graph.type(ref)) for ref in carried]
-                yield dotted(block.path), f"returns {returned}, the carries are {[str(t) for t in loop.repeat.outs]}"
-        if sorted(map(str, carried)) != sorted(map(str, loop.end.inputs)) or loop.end.outs != loop.repeat.outs:
-            yield loop.end.id, f"carries {[str(t) for t in loop.end.outs]} out, {loop.repeat.id} others in"
+            where, count = dotted(block.path), loop.carries
+            if [*block.scope.inputs[:count]] != carried:
+                yield where, f"takes {_shown(block.scope.inputs)}, not {_shown(carried)} first"
+            carried = [*block.scope.outputs[:count]]
+            given = tuple(map(view.graph.type, carried))
+            if given != types:
+                yield where, f"returns {[str(t) for t in given]}, the carries are {[str(t) for t in types]}"
+        if [*loop.end.inputs[: loop.carries]] != carried:
+            yield loop.end.id, f"carries {_shown(loop.end.inputs)} out, the last layer gave {_shown(carried)}"
+        yield from _local(view.graph, loop)
+
+
+def _local(graph: Graph, loop: Loop) -> Problems:
+    """What goes from layer to layer beside the carries, and what leaves, is declared by its block, and no carry."""
+    made = {ref: block for block in loop.blocks for ref in block.outputs}
+    for block in loop.blocks:
+        for ref in block.inputs:
+            if ref in made and ref not in (*block.scope.inputs[: loop.carries], *_locals(graph, made[ref], loop)):
+                yield dotted(block.path), f"takes {ref}, a carry of an earlier layer"
+    for ref in loop.exports:
+        if ref not in made or ref not in _locals(graph, made[ref], loop):
+            yield loop.end.id, f"exports {ref}, which no layer gives"
+
+
+def _locals(graph: Graph, block: Call, loop: Loop) -> tuple[Ref, ...]:
+    return tuple(ref for ref in block.outputs if graph.origin(ref) in block.scope.outputs[loop.carries :])
+
+
+def _shown(refs: Iterable[Ref]) -> str:
+    return ", ".join(map(str, refs))
 
 
 def _handed_on(view: _View) -> Problems:

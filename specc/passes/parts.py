@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -47,7 +48,7 @@ class Part:
 
     @cached_property
     def blocks(self) -> tuple[Path, ...]:
-        """Scopes of the blocks that run, in op order."""
+        """Scopes of the blocks that run, in the order in which they first do."""
         return replace(self.of.repeat, start=self.layers.start, n=len(self.layers)).blocks
 
     @property
@@ -59,15 +60,29 @@ class Part:
     def ops(self) -> list[Op]:
         return [*(self.of.before if self.first else ()), *self.body, *(self.of.after if self.last else ())]
 
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Of the ops that run, and of what opens the run."""
+        return frozenset((self.of.op.id, *(op.id for op in self.ops)))
+
     @property
     def start(self) -> tuple[Ref, ...]:
         """What the first layer is given: of a run cut in two, what the run carries."""
-        carried = range(len(self.of.op.inputs))
+        carried = range(self.of.repeat.carries)
         return self.of.op.inputs if self.first else tuple(Ref(self.of.end.id, n) for n in carried)
+
+    @property
+    def exported(self) -> tuple[Ref, ...]:
+        """Values of layers of the run that code behind it reads."""
+        return self.of.end.inputs[self.of.repeat.carries :]
 
     def taken(self, graph: Graph, block: Path) -> tuple[Ref, ...]:
         """The carries as a block knows them."""
-        return graph.scope_at[block].inputs[: len(self.of.op.inputs)]
+        return graph.scope_at[block].inputs[: self.of.repeat.carries]
+
+    def given(self, graph: Graph, block: Path) -> tuple[Ref, ...]:
+        """The carries as a block leaves them."""
+        return graph.scope_at[block].outputs[: self.of.repeat.carries]
 
 
 def sections(graph: Graph) -> list[Section]:
@@ -92,31 +107,87 @@ def sections(graph: Graph) -> list[Section]:
     return found
 
 
-def needs(graph: Graph, parts: list[Part]) -> list[Ref]:
+@dataclass(frozen=True)
+class Held:
+    """What layers of a part leave for others: carries by their numbers, other values as they are.
+
+    `entering` are read before a layer of the part makes them, those of `made` one of them makes.
+    """
+
+    entering: tuple[int | Ref, ...]
+    made: tuple[int | Ref, ...]
+
+
+def held(graph: Graph, part: Part) -> Held:
+    """What is read by, or made in, these layers: a carry that no layer changes is an invariant of them."""
+    run = {op.id for op in part.of.body}
+    entering: dict[int | Ref, None] = {}
+    made: dict[int | Ref, None] = {}
+    for block in part.blocks:
+        own = {op.id for op in graph.ops_at[block]}
+        taken, given = part.taken(graph, block), part.given(graph, block)
+        carried = {ref: n for n, ref in enumerate(taken)}
+        for ref in (ref for op in graph.ops_at[block] for ref in op.inputs):
+            key = carried.get(ref, ref if ref.op in run and ref.op not in own else None)
+            if key is not None and key not in made:
+                entering[key] = None
+        made |= {n: None for n, pair in enumerate(zip(taken, given, strict=True)) if pair[0] != pair[1]}
+        made |= {ref: None for ref in graph.scope_at[block].outputs[len(given) :] if ref.op in own}
+    numbers = [key for key in entering if isinstance(key, int)]
+    return Held((*sorted(numbers), *(key for key in entering if key not in numbers)), tuple(made))
+
+
+def alive(graph: Graph, plan: Iterable[list[Part]]) -> list[frozenset[Ref]]:
+    """Values that are needed from each stage on and made before it, and at last the model's outputs."""
+    found = [frozenset(graph.outputs)]
+    for parts in reversed([*plan]):
+        made = [held(graph, part).made for part in parts]
+        later = (_before(parts, made, ref) for ref in found[0])
+        found.insert(0, frozenset((*(ref for ref in later if ref is not None), *_needs(graph, parts, made))))
+    return found
+
+
+def _needs(graph: Graph, parts: list[Part], made: list[tuple[int | Ref, ...]]) -> list[Ref]:
     """Values of other stages that a stage of these parts reads."""
-    ops = [op for part in parts for op in part.ops]
-    made = {op.id for op in ops}
-    made |= {part.of.op.id for part in parts} | {part.of.end.id for part in parts}
-    refs: dict[Ref, None] = {}
-    for part in parts:
-        refs |= dict.fromkeys(part.start)
-    carried = {ref for part in parts for block in part.of.repeat.blocks for ref in part.taken(graph, block)}
-    for op in ops:
-        refs |= dict.fromkeys(ref for ref in op.inputs if ref not in carried)
+    pending: dict[Ref, None] = {}
     outside: dict[Ref, None] = {}
-    pending = list(refs)
-    starts_inside = {ref for part in parts if not part.first for ref in part.start}
-    while pending:
-        ref = pending.pop(0)
-        if ref.op in made and ref not in starts_inside:
+    for part in parts:
+        for key in held(graph, part).entering:
+            reads = pending if part.first and isinstance(key, int) else outside
+            reads[part.start[key] if isinstance(key, int) else key] = None
+        known = {ref for block in part.blocks for ref in part.taken(graph, block)}
+        known |= {Ref(op.id, out) for op in part.of.body for out in range(len(op.outs))}
+        pending |= dict.fromkeys(ref for op in part.ops for ref in op.inputs if ref not in known)
+    refs = list(pending)
+    while refs:
+        ref = _before(parts, made, refs.pop(0))
+        if ref is None:
             continue
         op = graph.op(ref.op)
         if made_again(graph, op):
             only = shapes_of(graph, op)
-            pending.extend(operand for n, operand in enumerate(op.inputs) if n not in only)
+            refs.extend(operand for n, operand in enumerate(op.inputs) if n not in only)
         else:
             outside[ref] = None
     return list(outside)
+
+
+def _before(parts: list[Part], made: list[tuple[int | Ref, ...]], ref: Ref) -> Ref | None:
+    """What a value is called before these parts, None where one of them makes it."""
+    for part, own in zip(reversed(parts), reversed(made), strict=True):
+        if ref.op == part.of.end.id:
+            count = part.of.repeat.carries
+            if ref.out >= count:
+                ref = part.exported[ref.out - count]
+            elif ref.out in own:
+                return None
+            elif not part.first:
+                return ref
+            else:
+                ref = part.start[ref.out]
+        if ref.op in part.ids:
+            return None
+    return ref
 
 
 def made_again(graph: Graph, op: Op) -> bool:

@@ -18,7 +18,7 @@ from specc.ops import Signature
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
 
-COST = {("P", "I"): 2, ("P", "S"): 2, ("I", "R"): 2, ("S", "R"): 2, ("R", "S"): 0}
+COST = {("P", "I"): 2, ("P", "S"): 2, ("I", "R"): 2, ("S", "R"): 2, ("S", "I"): 2, ("R", "S"): 0}
 """Elements moved per element of the full value, forward and backward, of each conversion that generated code can write.
 
 The checker's table is larger: it has every sound one.
@@ -35,6 +35,8 @@ def stream(mesh: MeshAxis) -> Callable[[TensorType], Place]:
         by = [name for name in (*(mesh.shards if value.grad else ()), *split) if name in names]
         if by:
             return S(by[0])
+        if mesh.data and value.grad and not names:
+            return P  # a sum over tokens
         return I if value.grad and not mesh.data else R
 
     return type_of
@@ -241,7 +243,7 @@ def _hoisted(graph: Graph, ref: Ref, user: Op) -> tuple[Path, str]:
     if user.kind == "cut":  # in the stage that hands the value on
         return graph.op(ref.op).scope[:1], user.id
     layer, repeat = layer_scope(user.scope), graph.repeat_of(user.scope)
-    if layer is None or repeat is None or inside(graph.op(ref.op).scope, layer):
+    if layer is None or repeat is None or layer_scope(graph.op(ref.op).scope) in repeat.blocks:
         return user.scope, user.id
     carries = graph.scope_at[layer].inputs[: len(repeat.op.inputs)]
     return (user.scope, user.id) if ref in carries else (repeat.op.scope, repeat.op.id)

@@ -9,15 +9,16 @@ and its `spans` lists for each stage its number, first layer and number of layer
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from functools import cached_property
 
 from specc.ir.graph import Graph, Scope
-from specc.ir.op import Op, OpError, Ref, Span, Stage
+from specc.ir.op import Op, OpError, Path, Ref, Span, Stage
 from specc.ir.tree import LOSS
 from specc.passes.balance import starts_of
 from specc.passes.dead import dead
-from specc.passes.parts import Part, Section, made_again, needs, sections, shapes_of
+from specc.passes.parts import Part, Section, alive, held, made_again, sections, shapes_of
 from specc.spec.core import Layout
 
 Plan = dict[int, list[Part]]
@@ -53,10 +54,10 @@ def _split(found: list[Section], starts: list[int]) -> list[list[Part]]:
 
 def _merged(graph: Graph, plan: list[list[Part]]) -> Plan:
     merged: Plan = {}
-    alive = _alive(graph, plan)
+    needed = alive(graph, plan)
     previous = 0
     for stage, parts in enumerate(plan):
-        if stage and all(_inner(plan[n], alive[n], alive[n + 1]) for n in (stage - 1, stage)):
+        if stage and all(_inner(plan[n], needed[n], needed[n + 1]) for n in (stage - 1, stage)):
             before, part = merged[previous][0], parts[0]
             own = Span(stage, part.layers.start, len(part.layers))
             spans = (before.spans or (Span(previous, before.layers.start, len(before.layers)),)) + (own,)
@@ -65,14 +66,6 @@ def _merged(graph: Graph, plan: list[list[Part]]) -> Plan:
             merged[stage] = parts
             previous = stage
     return merged
-
-
-def _alive(graph: Graph, plan: list[list[Part]]) -> list[frozenset[Ref]]:
-    """Values of earlier stages that are needed from each stage on, and at last nothing."""
-    alive: list[frozenset[Ref]] = [frozenset()]
-    for parts in reversed(plan):
-        alive.insert(0, alive[0].union(needs(graph, parts)))
-    return alive
 
 
 def _inner(parts: list[Part], before: frozenset[Ref], after: frozenset[Ref]) -> bool:
@@ -90,31 +83,45 @@ class _Cutter:
     scopes: list[Scope] = field(default_factory=list[Scope])
     env: dict[Ref, Ref] = field(default_factory=dict[Ref, Ref])  # values of the whole graph as this stage knows them
 
+    @cached_property
+    def order(self) -> dict[str, int]:
+        return {op.id: n for n, op in enumerate(self.graph.ops)}
+
     def cut(self, plan: Plan) -> Graph:
-        wanted = {stage: needs(self.graph, parts) for stage, parts in plan.items()}
-        for stage, parts in plan.items():
+        needed = alive(self.graph, plan.values())
+        for (stage, parts), before, after in zip(plan.items(), needed[:-1], needed[1:], strict=True):
             if stage:
-                self._cut_op(stage, [ref for later in plan if later >= stage for ref in wanted[later]])
-            self._stage(stage, max(plan), parts)
+                self._cut_op(stage, before)
+            self._stage(stage, max(plan), parts, self._ordered(after))
+        self._returned(tuple(self.env[ref] for ref in self.graph.outputs))
         for op in self.graph.ops:
             if op.scope[:1] == LOSS:
                 self.ops.append(replace(op, inputs=tuple(self.env.get(ref, ref) for ref in op.inputs)))
         for scope in self.graph.scopes:
             if scope.path[:1] == LOSS:
-                self.scopes.append(replace(scope, inputs=tuple(self.env.get(ref, ref) for ref in scope.inputs)))
+                self.scopes.append(scope.moved(self.env))
         return self.graph.with_ops(self.ops, self.scopes, self.env)
 
-    def _cut_op(self, stage: int, wanted: list[Ref]) -> None:
-        order = {op.id: n for n, op in enumerate(self.graph.ops)}
-        alive = sorted({ref for ref in wanted if ref in self.env}, key=lambda ref: (-order[ref.op], ref.out))
+    def _ordered(self, refs: frozenset[Ref]) -> list[Ref]:
+        """The latest first."""
+        return sorted(refs, key=lambda ref: (-self.order[ref.op], ref.out))
+
+    def _returned(self, outputs: tuple[Ref, ...]) -> None:
+        """What the stage that was written last returns."""
+        at = max(n for n, scope in enumerate(self.scopes) if len(scope.path) == 1)
+        self.scopes[at] = replace(self.scopes[at], outputs=outputs)
+
+    def _cut_op(self, stage: int, needed: frozenset[Ref]) -> None:
         id = f"cut{stage}"
         source = {op.id: op for op in self.ops}
-        inputs = tuple(self.env[ref] for ref in alive)
+        refs = self._ordered(needed)
+        inputs = tuple(self.env[ref] for ref in refs)
         outs = tuple(source[ref.op].outs[ref.out] for ref in inputs)
+        self._returned(inputs)
         self.ops.append(Op(id, "cut", inputs, scope=(), hint="cut", outs=outs))
-        self.env = {ref: Ref(id, n) for n, ref in enumerate(alive)}
+        self.env = {ref: Ref(id, n) for n, ref in enumerate(refs)}
 
-    def _stage(self, stage: int, last: int, parts: list[Part]) -> None:
+    def _stage(self, stage: int, last: int, parts: list[Part], after: Sequence[Ref]) -> None:
         prefix = Stage(stage)
         names = ("First",) if stage == 0 else ("Last",) if stage == last else ("Middle",)
         self.scopes.append(Scope((prefix,), tuple(self.env.values()), (*names, f"Stage{stage}")))
@@ -122,37 +129,76 @@ class _Cutter:
             if part.first:
                 for op in part.of.before:
                     self._clone(op, prefix)
-            self._part(part, prefix)
+            ends = [*part.exported, *(Ref(part.of.end.id, n) for n in range(part.of.repeat.carries))]
+            self._part(part, prefix, ends if part.last else after)
             if part.last:
                 for op in part.of.after:
                     self._clone(op, prefix)
 
-    def _part(self, part: Part, prefix: Stage) -> None:
-        repeat, end = part.of.op, part.of.end
+    def _part(self, part: Part, prefix: Stage, after: Sequence[Ref]) -> None:
+        """A repeat of these layers. What they read and make is a carry; what they only make leaves where it is needed.
+
+        `after`: what is needed behind them, as the whole graph knows it.
+        """
+        repeat, found = part.of.op, held(self.graph, part)
         for op in part.body:  # invariants that are made again stand in front of the repeat
             for ref in op.inputs:
                 self._recompute(ref, prefix)
-        inputs = tuple(self.env[ref] for ref in part.start)
-        new = replace(repeat, id=f"{prefix}.{repeat.id}", inputs=inputs, scope=(prefix,))
+        outer = {n: self.env[ref] for n, ref in enumerate(part.start) if ref in self.env}
+        carried = [key for key in found.entering if key in found.made]
+        inputs = tuple(outer[key] if isinstance(key, int) else self.env[key] for key in carried)
+        outs = tuple(repeat.outs[key] if isinstance(key, int) else self.graph.type(key) for key in carried)
+        new = replace(repeat, id=f"{prefix}.{repeat.id}", inputs=inputs, scope=(prefix,), outs=outs)
         new = new.having(start=part.layers.start, n=len(part.layers))
         self.ops.append(new.having(spans=part.spans) if part.spans else new)
-        carries: tuple[Ref, ...] = tuple(Ref(new.id, n) for n in range(len(inputs)))
-        blocks = part.of.repeat.blocks
-        given = {block: part.taken(self.graph, following) for block, following in pairwise(blocks)}
-        given[blocks[-1]] = end.inputs
+        known: dict[int | Ref, Ref] = {**outer, **{key: Ref(new.id, n) for n, key in enumerate(carried)}}
         for layer in part.blocks:
-            self.env |= dict(zip(part.taken(self.graph, layer), carries, strict=True))
+            taken = tuple(known[key] for key in carried)
+            self.env |= {ref: known[n] for n, ref in enumerate(part.taken(self.graph, layer)) if n in known}
+            self.env |= {key: known[key] for key in carried if isinstance(key, Ref)}
             for op in self.graph.ops_at[layer]:
                 self._clone(op, prefix)
-            for inner in self.graph.scopes_at[layer]:
-                known = tuple(self.env[ref] for ref in inner.inputs if ref in self.env)
-                self.scopes.append(replace(inner, path=(prefix, *inner.path), inputs=known))
-            carries = tuple(self.env[ref] for ref in given[layer])
-        hint = end.hint if part.last else repeat.hint
-        closing = replace(end, id=f"{prefix}.{end.id}", inputs=carries, scope=(prefix,), hint=hint)
-        closing = closing.having(repeat=new.id)
+            known |= {n: self.env[ref] for n, ref in enumerate(part.given(self.graph, layer)) if ref in self.env}
+            known |= {key: self.env[key] for key in found.made if isinstance(key, Ref) and key in self.env}
+            self._scopes(layer, prefix, taken, tuple(known[key] for key in carried))
+        self._close(part, new, carried, known, after)
+
+    def _close(
+        self,
+        part: Part,
+        repeat: Op,
+        carried: Sequence[int | Ref],
+        known: Mapping[int | Ref, Ref],
+        after: Sequence[Ref],
+    ) -> None:
+        """The end of a repeat, and what its results are in the whole graph."""
+        end, made = part.of.end, held(self.graph, part).made
+        names = {key: Ref(end.id, key) if isinstance(key, int) else key for key in (*carried, *made)}
+        leaving = [key for key in made if key not in carried and names[key] in after]
+        inputs = tuple(known[key] for key in (*carried, *leaving))
+        outs = tuple(map(self.graph.type, (names[key] for key in (*carried, *leaving))))
+        hint = end.hint if part.last else part.of.op.hint
+        closing = replace(
+            end, id=f"{repeat.scope[0]}.{end.id}", inputs=inputs, scope=repeat.scope, hint=hint, outs=outs
+        )
+        closing = closing.having(repeat=repeat.id)
         self.ops.append(closing)
-        self.env |= {Ref(end.id, n): Ref(closing.id, n) for n in range(len(carries))}
+        unchanged = {Ref(end.id, n): known[n] for n in range(part.of.repeat.carries) if n in known and n not in made}
+        results = {names[key]: Ref(closing.id, n) for n, key in enumerate((*carried, *leaving))}
+        self.env |= {**unchanged, **results}
+        if part.last:
+            count = part.of.repeat.carries
+            self.env |= {Ref(end.id, count + n): self.env[ref] for n, ref in enumerate(part.exported)}
+
+    def _scopes(self, layer: Path, prefix: Stage, taken: tuple[Ref, ...], given: tuple[Ref, ...]) -> None:
+        """The scopes of a block; its own declares the carries first."""
+        for scope in self.graph.scopes_at[layer]:
+            ends: list[tuple[Ref, ...]] = []
+            for refs, first in ((scope.inputs, taken), (scope.outputs, given)):
+                carried = first if scope.path == layer else tuple[Ref, ...]()
+                known = (self.env[ref] for ref in refs if ref in self.env)
+                ends.append((*carried, *(ref for ref in known if ref not in carried)))
+            self.scopes.append(replace(scope, path=(prefix, *scope.path), inputs=ends[0], outputs=ends[1]))
 
     def _recompute(self, ref: Ref, prefix: Stage) -> None:
         """Make a value from shapes again where this stage does not have it."""

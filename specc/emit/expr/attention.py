@@ -21,6 +21,7 @@ def _split(graph: Graph, op: Op) -> Expr:
             ")).transpose(1, 2)",
         ),
         alone=True,
+        view=True,
     )
 
 

@@ -15,6 +15,7 @@ def _convert(graph: Graph, op: Op) -> Expr:
         ("P", "S"): "reduce_scatter",
         ("I", "R"): "copy_to_shards",
         ("S", "R"): "all_gather",
+        ("S", "I"): "all_gather_whole",
         ("R", "S"): "shard",
     }
     name = names.get((source.kind, target.kind))
