@@ -13,9 +13,28 @@ from specc.emit.expr import dense as dense_text
 from specc.emit.expr import loss as loss_text
 from specc.emit.expr import sources as sources_text
 from specc.emit.forms import dense as dense_forms
-from specc.extension import Extension
+from specc.extension import Extension, LayoutAxis
+from specc.ir.types import TOKEN_AXES
 from specc.ops import attention, control, matmul, norm, pointwise, sources
 
+AXES = (
+    LayoutAxis(
+        "dp",
+        "Ranks that hold different samples (FSDP2).",
+        "data parallel with FSDP2 over dp = {}, or what the ranks allow",
+        tokens=("batch",),
+        data=True,
+    ),
+    LayoutAxis(
+        "tp",
+        "Ranks that share every weight (tensor parallel).",
+        "tensor parallel over tp = {}",
+        tokens=TOKEN_AXES,
+        when="sequence_parallel",
+        shards=("vocab",),
+        features=True,
+    ),
+)
 KERNELS = tuple(sorted((Path(__file__).parent / "kernels").glob("[a-z]*.py")))
 
 EXTENSIONS = (
@@ -25,6 +44,7 @@ EXTENSIONS = (
         expressions={**sources_text.TABLE, **collectives_text.TABLE, **loss_text.TABLE},
         kernels=KERNELS,
         functions="specc.interpret.table:TABLE",
+        axes=AXES,
     ),
     Extension("attention", (ATTENTION, CROSS_ATTENTION), attention.OPS, expressions=attention_text.TABLE),
     Extension(

@@ -22,6 +22,25 @@ class ExtensionError(Exception):
     """An extension that cannot be loaded, or that does not go with another."""
 
 
+@dataclass(frozen=True)
+class LayoutAxis:
+    """A mesh axis that a layout may have: a key of it, and what stands there is how many ranks.
+
+    `tokens` are the token axes that it splits, all of them alike in order, if the key `when` of the layout is true;
+    `shards` the axes by which it splits parameters, those of all components too if `features` says so. `data`: its
+    ranks are fed different tokens. `doc` says what it is, `words` what a layout does with it.
+    """
+
+    name: str
+    doc: str
+    words: str
+    tokens: tuple[str, ...] = ()
+    when: str = ""
+    shards: tuple[str, ...] = ()
+    features: bool = False
+    data: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Extension:
     """Compared by identity. What it leaves out it does not have.
@@ -29,7 +48,8 @@ class Extension:
     `components`: blocks of the language. `ops`: what they are lowered to. `forms`: modules that hold parameters, by
     role. `expressions`: how generated code writes each op, by kind. `kernels`: modules of torch functions that
     expressions call; their text is pasted, and only the interpreter imports them. `functions`: what the interpreter
-    computes for each op, as "module:NAME" of a mapping by kind; it is imported where torch is.
+    computes for each op, as "module:NAME" of a mapping by kind; it is imported where torch is. `axes`: of the mesh,
+    outer to inner. `alike`: token axes that are split wherever another one is.
     """
 
     name: str
@@ -39,6 +59,8 @@ class Extension:
     expressions: Mapping[str, Writer] = field(default_factory=dict[str, "Writer"])
     kernels: tuple[Path, ...] = ()
     functions: str = ""
+    axes: tuple[LayoutAxis, ...] = ()
+    alike: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def installed() -> tuple[Extension, ...]:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from specc.extension import Extension, ExtensionError
+from specc.extension import Extension, ExtensionError, LayoutAxis
 
 if TYPE_CHECKING:
     from specc.components.base import Component, Config
@@ -37,6 +37,10 @@ class Tables:
     functions: tuple[str, ...]
     """Tables of the interpreter, as "module:NAME"."""
     configs: Mapping[type[Config], Component[Any]]
+    axes: Mapping[str, LayoutAxis]
+    """Of a mesh, outer to inner: those whose ranks are fed different tokens come first."""
+    alike: Mapping[str, str]
+    """Token axes, and which others are split where they are."""
 
     def component(self, config: Config) -> Component[Any]:
         """The component that a config is of. Raises KeyError."""
@@ -58,6 +62,7 @@ def tables(extensions: tuple[Extension, ...] = ()) -> Tables:
 
     every = (*EXTENSIONS, *extensions)
     components = _table("component", every, [[(item.key, item) for item in one.components] for one in every])
+    axes = _table("mesh axis", every, [[(axis.name, axis) for axis in one.axes] for one in every])
     return Tables(
         components,
         _table("op", every, [[(item.kind, item) for item in one.ops] for one in every]),
@@ -66,6 +71,8 @@ def tables(extensions: tuple[Extension, ...] = ()) -> Tables:
         _table("kernel module", every, [[(path.stem, path) for path in one.kernels] for one in every]),
         tuple(one.functions for one in every if one.functions),
         {component.config: component for component in components.values()},
+        {name: axis for data in (True, False) for name, axis in axes.items() if axis.data == data},
+        _table("token axis", every, [one.alike.items() for one in every]),
     )
 
 

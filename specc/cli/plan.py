@@ -41,7 +41,7 @@ def plan(spec: Path, name: str | None) -> int:
     _parameters(graph, layout)
     if layout.pp.stages > 1:
         _stages(graph, layout, costs)
-    if layout.tp > 1:
+    if any(op.kind == "convert" or op.lowering for op in graph.ops):
         _collectives(graph, layout, only.model)
     return 0
 
@@ -92,9 +92,11 @@ def _collectives(graph: Graph, layout: Layout, model: Model) -> None:
     loss = [op for op in graph.ops if op.scope[:1] == ("loss",)]
     rows = [(name, *collectives(ops), again(graph, ops)) for name, ops in blocks(graph, model)]
     rows += [(name, *collectives(ops), {}) for name, ops in (("outside of layers", outside), ("loss", loss))]
+    talk = {name for op in graph.ops for name in ([op.text("mesh")] if op.kind == "convert" else dict(op.lowering))}
+    over = [axis.name for axis in graph.mesh if axis.name in talk]
     saved = layout.checkpoint
     which = f", every {saved.every}. layer" if saved.every not in (None, 1) and not saved.save else ""
-    heading = ("collectives over tp of a layer", "forward", "backward", f"again in backward{which}")
+    heading = (f"collectives over {', '.join(over)} of a layer", "forward", "backward", f"again in backward{which}")
     columns = 4 if saved.every or saved.save else 3
     lines = [heading, *((name, *map(_words, counts)) for name, *counts in rows)]
     click.echo("")

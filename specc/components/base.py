@@ -148,6 +148,8 @@ class Component(Generic[C]):
     """Names of the ops whose results `checkpoint.save` can keep, in op order."""
     shrink: Callable[[C, int], C]
     """The same structure in sizes that a laptop runs and that a tp divides."""
+    split_by: Mapping[str, Callable[[C], tuple[tuple[str, int], ...]]] = field(default_factory=dict[str, Any])
+    """The same of other axes of the mesh, by name."""
     reads: tuple[Outside, ...] = ()
     """Values of the stack that it reads beside x; only masks may be missing."""
     takes: Callable[[C], tuple[str, ...]] = lambda config: ()

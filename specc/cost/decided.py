@@ -148,6 +148,8 @@ def _layout(spec: Spec, layout: Layout, starts: tuple[str, ...]) -> Iterator[Dec
     yield _row(spec, (*at, "tp"), layout.tp)
     yield _row(spec, (*at, "sequence_parallel"), layout.sequence_parallel)
     yield _row(spec, (*at, "dp"), layout.dp)
+    more = [axis for axis in layout.tables.axes if axis not in ("dp", "tp")]
+    yield from (_row(spec, (*at, axis), layout.size(axis)) for axis in more)
     pp, key = (*at, "pp"), ".".join(map(str, (*at, "pp")))
     node = None if spec.root is None else find(spec.root, pp)
     plain = node is not None and not isinstance(node.value, dict)

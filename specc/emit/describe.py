@@ -60,14 +60,14 @@ def _stack(model: Model, stack: Stack) -> str:
 def _layout(of: Context) -> list[str]:
     layout, lines = of.layout, list[str]()
     microbatches = plural(layout.microbatches, "microbatch", "es")
-    if layout.tp > 1:
-        lines.append(f"tensor parallel over tp = {layout.tp}{', sequence parallel' * layout.sequence_parallel}")
+    used = [axis for name, axis in layout.tables.axes.items() if layout.size(name) > 1]
+    words = {axis: axis.words.format(layout.size(axis.name)) for axis in used}
+    lines += [words[axis] + ", sequence parallel" * layout.sequence_parallel for axis in used if not axis.data]
     if of.pp:
         lines.append(f"{len(of.stages)} pipeline stages, {layout.pp.schedule}, {microbatches}")
     elif layout.microbatches > 1:
         lines.append(f"gradients of {microbatches} add up in a step")
-    if layout.dp > 1:
-        lines.append(f"data parallel with FSDP2 over dp = {layout.dp}, or what the ranks allow")
+    lines += [words[axis] for axis in used if axis.data]
     every, saved = layout.checkpoint.every, layout.checkpoint.save
     if saved:
         lines.append(f"every layer is recomputed in backward but for {', '.join(saved)}")

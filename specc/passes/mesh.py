@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from specc.ir.types import TOKEN_AXES, MeshAxis
+from specc.extension import LayoutAxis
+from specc.ir.types import MeshAxis
 from specc.spec.core import Layout
 
 
 def mesh_of(layout: Layout) -> tuple[MeshAxis, ...]:
     """Axes that placing works on, outer to inner; those of size 1 are left out."""
-    split = dict.fromkeys(axis for component in layout.tables.components.values() for axis in component.shards)
-    axes = (
-        MeshAxis("dp", layout.dp, tokens=("batch",), data=True),
-        MeshAxis("tp", layout.tp, tokens=TOKEN_AXES if layout.sequence_parallel else (), shards=(*split, "vocab")),
-    )
-    return tuple(axis for axis in axes if axis.size > 1)
+    return tuple(_axis(layout, axis) for axis in layout.tables.axes.values() if layout.size(axis.name) > 1)
+
+
+def _axis(layout: Layout, axis: LayoutAxis) -> MeshAxis:
+    known = layout.tables
+    by_components = (name for component in known.components.values() for name in component.shards)
+    shards = dict.fromkeys([*(by_components if axis.features else ()), *axis.shards])
+    tokens = axis.tokens if not axis.when or getattr(layout, axis.when) else ()
+    like = (name for name, other in known.alike.items() if other in tokens)
+    return MeshAxis(axis.name, layout.size(axis.name), (*tokens, *like), tuple(shards), axis.data)

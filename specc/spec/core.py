@@ -9,7 +9,8 @@ A block is an ordered list of sublayers; a sublayer is one residual update:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from specc.components.base import Config
@@ -130,7 +131,17 @@ class Layout:
     microbatches: int = 1  # parts of a batch, one after the other or through the pipeline
     checkpoint: Checkpoint = Checkpoint()
     at: Path = ()
+    others: tuple[tuple[str, int], ...] = ()  # axes of extensions that it has, with their sizes
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its axes are
+
+    def size(self, axis: str) -> int:
+        """Ranks of an axis of the mesh."""
+        return {"dp": self.dp, "tp": self.tp, **dict(self.others)}.get(axis, 1)
+
+    def sized(self, sizes: Mapping[str, int]) -> Layout:
+        """With other numbers of ranks."""
+        others = tuple((name, sizes.get(name, size)) for name, size in self.others)
+        return replace(self, dp=sizes.get("dp", self.dp), tp=sizes.get("tp", self.tp), others=others)
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,7 @@ def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout
         pipeline = Pipeline(doc.pp.stages, doc.pp.schedule, tuple(doc.pp.starts))
     else:
         pipeline = Pipeline(stages=doc.pp)
+    more = ((axis, getattr(doc, axis)) for axis in known.axes if axis not in LayoutDoc.model_fields)
     return Layout(
         name=name,
         tp=doc.tp,
@@ -200,6 +201,7 @@ def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout
         microbatches=pipeline.stages if doc.microbatches is None else doc.microbatches,
         checkpoint=_checkpoint(doc.checkpoint),
         at=at,
+        others=tuple((axis, size) for axis, size in more if size > 1),
         tables=known,
     )
 

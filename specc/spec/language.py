@@ -54,10 +54,13 @@ class Language:
 
 @cache
 def language(tables: Tables) -> Language:
-    """A component has its key wherever components stand, and its models its place."""
+    """A component has its key wherever components stand, an axis of the mesh its own in a layout."""
     keys = {component.key: (component.config | None, None) for component in tables.components.values()}
     made: dict[type[Config], type[Config]] = {}
     made[document.ParallelDoc] = _model(document.ParallelDoc, (document.ParallelDoc,), keys)
+    own = document.LayoutDoc.model_fields
+    axes = {name: (document.Count, 1) for name in tables.axes if name not in own}
+    made[document.LayoutDoc] = _model(document.LayoutDoc, (document.LayoutDoc,), axes)
     for model in HOLDERS:
         hints = get_type_hints(model, include_extras=True)
         new = {name: _having(hints[name], made) for name in model.model_fields if name not in keys}

@@ -18,6 +18,7 @@ def layout_rules(model: Model, layout: Layout, report: Report) -> None:
     if not layout.at or not report.sound(layout.at):
         return
     _tensor(model, layout, report)
+    _others(model, layout, report)
     _pipeline(model, layout, report)
     _saves(model, layout, report)
 
@@ -26,17 +27,10 @@ def _tensor(model: Model, layout: Layout, report: Report) -> None:
     at: Path = (*layout.at, "tp")
     rows = -(-model.vocab // layout.tp)
     empty = (layout.tp - 1) * rows >= model.vocab
-    parts = list(_split(model, report))
-    wrong: dict[tuple[str, int], list[Path]] = {}
-    for paths, sizes in parts:
-        bad = next(((key, number) for key, number in sizes if number % layout.tp), None)
-        if bad is not None:
-            wrong.setdefault(bad, []).append(paths[bad[0]])
+    parts = list(_split(model, "tp", report))
+    wrong = _indivisible(parts, layout.tp)
     help = f"tp can be {choices(_sizes(model, report, parts))}" if empty or wrong else None
-    for (key, number), places in wrong.items():
-        number_of = plural(number, key[:-1]) if key.endswith("s") else f"{key} = {number}"
-        notes = tuple((span_of(report.root, path), f"{key} is set here") for path in dict.fromkeys(places))
-        report.add("E402", at, f"{number_of} cannot be split over tp = {layout.tp}", help, notes=notes)
+    _tell(wrong, layout, "tp", help, report)
     if empty:
         message = f"a vocabulary of {model.vocab} leaves some of tp = {layout.tp} ranks without a token"
         report.add("E403", at, message, help, reads=[("vocab",)])
@@ -45,15 +39,50 @@ def _tensor(model: Model, layout: Layout, report: Report) -> None:
         report.add("E404", (*layout.at, "sequence_parallel"), message, "give tp, or leave sequence_parallel out")
 
 
-def _split(model: Model, report: Report) -> Iterator[tuple[dict[str, Path], tuple[tuple[str, int], ...]]]:
-    """What tp must divide in each component, and where it is stated."""
+def _others(model: Model, layout: Layout, report: Report) -> None:
+    """Axes of extensions."""
+    for axis, size in layout.others:
+        parts = list(_split(model, axis, report))
+        numbers = [number for _, sizes in parts for _, number in sizes]
+        good = [n for n in divisors(*numbers) if n <= RANKS] if numbers else []
+        _tell(_indivisible(parts, size), layout, axis, f"{axis} can be {choices(good)}" if good else None, report)
+
+
+Split = tuple[dict[str, Path], tuple[tuple[str, int], ...]]
+"""Keys and numbers of a component, and where they are stated."""
+
+
+def _indivisible(parts: list[Split], ranks: int) -> dict[tuple[str, int], list[Path]]:
+    """Keys and numbers that so many ranks do not divide, and where they are stated; the first of each component."""
+    wrong: dict[tuple[str, int], list[Path]] = {}
+    for paths, sizes in parts:
+        bad = next(((key, number) for key, number in sizes if number % ranks), None)
+        if bad is not None:
+            wrong.setdefault(bad, []).append(paths[bad[0]])
+    return wrong
+
+
+def _tell(
+    wrong: dict[tuple[str, int], list[Path]], layout: Layout, axis: str, help: str | None, report: Report
+) -> None:
+    for (key, number), places in wrong.items():
+        number_of = plural(number, key[:-1]) if key.endswith("s") else f"{key} = {number}"
+        notes = tuple((span_of(report.root, path), f"{key} is set here") for path in dict.fromkeys(places))
+        message = f"{number_of} cannot be split over {axis} = {layout.size(axis)}"
+        report.add("E402", (*layout.at, axis), message, help, notes=notes)
+
+
+def _split(model: Model, axis: str, report: Report) -> Iterator[Split]:
+    """What an axis must divide in each component, and where it is stated."""
     for _, branch in branches(model):
         if all(map(report.sound, (branch.at, *branch.under))):
-            sizes = model.tables.component(branch.component).split_by_tp(branch.component)
+            component = model.tables.component(branch.component)
+            split = component.split_by_tp if axis == "tp" else component.split_by.get(axis)
+            sizes = () if split is None else split(branch.component)
             yield {key: place(report, branch, (key,)) for key, _ in sizes}, sizes
 
 
-def _sizes(model: Model, report: Report, parts: list[tuple[dict[str, Path], tuple[tuple[str, int], ...]]]) -> list[int]:
+def _sizes(model: Model, report: Report, parts: list[Split]) -> list[int]:
     """What tp can be for the whole model."""
     numbers = [number for _, sizes in parts for _, number in sizes]
     known = report.sound(("vocab",))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from specc.components.base import divisors
+from specc.ir.types import TOKEN_AXES
+from specc.passes.mesh import mesh_of
 from specc.spec.core import Block, Branch, Layout, Model, Run, Sublayer
 from specc.verify.fewer import Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
 
@@ -14,17 +17,24 @@ ROWS = 24  # of the vocabulary, on each rank of tp
 
 def least_ranks(layout: Layout) -> int:
     """Ranks of the smallest layout in which every axis in use stays in use."""
-    return min(layout.dp, 2) * min(layout.pp.stages, 2) * divisors(layout.tp)[:2][-1]
+    others = prod(_smallest(size) for _, size in layout.others)
+    return min(layout.dp, 2) * min(layout.pp.stages, 2) * _smallest(layout.tp) * others
+
+
+def _smallest(ranks: int) -> int:
+    return divisors(ranks)[:2][-1]
 
 
 def shrink(model: Model, layout: Layout, ranks: int) -> tuple[Model, Layout]:
     """Sizes that tp divides, few layers, and at most `ranks` ranks, not less than `least_ranks`.
 
-    Fewer data ranks come first, then fewer of stages held once, a smaller divisor of tp, and last fewer stages. Stages
-    stay what they are until then. Grouping of heads, biases, patterns and ties stay, an uneven vocabulary stays uneven.
+    Axes of extensions are as small as they can be. Fewer data ranks come first, then fewer of stages held once, a
+    smaller divisor of tp, and last fewer stages. Stages stay what they are until then. Grouping of heads, biases,
+    patterns and ties stay, an uneven vocabulary stays uneven.
     """
+    others = {name: _smallest(size) for name, size in layout.others}
     tp, dp, groups = layout.tp, layout.dp, stages_of(model, layout)
-    while tp * dp * sum(map(len, groups)) > max(ranks, least_ranks(layout)):
+    while prod(others.values()) * tp * dp * sum(map(len, groups)) > max(ranks, least_ranks(layout)):
         smaller = [size for size in divisors(layout.tp) if 1 < size < tp]
         if dp > 2:
             dp = max(2, dp // 2)
@@ -37,13 +47,14 @@ def shrink(model: Model, layout: Layout, ranks: int) -> tuple[Model, Layout]:
     stages = fewer_layers(model, groups)
     microbatches = min(layout.microbatches, 2 * len(stages))
     pipeline = replace(layout.pp, stages=len(stages), starts=starts_of(model, stages))
-    small = replace(layout, tp=tp, dp=dp, pp=pipeline, microbatches=microbatches)
+    small = replace(layout.sized({**others, "tp": tp, "dp": dp}), pp=pipeline, microbatches=microbatches)
     return _model(model, layout, small, stages), small
 
 
 def lengths(layout: Layout, inputs: int) -> list[int]:
-    """Of each input of a batch, in tokens: different ones that tp divides."""
-    return [layout.tp * (max(2, -(-8 // layout.tp)) + 2 * n) for n in range(inputs)]
+    """Of each input of a batch, in tokens: different ones that tp divides, and what else splits them."""
+    ranks = prod(axis.size for axis in mesh_of(layout) if axis.name == "tp" or set(axis.tokens) & set(TOKEN_AXES))
+    return [ranks * (max(2, -(-8 // ranks)) + 2 * n) for n in range(inputs)]
 
 
 def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> Model:
