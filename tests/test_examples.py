@@ -1,10 +1,11 @@
-"""The example trains generated files on real text: the same losses on four ranks as on one, and it learns."""
+"""The example trains generated files on real text: the same losses in every layout, resumed too, and it learns."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def succeed(command: str, folder: Path) -> None:
     result = run(command, folder)
     assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}{result.stderr[-6000:]}"
+
+
+def layouts(model: str, line: str, folder: Path) -> None:
+    """Build the example in another layout, which names the folder that its file goes to."""
+    (name,) = re.findall(r"{(\w+)", line)[:1]
+    spec = (folder / "specs" / "examples" / f"{model}-text.yaml").read_text()
+    (folder / "other.yaml").write_text(spec[: spec.index("layouts:")] + line + "\n")
+    succeed(f"specc build other.yaml -o {name}", folder)
 
 
 def told(command: str, folder: Path) -> Lines:
@@ -61,6 +70,34 @@ def test_four_ranks_train_as_one(model: str, checkout: Path) -> None:
     assert four[STEPS - 1]["loss"] < four[0]["loss"] - 2  # nats: bytes are seven times as likely
 
 
+@pytest.mark.parametrize("model", ["llama", "transformer"])
+def test_what_is_saved_goes_on_in_another_layout(model: str, checkout: Path) -> None:
+    """Stages to one process to data ranks: each goes on from what the one before saved, to the same losses."""
+    layouts(model, "layouts: {data: {tp: 2, dp: 2}}", checkout)
+    options = f"{SMALL} --steps 8 --every 2"
+    ranks = "torchrun --nproc-per-node 4 examples/train_text.py"
+    succeed(f"specc build specs/examples/{model}-text.yaml -o generated", checkout)
+    whole = told(f"{ranks} generated/{model}_text.py {options} --save {model}/stages", checkout)
+    assert [line["step"] for line in whole[:-1]] == [*range(1, 9)]
+    assert ["held_out" in str(line) for line in whole] == [False, True] * 3 + [False, False, True]
+    saved = f"--resume {model}/stages/step-4 --save {model}/one"
+    one = told(f"python examples/train_text.py single/{model}_text_single.py {options} {saved}", checkout)
+    assert largest(one, whole[4:]) <= 1e-9
+    data = told(f"{ranks} data/{model}_text.py {options} --resume {model}/one/step-6", checkout)
+    assert largest(data, whole[6:]) <= 1e-9
+
+
+def test_what_cannot_be_resumed_is_told(checkout: Path) -> None:
+    command = f"python examples/train_text.py single/llama_text_single.py {SMALL}"
+    (checkout / "broken" / "step-2").mkdir(parents=True)
+    refused = run(f"{command} --resume broken/step-2", checkout)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == "broken/step-2 holds no checkpoint, or one whose writing was broken off"
+    succeed(f"{command} --steps 2 --save short", checkout)
+    refused = run(f"{command} --steps 2 --resume short/step-2", checkout)
+    assert refused.stderr.splitlines()[-1] == "short/step-2 has 2 steps done, and --steps is 2"
+
+
 def test_masked_words_are_restored(checkout: Path) -> None:
     """Visible bytes are copied, and masked ones are known from what is around them."""
     options = "--no-dropout --batch 16 --steps 700 --held-out 8"
@@ -73,13 +110,11 @@ def test_masked_words_are_restored(checkout: Path) -> None:
 
 def test_data_ranks_take_their_own_samples(checkout: Path) -> None:
     """Lengths differ, so that a mean over labels is not the mean of two ranks' means."""
-    spec = (checkout / "specs" / "examples" / "transformer-text.yaml").read_text()
-    layouts = "layouts: {data: {dp: 2, pp: {stages: 2, schedule: gpipe}, microbatches: 2}}\n"
-    (checkout / "data.yaml").write_text(spec[: spec.index("layouts:")] + layouts)
-    succeed("specc build data.yaml -o data", checkout)
-    options = argparse.Namespace(steps=4, batch=8, seq=12, lr=3e-3, seed=0, no_dropout=True, held_out=1)
+    layouts("transformer", "layouts: {parts: {dp: 2, pp: {stages: 2, schedule: gpipe}, microbatches: 2}}", checkout)
+    sizes = {"steps": 4, "batch": 8, "seq": 12, "lr": 3e-3, "seed": 0, "no_dropout": True, "held_out": 1}
+    options = argparse.Namespace(**sizes, every=None, save=None, resume=None)
     one = train(checkout, "single/transformer_text_single.py", options)
-    for lines in run_ranks(4, train, checkout, "data/transformer_text.py", options):
+    for lines in run_ranks(4, train, checkout, "parts/transformer_text.py", options):
         assert largest(lines, one) <= 1e-9
 
 
