@@ -11,7 +11,7 @@ every layer is recomputed in backward
 
 params   57eccb7da1e9
 compute  9c6b4796ae8a
-layout   d99949bb1412
+layout   c2041875a07f
 """
 
 import hashlib
@@ -144,7 +144,7 @@ class First(nn.Module):
         self.encoder = nn.ModuleDict({str(i): EncoderBlock(tp) for i in range(6)})
         self.decoder = nn.ModuleDict({str(i): DecoderBlock(tp) for i in range(3)})
 
-    def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
         mask = source.ne(0)[:, None, None]  # [batch, 1, 1, keys]
         x = all_reduce(self.embedding(source) * 512**0.5, self.tp)  # [batch, source, d_model]
         positions = sinusoid(torch.arange(source.size(1), device=source.device), 512).to(x.dtype)  # [source, d_model]
@@ -158,7 +158,7 @@ class First(nn.Module):
         memory2 = copy_to_shards(memory, self.tp)
         for layer in self.decoder.values():
             x = checkpoint(layer, x, memory2, mask, use_reentrant=False)
-        return x, memory, mask
+        return x, memory
 
 
 class Last(nn.Module):
@@ -168,7 +168,8 @@ class Last(nn.Module):
         self.decoder = nn.ModuleDict({str(i): DecoderBlock(tp) for i in range(3, 6)})
         self.embedding = VocabEmbedding(37000, 512, tp)
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, source: Tensor) -> Tensor:
+        mask = source.ne(0)[:, None, None]  # [batch, 1, 1, keys]
         memory = copy_to_shards(memory, self.tp)
         for layer in self.decoder.values():
             x = checkpoint(layer, x, memory, mask, use_reentrant=False)
@@ -194,13 +195,11 @@ def build_stage(
     """Stage `index` with initialised weights, for microbatches of [batch, source, target]."""
     with torch.device("meta"):
         module = STAGES[index](mesh["tp"])
-        source_ids = torch.empty(batch, source, dtype=torch.int64)
         target_ids = torch.empty(batch, target, dtype=torch.int64)
         hidden = torch.empty(batch, target, 512, requires_grad=True)  # [batch, target, d_model]
         memory = torch.empty(batch, source, 512, requires_grad=True)  # [batch, source, d_model]
-        mask = torch.empty(batch, 1, 1, source, dtype=torch.bool)
         logits = torch.empty(batch, target, 18500, requires_grad=True)  # [batch, target, vocab/tp]
-        cuts = ((source_ids, target_ids), (hidden, memory, mask), (logits,))
+        cuts = ((target_ids,), (hidden, memory), (logits,))
     module.to_empty(device=device)
     init_weights(module, seed)
     group = mesh.get_group("pp")
@@ -253,10 +252,10 @@ class Trainer:
         """Logits [batch, seq, vocab], on the ranks of the last stage; None on others."""
         shape, labels = target.shape, torch.full_like(target, -100)
         source, target, labels = self.full(source, target, labels)
-        inputs = (source, target) if self.index == 0 else ()
+        inputs = (target,) if self.index == 0 else ()
         scale = {"scale": torch.zeros((), dtype=REDUCE, device=labels.device)}
         with torch.no_grad(), evaluating(self.module):
-            logits = self.schedule.eval(*inputs, target=labels, losses=[], loss_kwargs=scale)
+            logits = self.schedule.eval(*inputs, source=source, target=labels, losses=[], loss_kwargs=scale)
         if self.index < len(STAGES) - 1:
             return None
         return whole(logits, 37000, self.mesh["tp"])[: shape[0], : shape[1]]
@@ -266,10 +265,10 @@ class Trainer:
     ) -> Tensor:
         """The loss times scale, over all ranks."""
         losses: list[Tensor] = []
-        inputs = (source, target) if self.index == 0 else ()
+        inputs = (target,) if self.index == 0 else ()
         before = take_gradients(self.tied)
         options = {"scale": scale}
-        schedule(*inputs, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
+        schedule(*inputs, source=source, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
         sum_copies(self.tied, before)
         value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device))
         value = value.detach()

@@ -77,7 +77,7 @@ def test_what_hides_more_than_later_tokens_is_no_flag() -> None:
 
 def test_a_padded_causal_encoder_is_the_same_in_every_layout() -> None:
     """Its mask is made once, and what crosses a cut is that."""
-    layout = Layout(tp=2, sequence_parallel=True, pp=Pipeline(2, microbatches=2), checkpoint=Checkpoint(every=1))
+    layout = Layout(tp=2, sequence_parallel=True, pp=Pipeline(2), microbatches=2, checkpoint=Checkpoint(every=1))
     found = setting(causal_encoder(), layout)
     rows = [*plain_relations(found, layout), *layout_relations(found, layout)]
     assert len(rows) > 8 and not [row for row in rows if not row.holds]

@@ -44,7 +44,7 @@ decoder:
 layout: {{pp: {{stages: 5, starts: [decoder.0, decoder.2, decoder.4, decoder.6]}}, microbatches: 5}}
 """
 CASES = {"mask": MASK, "memory": MEMORY}
-"""The last layer needs neither padding mask nor memory, the layers before it do."""
+"""The last layer reads neither padding nor memory, the layers before it do."""
 
 
 def spec(text: str) -> Spec:
@@ -87,19 +87,20 @@ def test_equal_stages_are_held_once_where_the_next_takes_as_much() -> None:
 
 def test_cuts_around_equal_stages_are_alike() -> None:
     """The cut behind them turned round, and all that reads it with it: right, but for the stages that are one."""
-    layout = Layout(pp=Pipeline(4))
-    graph = compile_graph(lower(masked(8)), layout)
-    turned = {Ref("cut3", 0): Ref("cut3", 1), Ref("cut3", 1): Ref("cut3", 0)}
+    found = spec(MEMORY.replace("layers: 7", "layers: 8"))
+    layout = found.layout()
+    graph = compile_graph(lower(found.model), layout)
+    turned = {Ref("cut4", 0): Ref("cut4", 1), Ref("cut4", 1): Ref("cut4", 0)}
 
     def turn(refs: tuple[Ref, ...]) -> tuple[Ref, ...]:
         return tuple(turned.get(ref, ref) for ref in refs)
 
     def change(op: Op) -> Op:
-        if op.id == "cut3":
+        if op.id == "cut4":
             return replace(op, inputs=op.inputs[::-1], outs=op.outs[::-1], types=op.types[::-1])
         return replace(op, inputs=turn(op.inputs))
 
     scopes = tuple(replace(scope, inputs=turn(scope.inputs)) for scope in graph.scopes)
     other = replace(graph.with_ops(map(change, graph.ops)), scopes=scopes)
-    with pytest.raises(IllegalGraph, match=r"stage1\.layers: is several stages: .* leaves by cut3"):
+    with pytest.raises(IllegalGraph, match=r"stage2\.decoder: is several stages: .* leaves by cut4"):
         legality(other, layout)

@@ -14,12 +14,14 @@ from specc.emit import emit
 from specc.interpret import interpret_loss
 from specc.kernels.positions import document_starts
 from specc.lower import lower
-from specc.passes import typed
+from specc.passes import compile_graph, typed
 from specc.spec.core import Checkpoint, Layout, Pipeline, Spec
+from specc.verify.launch import run_ranks
 from specc.verify.relations import layout_relations, plain_relations, setting
-from specc.verify.run import in_double, load_file
+from specc.verify.run import in_double, load_file, world_size
 from tests import zoo
 from tests.graphs import graph_of, made
+from tests.models import MODELS as EVERY
 from tests.models import VOCAB, gpt2, llama, patterned
 
 PACKED = ("segments",)
@@ -100,9 +102,9 @@ def test_a_file_takes_documents_as_if_alone() -> None:
 
 
 LAYOUTS = {
-    "tp sp pp": Layout(tp=2, sequence_parallel=True, pp=Pipeline(2, microbatches=2)),
+    "tp sp pp": Layout(tp=2, sequence_parallel=True, pp=Pipeline(2), microbatches=2),
     "tp dp saved": Layout(tp=2, dp=2, checkpoint=Checkpoint(save=("attention.core",))),
-    "dp pp full": Layout(dp=2, pp=Pipeline(2, microbatches=2), checkpoint=Checkpoint(every=1)),
+    "dp pp full": Layout(dp=2, pp=Pipeline(2), microbatches=2, checkpoint=Checkpoint(every=1)),
 }
 
 
@@ -112,6 +114,53 @@ def test_documents_are_the_same_in_every_layout(layout: Layout) -> None:
     found = setting(model, layout)
     results = [*plain_relations(found, layout), *layout_relations(found, layout)]
     assert len(results) > 8 and not [row for row in results if not row.holds]
+
+
+@pytest.mark.parametrize("name", [*EVERY, "packed"])
+def test_only_what_has_gradients_crosses_cuts(name: str) -> None:
+    model = EVERY.get(name, replace(llama(layers=8), inputs=PACKED))
+    deeper = tuple(replace(stack, runs=(replace(stack.runs[0], layers=8),)) for stack in model.stacks)
+    graph = compile_graph(lower(replace(model, stacks=deeper)), Layout(tp=2, pp=Pipeline(4)))
+    sent = [out for op in graph.ops if op.kind == "cut" for out in op.outs]
+    assert sent and all(out.grad for out in sent)
+    fed = [op.hint for op in graph.passed]
+    assert fed == {"packed": ["segments"], "transformer": ["source", "target"]}.get(name, [])
+
+
+def trained(layout: Layout, source: str, sizes: dict[str, Tensor]) -> tuple[Tensor, ...] | None:
+    """A step of this rank's trainer, its sum of losses after it, and logits."""
+    torch.set_default_dtype(torch.float64)
+    file = load_file(source, "packed")
+    mesh, (rows, length) = file.device_mesh("cpu"), sizes["tokens"].shape
+    trainer = file.Trainer(mesh, torch.device("cpu"), rows // layout.dp, length, seed=0, lr=1e-2)
+    rank = mesh.get_local_rank("dp") if layout.dp > 1 else 0
+    fed = [x.chunk(layout.dp)[rank].contiguous() for x in sizes.values()]
+    value, norm = trainer.step(*fed)
+    logits = trainer.predict(*fed[:-1])
+    found = (value, norm, trainer.evaluate(*fed))
+    return None if logits is None else (*found, logits.detach())
+
+
+@in_double()
+@pytest.mark.parametrize("layout", list(LAYOUTS.values())[::2], ids=list(LAYOUTS)[::2])
+def test_trainers_take_documents(layout: Layout) -> None:
+    """A step, the loss behind it and logits, as one device has them."""
+    model = replace(zoo.spec("packed-tiny").model, vocab=96)
+    alone, spec = Layout(), Spec(model, (layout,))
+    tokens, segments, labels, _ = rows(torch.Generator().manual_seed(2))
+    tokens, segments, labels = (x[:, :14].contiguous() for x in (tokens, segments, labels))
+    file = load_file(emit(Spec(model, (alone,)), alone).source, "packed")
+    trainer = file.Trainer(torch.device("cpu"), seed=0, lr=1e-2)
+    first = trainer.step(tokens, segments, labels)
+    want = (*first, trainer.evaluate(tokens, segments, labels))
+    logits = trainer.predict(tokens, segments)
+    fed = {"tokens": tokens, "segments": segments, "labels": labels}
+    results = [r for r in run_ranks(world_size(layout), trained, layout, emit(spec, layout).source, fed) if r]
+    assert len(results) >= layout.dp
+    for *values, mine in results:
+        for ours, theirs in zip(values, want, strict=True):
+            assert torch.allclose(torch.as_tensor(ours).double(), theirs.double(), rtol=0, atol=1e-10)
+        assert any(torch.allclose(torch.as_tensor(mine), part, rtol=0, atol=1e-10) for part in logits.chunk(layout.dp))
 
 
 def test_starts_of_runs() -> None:

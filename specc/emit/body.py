@@ -8,7 +8,7 @@ from specc.emit.expr import expression, own_random
 from specc.emit.fold import Inner, Item, Line, fold, text
 from specc.emit.leaves import constructor
 from specc.emit.loops import container, keeps, loop_lines
-from specc.emit.names import Naming, axis_names, formal_names, unique
+from specc.emit.names import Naming, axis_names, formal_names, root_names
 from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref, in_model
@@ -66,7 +66,7 @@ def body(
     """`formals` and `results` in order; `constructors` has the expression that makes each child scope's module."""
     holes = Holes()
     init = _init(graph, call, constructors, holes)
-    names = unique(graph.hint(ref) for ref in formals) if root else formal_names(graph, formals)
+    names = root_names(graph, formals) if root else formal_names(graph, formals)
     writer = _Forward(graph, call, formals, names, results, holes, root)
     lines = (tuple(init), tuple(writer.lines()))
     return Body(call.path, call.scope.names, names, len(results), *lines, tuple(holes.found), tuple(writer.calls))

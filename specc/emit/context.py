@@ -57,6 +57,11 @@ class Context:
         return tuple(str(ident(op.hint)) for op in self.graph.inputs)
 
     @cached_property
+    def passed(self) -> tuple[str, ...]:
+        """Inputs that every stage is fed; the others are the first stage's."""
+        return tuple(str(ident(op.hint)) for op in self.graph.passed)
+
+    @cached_property
     def lengths(self) -> tuple[str, ...]:
         """Names of the lengths of the inputs, in order."""
         return tuple(dict.fromkeys(self.spans))

@@ -31,7 +31,9 @@ class Cuts:
 
 def cuts(graph: Graph, stages: Sequence[Borders]) -> Cuts:
     """Each value by its local shape on a rank, its dtype, and whether it carries gradient."""
-    borders = [*(stage.inputs for stage in stages), stages[-1].outputs]
+    fed = [op.hint for op in graph.passed]  # with every batch, by name
+    taken = [[ref for ref in stage.inputs if graph.hint(ref) not in fed] for stage in stages]
+    borders = [*taken, stages[-1].outputs]
     names: dict[str, str] = {}
     rows: list[str] = []
     for refs in borders:

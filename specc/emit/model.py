@@ -70,14 +70,18 @@ def mesh_names(graph: Graph) -> list[str]:
 def _roots(graph: Graph, root: Call, model_name: str) -> list[tuple[Call, tuple[Ref, ...], tuple[Ref, ...]]]:
     """The whole model, or the stages: with what they take and return in order."""
     cuts = [item for item in root.items if isinstance(item, Op) and item.kind == "cut"]
-    inputs = tuple(op.ref for op in graph.inputs)
     if not cuts:
         scope = type(root.scope)((), (), (model_name,))
+        inputs = tuple(op.ref for op in graph.inputs)
         return [(Call(scope, (), root.items, root.outputs), inputs, graph.outputs)]
+    passed = [op.hint for op in graph.passed]
     found: list[tuple[Call, tuple[Ref, ...], tuple[Ref, ...]]] = []
     stages = [item for item in root.items if isinstance(item, Call)]
     for n, call in enumerate(stages):
-        taken = tuple(Ref(cuts[n - 1].id, out) for out in range(len(cuts[n - 1].outs))) if n else inputs
+        fed = {item.hint: item.ref for item in call.items if isinstance(item, Op) and item.kind == "input"}
+        own = tuple(Ref(cuts[n - 1].id, out) for out in range(len(cuts[n - 1].outs))) if n else ()
+        own += tuple(ref for name, ref in fed.items() if name not in passed)
+        taken = (*own, *(fed[name] for name in passed))
         given = cuts[n].inputs if n < len(cuts) else graph.outputs
         found += [(stage, taken, given) for stage in _unmerged(call)]
     return found

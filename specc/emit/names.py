@@ -23,6 +23,18 @@ def formal_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
     return unique(names)
 
 
+def root_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
+    """Names of what the model or a stage takes."""
+    passed = [op.hint for op in graph.passed]
+    hints = (graph.hint(ref) for ref in inputs)
+    return unique(keyword(hint) if hint in passed else hint for hint in hints)
+
+
+def keyword(name: str) -> str:
+    """By what name every stage takes an input: schedules call labels `target`."""
+    return "target_ids" if name == "target" else name
+
+
 def _called(graph: Graph, op: Op) -> str:
     write = graph.tables.expressions.get(op.kind)
     return "" if write is None else write(graph, op).called

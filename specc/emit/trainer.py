@@ -9,6 +9,7 @@ from specc.emit.code import Code, lit, part
 from specc.emit.context import Context, of_mesh
 from specc.emit.function import shape
 from specc.emit.make import DEVICE, MESH, SEED
+from specc.emit.names import keyword
 from specc.emit.weights import condition
 from specc.ir.types import MeshAxis
 
@@ -72,7 +73,8 @@ class Ranks:
 class Stages:
     """What a pipeline needs."""
 
-    inputs: Code
+    inputs: Code  # of the first stage alone
+    passed: Code  # of every stage, by keyword
     spans: Code
     schedule: Code
     loss: Code
@@ -244,9 +246,11 @@ def _whole(of: Context) -> str:
 
 def _stages(of: Context, options: str) -> Stages:
     summed = "sum_copies" if of.distributed else "sum_whole_copies"
+    own = [name for name in of.inputs if name not in of.passed]
     held = 'tied_weights(self.module, TIED, self.index, mesh.get_group("pp"))'
     return Stages(
-        inputs=Code(f"({', '.join(of.inputs)}{',' * (len(of.inputs) == 1)})"),
+        inputs=Code(f"({', '.join(own)}{',' * (len(own) == 1)})"),
+        passed=Code("".join(f", {keyword(name)}={name}" for name in of.passed)),
         spans=_listed(of.lengths),
         schedule=Code(SCHEDULES[of.layout.pp.schedule]),
         loss=Code(f"partial(loss{options})" if options else "loss"),

@@ -56,9 +56,12 @@ def interpret(
             raise ValueError(f"{op.id}: {op.kind} cannot be interpreted, only graphs that are not placed on a mesh can")
     target = _Target(graph, dtype, torch.device(device), known)
     frame = _Frame((), None)
+    fed = {op.hint: op.ref for op in graph.inputs}
+    for name, ref in fed.items():
+        _formal(frame, ref, name)
     for op in graph.ops:
-        if op.kind == "input" and op.scope[:1] != ("loss",):
-            _formal(frame, op.ref, op.hint)
+        if op.hint in fed and op.kind == "input" and op.scope[:1] != ("loss",):
+            frame.env[op.ref] = frame.env[fed[op.hint]]
     return _module(target, frame, tree(graph), "Model")
 
 

@@ -93,8 +93,15 @@ class Graph:
 
     @cached_property
     def inputs(self) -> tuple[Op, ...]:
-        """What the model is fed, in order."""
-        return tuple(op for op in self.ops if op.kind == "input" and op.scope[:1] != ("loss",))
+        """What the model is fed, in order; each once, though several pipeline stages may be fed it."""
+        fed = [op for op in self.ops if op.kind == "input" and op.scope[:1] != ("loss",)]
+        return tuple({op.hint: op for op in reversed(fed)}[name] for name in dict.fromkeys(op.hint for op in fed))
+
+    @cached_property
+    def passed(self) -> tuple[Op, ...]:
+        """Those of the inputs that pipeline stages behind the first are fed, too."""
+        later = {op.hint for op in self.ops if op.kind == "input" and stage_of(op.scope)}
+        return tuple(op for op in self.inputs if op.hint in later)
 
     def op(self, id: str) -> Op:
         """Raises KeyError."""

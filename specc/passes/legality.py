@@ -77,7 +77,7 @@ def _ordered(view: _View) -> Problems:
 
 
 def _wired(view: _View) -> Problems:
-    """Each operand has one producer, edges say what operands say, and the graph is one piece."""
+    """Each operand has one producer, edges say what operands say, and the graph but for idle inputs is one piece."""
     graph = view.graph
     for op in graph.ops:
         edges = sorted((data["operand"], a, data["out"]) for a, _, data in graph.nx.in_edges(op.id, data=True))
@@ -86,9 +86,10 @@ def _wired(view: _View) -> Problems:
     for what, ref in (*(("output", ref) for ref in graph.outputs), ("loss", graph.loss)):
         if ref.op not in graph.nx:
             yield ref.op, f"is the {what}, but not in the graph"
-    if not nx.is_weakly_connected(graph.nx):
-        part = min(nx.weakly_connected_components(graph.nx), key=len)
-        yield min(part), "is not connected to the rest"
+    idle = {op.id for op in graph.ops if op.kind == "input" and not graph.users(op.ref)}
+    pieces = [part for part in nx.weakly_connected_components(graph.nx) if not part <= idle]
+    if len(pieces) != 1:
+        yield min(min(pieces, key=len, default=idle)), "is not connected to the rest"
 
 
 def _alive(view: _View) -> Problems:

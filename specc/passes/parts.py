@@ -164,7 +164,9 @@ def _needs(graph: Graph, parts: list[Part], made: list[tuple[int | Ref, ...]]) -
         if ref is None:
             continue
         op = graph.op(ref.op)
-        if made_again(graph, op):
+        if op.kind == "input":
+            outside[ref] = None
+        elif made_again(graph, op):
             only = shapes_of(graph, op)
             refs.extend(operand for n, operand in enumerate(op.inputs) if n not in only)
         else:
@@ -191,8 +193,10 @@ def _before(parts: list[Part], made: list[tuple[int | Ref, ...]], ref: Ref) -> R
 
 
 def made_again(graph: Graph, op: Op) -> bool:
-    """Whether the op makes its value from shapes alone, so that each stage makes it for itself."""
-    if op.kind == "input" or any(t.grad for t in op.outs) or not op.inputs:
+    """Whether each stage makes the value for itself: it comes from shapes and from what the model is fed alone."""
+    if op.kind == "input":
+        return True
+    if any(t.grad for t in op.outs) or not op.inputs:
         return False
     only = shapes_of(graph, op)
     return all(made_again(graph, graph.op(ref.op)) for n, ref in enumerate(op.inputs) if n not in only)

@@ -1,10 +1,11 @@
 """Cut the graph into pipeline stages by liveness.
 
-A stage is one more scope; between two stages stands the op `cut`, which carries every value alive there. Values that
-depend on shapes only are computed again in each stage. Layers are the units: what stands before a repeat goes with its
-first layer, what follows the last repeat with the last layer. Consecutive stages that run the same blocks and nothing
-else, and hand on all that they take, are held once, as layers are: the repeat of that scope covers the layers of all,
-and its `spans` lists for each stage its number, first layer and number of layers.
+A stage is one more scope; between two stages stands the op `cut`, which carries every value alive there. What the model
+is fed does not travel: where a stage behind the first needs some of it, all behind the first have ops `input` for that.
+What comes of these and of shapes alone (positions, masks) is computed again in each stage. Layers are the units: what
+stands before a repeat goes with its first layer, what follows the last repeat with the last layer. Consecutive stages
+that run the same blocks and nothing else, and hand on all that they take, are held once, as layers are: the repeat of
+that scope covers the layers of all, and its `spans` lists for each stage its number, first layer and number of layers.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class _Cutter:
     ops: list[Op] = field(default_factory=list[Op])
     scopes: list[Scope] = field(default_factory=list[Scope])
     env: dict[Ref, Ref] = field(default_factory=dict[Ref, Ref])  # values of the whole graph as this stage knows them
+    passed: list[Op] = field(default_factory=list[Op])  # inputs of the model that stages behind the first are fed
 
     @cached_property
     def order(self) -> dict[str, int]:
@@ -89,6 +91,7 @@ class _Cutter:
 
     def cut(self, plan: Plan) -> Graph:
         needed = alive(self.graph, plan.values())
+        self.passed = [op for op in self.graph.inputs if any(op.ref in refs for refs in needed[1:-1])]
         for (stage, parts), before, after in zip(plan.items(), needed[:-1], needed[1:], strict=True):
             if stage:
                 self._cut_op(stage, before)
@@ -114,7 +117,7 @@ class _Cutter:
     def _cut_op(self, stage: int, needed: frozenset[Ref]) -> None:
         id = f"cut{stage}"
         source = {op.id: op for op in self.ops}
-        refs = self._ordered(needed)
+        refs = self._ordered(needed - {op.ref for op in self.passed})
         inputs = tuple(self.env[ref] for ref in refs)
         outs = tuple(source[ref.op].outs[ref.out] for ref in inputs)
         self._returned(inputs)
@@ -125,6 +128,8 @@ class _Cutter:
         prefix = Stage(stage)
         names = ("First",) if stage == 0 else ("Last",) if stage == last else ("Middle",)
         self.scopes.append(Scope((prefix,), tuple(self.env.values()), (*names, f"Stage{stage}")))
+        for op in self.passed if stage else ():
+            self._clone(op, prefix)
         for part in parts:
             if part.first:
                 for op in part.of.before:
@@ -220,7 +225,8 @@ class _Cutter:
         """Any value of this stage with the axis whose size a source op reads."""
         if shape_only:
             names = {axis.name for axis in op.outs[0].axes} & {axis.name for axis in self.graph.type(ref).axes}
-            for known, here in self.env.items():
+            fed = {op.ref for op in self.passed}  # is whole on every rank
+            for known, here in sorted(self.env.items(), key=lambda pair: pair[0] not in fed):
                 if names <= {axis.name for axis in self.graph.type(known).axes}:
                     return here
         raise OpError(op, f"{ref} is not alive in this stage")
