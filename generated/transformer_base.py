@@ -32,6 +32,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
+COMPUTE = torch.float32  # activations, weights in use, what ranks send of them
 REDUCE = torch.float32  # loss, norm, sums over ranks
 MICROBATCHES = 4
 
@@ -63,7 +64,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.up(copy_to_shards(x, self.tp)))  # [batch, seq, ffn/tp]
-        return all_reduce(self.down(x), self.tp) + self.down.bias.to_local()  # [batch, seq, d_model]
+        return all_reduce(self.down(x), self.tp) + self.down.bias.to_local().to(COMPUTE)  # [batch, seq, d_model]
 
 
 class DecoderAttention(nn.Module):
@@ -173,7 +174,8 @@ class Last(nn.Module):
         memory = copy_to_shards(memory, self.tp)
         for layer in self.decoder.values():
             x = checkpoint(layer, x, memory, mask, use_reentrant=False)
-        return F.linear(copy_to_shards(x, self.tp), self.embedding.weight.to_local())  # [batch, target, vocab/tp]
+        x = copy_to_shards(x, self.tp)
+        return F.linear(x, self.embedding.weight.to_local().to(COMPUTE))  # [batch, target, vocab/tp]
 
 
 def device_mesh(device_type: str) -> DeviceMesh:
@@ -196,9 +198,9 @@ def build_stage(
     with torch.device("meta"):
         module = STAGES[index](mesh["tp"])
         target_ids = torch.empty(batch, target, dtype=torch.int64)
-        hidden = torch.empty(batch, target, 512, requires_grad=True)  # [batch, target, d_model]
-        memory = torch.empty(batch, source, 512, requires_grad=True)  # [batch, source, d_model]
-        logits = torch.empty(batch, target, 18500, requires_grad=True)  # [batch, target, vocab/tp]
+        hidden = torch.empty(batch, target, 512, dtype=COMPUTE, requires_grad=True)  # [batch, target, d_model]
+        memory = torch.empty(batch, source, 512, dtype=COMPUTE, requires_grad=True)  # [batch, source, d_model]
+        logits = torch.empty(batch, target, 18500, dtype=COMPUTE, requires_grad=True)  # [batch, target, vocab/tp]
         cuts = ((target_ids,), (hidden, memory), (logits,))
     module.to_empty(device=device)
     init_weights(module, seed)
@@ -321,7 +323,7 @@ class VocabEmbedding(nn.Module):
         rows = ids - self.start
         mine = (rows >= 0) & (rows < len(weight))
         others = ~mine & (ids >= 0) & (ids < self.vocab)  # what is neither raises an IndexError
-        return F.embedding(rows.masked_fill(others, 0), weight) * mine.unsqueeze(-1)
+        return F.embedding(rows.masked_fill(others, 0), weight).to(COMPUTE) * mine.unsqueeze(-1)
 
 
 class ColumnLinear(nn.Module):
@@ -333,8 +335,8 @@ class ColumnLinear(nn.Module):
         self.bias = parameter((n_out,), Shard(0), tp) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to_local()
-        return F.linear(x, self.weight.to_local(), bias)
+        bias = None if self.bias is None else self.bias.to_local().to(COMPUTE)
+        return F.linear(x, self.weight.to_local().to(COMPUTE), bias)
 
 
 class RowLinear(nn.Module):
@@ -346,7 +348,7 @@ class RowLinear(nn.Module):
         self.bias = parameter((n_out,), Replicate(), tp) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to_local())
+        return F.linear(x, self.weight.to_local().to(COMPUTE))
 
 
 class LayerNorm(nn.Module):
@@ -359,7 +361,9 @@ class LayerNorm(nn.Module):
         self.bias = parameter((dim,), Replicate(), tp)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.weight.to_local(), self.bias.to_local(), self.eps)
+        return F.layer_norm(
+            x, x.shape[-1:], self.weight.to_local().to(COMPUTE), self.bias.to_local().to(COMPUTE), self.eps
+        )
 
 
 def check_batch(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]]) -> None:

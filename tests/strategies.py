@@ -162,6 +162,7 @@ def layouts(draw: st.DrawFn, tp: int, dp: int, names: list[str], saves: list[str
             )
             pipeline["starts"] = [names[n] for n in sorted(starts)]
         doc["pp"] = pipeline
+    doc |= some(draw, precision=st.sampled_from(("bf16", "fp16")))
     kept = [{"save": saves}] * 3 if saves else []
     return doc | some(draw, checkpoint=st.sampled_from(["none", "full", {"every": 2}, *kept]))
 

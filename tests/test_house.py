@@ -327,6 +327,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "LayoutDoc.sequence_parallel": (DECODER, "tp: 2", "tp: 2, sequence_parallel: true"),
     "LayoutDoc.dp": (BOTH, "one: {}", "one: {dp: 2}"),
     "LayoutDoc.pp": (BOTH, "one: {}", "one: {pp: 2}"),
+    "LayoutDoc.precision": (BOTH, "one: {}", "one: {precision: bf16}"),
     "LayoutDoc.checkpoint": (BOTH, "one: {}", "one: {checkpoint: full}"),
     "PipelineDoc.stages": (DECODER, "stages: 2", "stages: 3"),
     "PipelineDoc.schedule": (DECODER, "stages: 2", "stages: 2, schedule: gpipe"),

@@ -230,7 +230,7 @@ def test_each_stage_is_told_what_it_takes() -> None:
     found = zoo.spec("transformer-base")
     graph = compiled(found, found.layout())
     assert [[(value.name, value.bytes) for value in values] for values in crossing(graph, 2)] == [
-        [("x", 1024.0), ("memory", 1024.0)]
+        [("x", 2048.0), ("memory", 2048.0)]
     ]
 
 

@@ -78,7 +78,7 @@ def _stages(graph: Graph, layout: Layout, costs: list[StageCost]) -> None:
     if tied:
         click.echo(f"{held:,} in all: several stages hold a copy of {', '.join(tied)}")
     click.echo("")
-    crossings: Lines = [("from", "to", "what crosses", "", "bytes a token on a rank, in bfloat16")]
+    crossings: Lines = [("from", "to", "what crosses", "", f"bytes a token on a rank, in {layout.precision}")]
     for stage, values in enumerate(crossing(graph, layout.pp.stages), 1):
         for n, value in enumerate(values):
             between = (str(stage - 1), str(stage)) if n == 0 else ("", "")

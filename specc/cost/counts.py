@@ -14,7 +14,7 @@ from specc.spec.core import Model
 
 FORWARD = {"PI": "all-reduce", "PS": "reduce-scatter", "SR": "all-gather", "SI": "all-gather", "PR": "all-reduce"}
 BACKWARD = {"IR": "all-reduce", "PS": "all-gather", "SR": "reduce-scatter", "PR": "all-reduce"}
-BYTES = {"float": 2, "int64": 8, "bool": 1, "float32": 4}  # of an element, activations in bfloat16
+BYTES = {"int64": 8, "bool": 1, "float": 4, "float32": 4, "bfloat16": 2, "float16": 2}  # of an element
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Crossing:
 
     name: str
     ref: Ref
-    bytes: float  # a token, on one rank, activations in bfloat16
+    bytes: float  # a token, on one rank
 
 
 def crossing(graph: Graph, stages: int) -> list[tuple[Crossing, ...]]:

@@ -159,6 +159,7 @@ def _layout(spec: Spec, layout: Layout, starts: tuple[str, ...]) -> Iterator[Dec
         yield _row(spec, (*pp, "starts") if layout.pp.starts else None, starts, "balanced by flops", f"{key}.starts")
     default = "stages" if layout.pp.stages > 1 else ""
     yield _row(spec, (*at, "microbatches"), layout.microbatches, default)
+    yield _row(spec, (*at, "precision"), layout.precision)
     saved = layout.checkpoint
     every = "every layer" if saved.every == 1 else f"layers whose number is a multiple of {saved.every}"
     text = f"every layer but for {', '.join(saved.save)}" if saved.save else every if saved.every else "none"

@@ -28,6 +28,11 @@ class Context:
         return len(self.stages) > 1
 
     @property
+    def casts(self) -> bool:
+        """Whether the file says in what type it computes."""
+        return self.graph.type(self.graph.outputs[0]).dtype != "float"
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """Names of the mesh, outer to inner."""
         return (*(("pp",) if self.pp else ()), *(axis.name for axis in self.graph.mesh))

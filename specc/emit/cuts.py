@@ -70,10 +70,17 @@ def _source(graph: Graph, type: TensorType, spmd: Spmd) -> str:
             uneven = f'.chunk({ranks}, {n})[mesh.get_local_rank("{over[0]}")]'
             ranks = 1
         parts.append(_size(axis, ranks))
-    options = "" if type.dtype == "float" else f", dtype=torch.{type.dtype}"
+    options = f", dtype={_dtype(graph, type)}"
     options += ", requires_grad=True" if type.grad else ""
     comment = f"  # [{', '.join(words)}]" if type.grad else ""
     return f"torch.empty({', '.join(parts)}{options}){uneven}{comment}"
+
+
+def _dtype(graph: Graph, type: TensorType) -> str:
+    """The stream's type; the parameters' own is that of sums."""
+    if type.dtype in ("int64", "bool"):
+        return f"torch.{type.dtype}"
+    return "COMPUTE" if type.dtype == graph.type(graph.outputs[0]).dtype else "REDUCE"
 
 
 def _size(axis: Axis, ranks: int) -> str:

@@ -68,6 +68,8 @@ def _layout(of: Context) -> list[str]:
     elif layout.microbatches > 1:
         lines.append(f"gradients of {microbatches} add up in a step")
     lines += [words[axis] for axis in used if axis.data]
+    if layout.precision != "fp32":
+        lines.append(f"computed in {layout.precision}; gradients, their sums over ranks, loss, norm and update in fp32")
     every, saved = layout.checkpoint.every, layout.checkpoint.save
     if saved:
         lines.append(f"every layer is recomputed in backward but for {', '.join(saved)}")

@@ -11,6 +11,7 @@ from specc.emit.function import shape
 from specc.ir.groups import flat
 
 Lines = tuple[Code, ...]
+POLICY = "MixedPrecisionPolicy(param_dtype=COMPUTE, reduce_dtype=REDUCE, cast_forward_inputs=False)"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Sharding:
     """What parallelize.j2 is filled with."""
 
     gathered: Code
+    policy: Lines
     found: Lines
     blocks: Code
     options: Code  # of fully_shard
@@ -77,9 +79,10 @@ def parallelize(of: Context) -> Code:
     found = [] if stack else ["stacks = [child for child in module.children() if isinstance(child, nn.ModuleDict)]"]
     view = Sharding(
         gathered=Code("; weights stay gathered between the microbatches of a step" * of.pp),
+        policy=(Code(f"policy = {POLICY}"),) * of.casts,
         found=tuple(map(Code, found)),
         blocks=Code(f"module.{stack}.values()" if stack else "(block for stack in stacks for block in stack.values())"),
-        options=Code(", reshard_after_forward=False" * of.pp),
+        options=Code(", reshard_after_forward=False" * of.pp + ", mp_policy=policy" * of.casts),
     )
     return shape("parallelize.j2", of=view)
 

@@ -14,11 +14,15 @@ from specc.ir.types import Place, Spmd
 
 @dataclass(frozen=True)
 class Held:
-    """A parameter in its module: where it is on each mesh axis, what its gradient is there, if forward reads it."""
+    """A parameter in its module: where it is on each mesh axis, what its gradient is there, if forward reads it.
+
+    `cast`: whether it is read in the type in which the file computes. Where FSDP2 gathers it, that casts it before.
+    """
 
     placements: tuple[str, ...]
     grads: tuple[str, ...]
     read: bool
+    cast: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,12 @@ class Leaf:
     @property
     def own(self) -> bool:
         """Whether its class is the file's, not torch's."""
-        return bool(self.axes) or not {name for name, _ in self.held} <= set(self.form.torch)
+        return bool(self.axes) or self.cast or not {name for name, _ in self.held} <= set(self.form.torch)
+
+    @property
+    def cast(self) -> bool:
+        """Whether any parameter that it reads is cast."""
+        return any(held.read and held.cast for _, held in self.held)
 
     @property
     def partial(self) -> bool:
@@ -91,7 +100,8 @@ def held(graph: Graph, op: Op, n: int) -> Held:
         whole[use.used.at(axis).kind] if placement == "Replicate()" else placement
         for axis, placement in zip(axes, placements, strict=True)
     )
-    return Held(placements, grads, param.role == op.kind)
+    cast = op.outs[0].dtype != "float" and not graph.groups.summing(use.stored)
+    return Held(placements, grads, param.role == op.kind, cast)
 
 
 def _placement(place: Place, names: list[str]) -> str:
@@ -141,7 +151,7 @@ def _check(graph: Graph, found: dict[Path, Leaf]) -> None:
     declared: dict[tuple[str, str], Held] = {}  # what the class of that name says of a parameter
     for path, leaf in found.items():
         first = classes.setdefault(leaf.cls, leaf) if leaf.own else leaf
-        if (first.form, first.axes, first.splits) != (leaf.form, leaf.axes, leaf.splits):
+        if (first.form, first.axes, first.splits, first.cast) != (leaf.form, leaf.axes, leaf.splits, leaf.cast):
             raise ValueError(f"{dotted(path)} is a {leaf.cls}, but not as others are")
         for name, held in leaf.held:
             if leaf.own and declared.setdefault((leaf.cls, name), held).read != held.read:

@@ -7,6 +7,8 @@ from specc.emit.leaf import Held, Leaf, classes, options
 from specc.emit.wrap import wrapped
 from specc.ir.graph import Graph
 
+CAST = ".to(COMPUTE)"
+
 
 def leaf_class(graph: Graph, name: str) -> Code:
     """The class of that name, which serves all its leaves in the graph."""
@@ -32,25 +34,32 @@ def leaf_class(graph: Graph, name: str) -> Code:
         )
         if own.read:
             values[param] = (
-                read(f"self.{param}", own)
+                local(f"self.{param}", own)
                 if "partial_grads" not in chosen
                 else f"self.{param}.to_local(grad_placements=self.grads)"
             )
+    cast = CAST * first.cast
     lines = [f"class {name}(nn.Module):", f'    """{_doc(leaves)}"""', ""]
     lines += wrapped(f"    def __init__({', '.join(['self', *taken])}):")
     lines += [row for line in init for row in wrapped(f"        {line}")]
     if form.inputs:
         lines += ["", f"    def forward(self, {form.inputs}) -> Tensor:"]
-        lines += [
-            row
-            for line in form.call(values, "bias" in chosen and "bias" in values)
-            for row in wrapped(f"        {line}")
-        ]
+        if form.lookup:
+            body = form.lookup(values["weight"], cast)
+        else:
+            read_as = {param: f"{value}{cast}" for param, value in values.items()}
+            body = form.call(read_as, "bias" in chosen and "bias" in values)
+        lines += [row for line in body for row in wrapped(f"        {line}")]
     return Code("\n".join(lines))
 
 
 def read(value: str, held: Held) -> str:
-    """A parameter as it is used: its local part, with the gradient that the mesh axes call for."""
+    """A parameter as it is used: its local part, in the type in which the file computes."""
+    return local(value, held) + CAST * held.cast
+
+
+def local(value: str, held: Held) -> str:
+    """The part of a parameter that this rank holds, with the gradient that the mesh axes call for."""
     if not held.placements:
         return value
     if held.grads == held.placements:
@@ -76,6 +85,8 @@ def _made(shape: tuple[str, ...], held: Held, axis: str) -> str:
 
 def _doc(leaves: tuple[Leaf, ...]) -> str:
     first = leaves[0]
+    if first.cast and not first.axes:
+        return f"{'Rows' if first.form.lookup else 'Parameters'} are cast to COMPUTE where they are used."
     if not first.splits:
         return first.form.doc.format(" and ".join(first.axes))
     said = "; ".join(first.form.splits[size].doc.format(axis) for size, axis in first.splits)

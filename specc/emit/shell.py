@@ -52,6 +52,7 @@ def _kernels(of: Context) -> tuple[str, ...]:
 
 def constants(of: Context, words: frozenset[str]) -> Code:
     """What stands on top: what numbers are rounded to, as far as `words` of the file read it, and parts of a batch."""
-    lines = ["REDUCE = torch.float32  # loss, norm, sums over ranks"]
+    lines = [f"COMPUTE = torch.{of.layout.dtype}  # activations, weights in use, what ranks send of them"] * of.casts
+    lines += ["REDUCE = torch.float32  # loss, norm, sums over ranks"]
     lines += [f"MICROBATCHES = {of.layout.microbatches}"] * ("MICROBATCHES" in words)
     return Code("\n".join(lines))

@@ -132,9 +132,12 @@ def _op(target: _Target, frame: _Frame, op: Op) -> None:
 
 
 def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
-    """Attributes as the op's function takes them: an axis is the index it has in the operand."""
+    """Attributes as the op's function takes them: an axis is the index it has in the operand.
+
+    What a layout rounds is not rounded here: all has the type of the parameters.
+    """
     if op.kind != "positions":
-        return dict(op.attrs)
+        return {name: value for name, value in op.attrs if name != "dtype"}
     axes = op.attr("axes")
     names = [axis.name for axis in graph.type(op.inputs[0]).axes]
     if not isinstance(axes, tuple) or len(axes) != 1 or axes[0] not in names:

@@ -36,7 +36,7 @@ class TensorType:
     """Axes, outer to inner, the element type, and whether the value carries gradient."""
 
     axes: tuple[Axis, ...]
-    dtype: str = "float"  # "float" is the dtype of the parameters
+    dtype: str = "float"  # as torch says it; "float" is the dtype of the parameters
     grad: bool = True
 
     def dim(self, shard_name: str) -> int | None:

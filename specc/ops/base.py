@@ -61,6 +61,11 @@ def as_first(op: Op, ins: Types) -> Types:
     return (ins[0],)
 
 
+def made_in(op: Op, usual: str = "float") -> str:
+    """The dtype of a value of the stream that is made of whole numbers: the layout's, where it says one."""
+    return op.text("dtype") if "dtype" in dict(op.attrs) else usual
+
+
 @dataclass(frozen=True)
 class OpDef:
     """A kind of op. `signatures(op, ins, mesh, stream)` lists what is possible on a mesh axis, cheapest-to-read first.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from specc.ir.op import Op
 from specc.ir.types import MeshAxis, P, R, S, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Stream, Types, as_first, shardable
+from specc.ops.base import Facts, OpDef, Signature, Stream, Types, as_first, made_in, shardable
 from specc.ops.places import use_of, whole_or_tokens
 
 
 def _embedding_out(op: Op, ins: Types) -> Types:
-    return (TensorType((*ins[0].axes, op.params[0].axes[1])),)
+    return (TensorType((*ins[0].axes, op.params[0].axes[1]), made_in(op)),)
 
 
 def _embedding_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
@@ -34,7 +35,7 @@ EMBEDDING = OpDef("embedding", _embedding_out, _embedding_signatures, _embedding
 
 
 def _linear_out(op: Op, ins: Types) -> Types:
-    return (TensorType((*ins[0].axes[:-1], op.params[0].axes[0]), grad=True),)
+    return (replace(ins[0], axes=(*ins[0].axes[:-1], op.params[0].axes[0]), grad=True),)
 
 
 def _linear_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:

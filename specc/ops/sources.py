@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from specc.ir.op import Op
 from specc.ir.types import Axis, MeshAxis, R, S, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Stream, Types
+from specc.ops.base import Facts, OpDef, Signature, Stream, Types, made_in
 from specc.ops.places import demand, shards_of
 
 
@@ -50,14 +50,14 @@ def _rope_table_out(op: Op, ins: Types) -> Types:
     *rows, seq = ins[0].axes
     heads = (*rows, Axis("1", 1)) if rows else ()
     axes = (Axis("pair", 2), *heads, seq, Axis("head_dim", op.number("head_dim")))
-    return (TensorType(axes, "float32", grad=False),)
+    return (TensorType(axes, made_in(op, "float32"), grad=False),)
 
 
 ROPE_TABLE = OpDef("rope_table", _rope_table_out, _per_position, lambda op, ins: Facts())
 
 
 def _sinusoid_out(op: Op, ins: Types) -> Types:
-    return (TensorType((*ins[0].axes, Axis("d_model", op.number("d_model"))), grad=False),)
+    return (TensorType((*ins[0].axes, Axis("d_model", op.number("d_model"))), ins[1].dtype, grad=False),)
 
 
 SINUSOID = OpDef(  # of the second operand only the dtype is read

@@ -12,18 +12,19 @@ from specc.passes.fold import fold
 from specc.passes.legalise import legalise
 from specc.passes.legality import legality
 from specc.passes.place import place
+from specc.passes.precision import precision
 from specc.passes.shapes import shapes
 from specc.passes.stages import stages
 from specc.spec.core import Layout
 
 Pass = Callable[[Graph, Layout], Graph]
 
-PASSES: tuple[Pass, ...] = (shapes, dead, fold, stages, legalise, place, check, checkpoint, legality)
+PASSES: tuple[Pass, ...] = (shapes, dead, fold, precision, stages, legalise, place, check, checkpoint, legality)
 
 
 def typed(graph: Graph, layout: Layout | None = None) -> Graph:
     """The graph as it is before it is cut and placed; without a layout, for one device."""
-    for step in PASSES[: PASSES.index(stages)]:
+    for step in PASSES[: PASSES.index(precision)]:
         graph = step(graph, layout or Layout())
     return graph
 

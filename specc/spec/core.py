@@ -132,7 +132,13 @@ class Layout:
     checkpoint: Checkpoint = Checkpoint()
     at: Path = ()
     others: tuple[tuple[str, int], ...] = ()  # axes of extensions that it has, with their sizes
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of activations and weights in use
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its axes are
+
+    @property
+    def dtype(self) -> str:
+        """The precision as torch has it."""
+        return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[self.precision]
 
     def size(self, axis: str) -> int:
         """Ranks of an axis of the mesh."""

@@ -187,6 +187,8 @@ class LayoutDoc(Config):
     """Pipeline stages."""
     microbatches: Count | None = None
     """Parts of a batch: through the pipeline, or one after the other. Default: stages with pp, else 1."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of activations and weights in use; parameters, gradients, sums of them over ranks, loss and norm are in fp32."""
     checkpoint: Annotated[
         Annotated[Literal["none", "full"], Tag("text")] | Annotated[EveryDoc, Tag("mapping")], by_kind
     ] = "none"

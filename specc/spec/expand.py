@@ -197,6 +197,7 @@ def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout
         tp=doc.tp,
         sequence_parallel=doc.sequence_parallel,
         dp=doc.dp,
+        precision=doc.precision,
         pp=pipeline,
         microbatches=pipeline.stages if doc.microbatches is None else doc.microbatches,
         checkpoint=_checkpoint(doc.checkpoint),

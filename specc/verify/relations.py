@@ -116,7 +116,7 @@ def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
 @in_double()
 def plain_relations(found: Setting, layout: Layout) -> list[Relation]:
     """The generated file on one device, with the layout's checkpointing, against the interpreter: bit for bit."""
-    alone = Layout(checkpoint=layout.checkpoint)
+    alone = Layout(checkpoint=layout.checkpoint, precision=layout.precision)
     files = emit(Spec(found.model, (alone,)), alone)
     file = load_file(files.source, files.name)
     module = file.build_model(torch.device("cpu"), SEED)
@@ -198,6 +198,7 @@ def describe(layout: Layout) -> str:
     words += [f"pp {layout.pp.stages} {layout.pp.schedule}"] if layout.pp.stages > 1 else []
     words += [f"dp {layout.dp}"] if layout.dp > 1 else []
     words += [f"{axis} {size}" for axis, size in layout.others]
+    words += [layout.precision] if layout.precision != "fp32" else []
     if layout.checkpoint.save:
         words.append(f"save {' '.join(layout.checkpoint.save)}")
     elif layout.checkpoint.every is not None:

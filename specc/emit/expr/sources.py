@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from specc.emit.expr.base import Writer, hole
+from specc.emit.leaf_class import CAST
 from specc.emit.parts import ATOM, COMPARED, SUM, Expr, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
@@ -29,7 +30,7 @@ def _rope_table(graph: Graph, op: Op) -> Expr:
         parts += [", ", hole(op, key, value)]
     for n, value in enumerate(numbers):
         parts += [", ", hole(op, f"scaling{n}", value)]
-    return Expr((*parts, ")"), calls=(name,), alone=True, called="rope")
+    return Expr((*parts, f"){CAST * ('dtype' in dict(op.attrs))}"), calls=(name,), alone=True, called="rope")
 
 
 def _sinusoid(graph: Graph, op: Op) -> Expr:

@@ -23,7 +23,9 @@ class Form:
 
     `params` gives each parameter's shape by names of sizes; all but the first are optional. `sizes` are the arguments
     of the constructor, `attrs` those that are attributes of the op. `call` writes the lines of forward; `optional` are
-    parameters that may be None. A form without `inputs` has none: what surrounds it reads the parameters.
+    parameters that may be None. `lookup` does so of a table, given the table and how rows of it are cast: so gradients
+    of the table are summed in its own type. A form without `inputs` has no forward: what surrounds it reads the
+    parameters.
     """
 
     role: str
@@ -39,3 +41,4 @@ class Form:
     torch: tuple[str, ...] = ()  # parameters that torch's class of that name has
     ends: str = ""  # of the description, if surrounding code adds the bias
     init: Callable[[bool, str], list[str]] = lambda uneven, axis: []
+    lookup: Callable[[str, str], list[str]] | None = None

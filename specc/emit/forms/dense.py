@@ -33,13 +33,13 @@ def _rms_norm(values: Values, optional: bool) -> list[str]:
     return [f"x = {normed}", f"return {none}x + {values['bias']}"]
 
 
-def _vocab_embedding(values: Values, optional: bool) -> list[str]:
+def _vocab_embedding(weight: str, cast: str) -> list[str]:
     return [
-        f"weight = {values['weight']}",
+        f"weight = {weight}",
         "rows = ids - self.start",
         "mine = (rows >= 0) & (rows < len(weight))",
         "others = ~mine & (ids >= 0) & (ids < self.vocab)  # what is neither raises an IndexError",
-        "return F.embedding(rows.masked_fill(others, 0), weight) * mine.unsqueeze(-1)",
+        f"return F.embedding(rows.masked_fill(others, 0), weight){cast} * mine.unsqueeze(-1)",
     ]
 
 
@@ -75,7 +75,7 @@ FORMS: tuple[Form, ...] = (
         {"weight": ("rows", "dim")},
         ("rows", "dim"),
         "ids: Tensor",
-        lambda values, optional: [f"return F.embedding(ids, {values['weight']})"],
+        lookup=lambda weight, cast: [f"return F.embedding(ids, {weight}){cast}"],
         torch=("weight",),
     ),
     Form(
@@ -85,7 +85,7 @@ FORMS: tuple[Form, ...] = (
         {"weight": ("vocab", "dim")},
         ("vocab", "dim"),
         "ids: Tensor",
-        _vocab_embedding,
+        lookup=_vocab_embedding,
         splits={
             "vocab": Split(
                 "Vocab", "Rows are split over {}; ids of other ranks give zeros, so outputs are partial sums"
