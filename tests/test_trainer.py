@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from specc.emit import emit
+from specc.source import Source
+from specc.spec import load
 from specc.spec.core import Layout, Model, Pipeline, Spec
 from specc.verify.launch import run_ranks
 from specc.verify.relations import setting
-from specc.verify.run import LR, SEED, load_file
+from specc.verify.run import LR, SEED, load_file, world_size
 from tests.comm import fake_group
+from tests.files import file_of, on_meta
 from tests.models import VOCAB, llama, transformer
+from tests.zoo import ROOT
 
 CPU = torch.device("cpu")
 TIED = Layout(pp=Pipeline(2, "1f1b"), microbatches=2)
@@ -162,3 +169,126 @@ def test_losses_of_half_precision_are_computed_in_single() -> None:
     for found, grad in ((value.item(), own.grad), *((each, ours) for each, _ in answers)):
         assert found == pytest.approx(true.item(), rel=1e-5)
         assert (grad - wanted.grad).abs().max() <= 2**-8 * wanted.grad.abs().max()
+
+
+# --- words at the borders ---------------------------------------------------------------------------
+
+
+def complains(source: str, sizes: tuple[int, ...], *batch: Tensor) -> Refusal:
+    """What a rank raises while it builds its trainer, or takes that batch."""
+    file = load_file(source, "file")
+    try:
+        file.Trainer(file.device_mesh("cpu"), CPU, *sizes, seed=SEED, lr=LR).evaluate(*batch)
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "", ""
+
+
+def ids(rows: int, seq: int) -> Tensor:
+    return torch.ones(rows, seq, dtype=torch.int64)
+
+
+UNLIKE = "are given; all must be int64, and labels of the shape of what they label"
+NO_PAD = replace(transformer(layers=1), pad=None)
+BORDERS = [
+    (
+        (llama(layers=2), Layout(tp=2, sequence_parallel=True), (4, 15), ids(4, 15), ids(4, 15)),
+        "sequences of 15 tokens cannot be cut into equal parts for tp = 2",
+    ),
+    (
+        (llama(layers=2), Layout(dp=2, microbatches=2), (3, 8), ids(3, 8), ids(3, 8)),
+        "a batch of 3 cannot be cut into 2 equal microbatches",
+    ),
+    (
+        (llama(layers=2), Layout(tp=2), (4, 8), ids(4, 8), ids(4, 8).int()),
+        f"tokens int64 (4, 8), labels int32 (4, 8) {UNLIKE}",
+    ),
+    (
+        (llama(layers=2), Layout(tp=2), (4, 8), ids(4, 8), ids(4, 7)),
+        f"tokens int64 (4, 8), labels int64 (4, 7) {UNLIKE}",
+    ),
+    (
+        (NO_PAD, Layout(tp=2), (4, 8, 6), ids(4, 7), ids(4, 6), ids(4, 6)),
+        "source of 7 tokens cannot be filled up to 8: other tokens would see that",
+    ),
+    (
+        (transformer(layers=1), Layout(tp=2), (4, 8, 6), ids(3, 8), ids(4, 6), ids(4, 6)),
+        "source int64 (3, 8), target int64 (4, 6), labels int64 (4, 6) are given, "
+        "but the trainer is built for at most (4, 8), (4, 6), (4, 6)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "problem"), BORDERS, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_cannot_be_taken_is_told(given: tuple[Model, Layout, tuple[int, ...], Tensor], problem: str) -> None:
+    model, layout, sizes, *batch = given
+    answers = run_ranks(2, complains, source_of(model, layout), sizes, *batch, timeout=60.0)
+    assert answers == [("ValueError", problem)] * 2
+
+
+def norm_of_fours(source: str) -> tuple[float, list[Tensor]]:
+    """Norm of gradients of half precision that are all 4, and what clipping leaves of them."""
+    torch.set_default_dtype(torch.float16)
+    file = load_file(source, "file")
+    trainer = file.Trainer(file.device_mesh("cpu"), CPU, 4, 8, seed=SEED, lr=LR)
+    for p in trainer.module.parameters():
+        p.grad = torch.full_like(p, 4.0)
+    norm = trainer.clip_gradients(1.0)
+    local = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in trainer.module.parameters()]
+    return norm.item(), [grad.float() for grad in local]
+
+
+@pytest.mark.parametrize("layout", [Layout(tp=2), Layout(dp=2), Layout(pp=Pipeline(2), microbatches=2)], ids=repr)
+def test_a_norm_beyond_half_precision_is_a_number(layout: Layout) -> None:
+    """The sum of squares is, and it is that of one process."""
+    numbers = sum(p.numel() for p in on_meta(file_of(WIDE)).parameters())
+    true = 4 * numbers**0.5
+    assert 16 * numbers > torch.finfo(torch.float16).max
+    for norm, grads in run_ranks(2, norm_of_fours, source_of(WIDE, layout)):
+        grads = [torch.as_tensor(grad) for grad in grads]
+        assert norm == pytest.approx(true, rel=1e-5)
+        assert all(torch.allclose(grad, torch.full_like(grad, 4 / true), rtol=2e-3) for grad in grads)
+
+
+WIDE = llama(layers=2, hidden=256)
+
+
+class Waits(TorchDispatchMode):
+    """Raises where a number leaves the device."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
+            raise RuntimeError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+def step_without_waiting(source: str) -> bool:
+    """After a first step, which makes what is made once."""
+    file = load_file(source, "file")
+    sizes = (file.device_mesh("cpu"), CPU, 4, 8) if hasattr(file, "device_mesh") else (CPU,)
+    trainer = file.Trainer(*sizes, seed=SEED, lr=LR)
+    trainer.evaluate(ids(4, 8), ids(4, 8))
+    trainer.step(ids(4, 8), ids(4, 8))
+    with Waits():
+        trainer.step(ids(4, 8), ids(4, 8))
+    with pytest.raises(RuntimeError, match="waits"), Waits():
+        trainer.optimizer.found_inf.item()
+    return True
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [Layout(microbatches=2), Layout(tp=2), Layout(dp=2, microbatches=2), Layout(pp=Pipeline(2), microbatches=2)],
+    ids=repr,
+)
+def test_no_step_waits_for_the_device(layout: Layout) -> None:
+    source = source_of(llama(layers=2, tied=True), layout)
+    assert step_without_waiting(source) if world_size(layout) == 1 else all(run_ranks(2, step_without_waiting, source))
+
+
+def test_a_vocabulary_that_no_tp_divides_goes_with_dp() -> None:
+    found = load(Source("s.yaml", (ROOT / "specs" / "gpt2.yaml").read_text() + "layout: {tp: 2, dp: 2}\n"))
+    assert isinstance(found, Spec) and found.model.vocab == 50257, found
+    assert "whole(logits, 50257" in emit(found, found.layout()).source
