@@ -38,7 +38,7 @@ def planned(graph: Graph, stage: int = 0) -> tuple[Counter[str], Counter[str]]:
     totals: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for op in graph.ops:
         if stage in graph.stages_of(op.scope) and op.scope[:1] != ("loss",):
-            for total, counts in zip(totals, collectives([op]), strict=True):
+            for total, counts in zip(totals, collectives(graph, [op]), strict=True):
                 total.update({kind: count * runs_of(graph, op, stage) for kind, count in counts.items()})
     return totals
 
@@ -62,8 +62,9 @@ def debugged(model: Model, layout: Layout) -> list[Counter[str]]:
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layer_of_llama(layout: str) -> None:
-    ops = [op for op in compiled(llama(), LAYOUTS[layout]).ops if layer_of(op.scope) is not None]
-    assert collectives(ops) == (LAYER[layout], LAYER[layout])
+    graph = compiled(llama(), LAYOUTS[layout])
+    ops = [op for op in graph.ops if layer_of(op.scope) is not None]
+    assert collectives(graph, ops) == (LAYER[layout], LAYER[layout])
     placed = Counter(f"{op.attr('src')} {op.attr('dst')}" for op in ops if op.kind == "convert")
     assert placed == {"tp 2": {"I R": 2, "P I": 2}, "tp 2 sp": {"S(seq) R": 2, "P S(seq)": 2}}[layout]
     three, two = (debugged(llama(layers=n), LAYOUTS[layout]) for n in (3, 2))
@@ -84,12 +85,13 @@ def test_torch_counts_the_same(name: str, layout: str) -> None:
 @pytest.mark.parametrize("name", [*zoo.TINY, *(f"core {name}" for name in MODELS)])
 def test_plan_says_what_a_file_does(name: str, layout: str) -> None:
     model = MODELS[name.removeprefix("core ")] if name.startswith("core ") else zoo.model(name)
-    forward, backward = planned(compiled(model, LAYOUTS[layout]))
+    graph = compiled(model, LAYOUTS[layout])
+    forward, backward = planned(graph)
     found = traffic(model, LAYOUTS[layout])
     assert found.counts("forward") == forward and found.counts("backward") == backward
     assert all(forward.values()) and forward.total() >= 4
-    loss = [op for op in compiled(model, LAYOUTS[layout]).ops if op.scope[:1] == ("loss",)]
-    assert collectives(loss) == (found.counts("loss"), {})
+    loss = [op for op in graph.ops if op.scope[:1] == ("loss",)]
+    assert collectives(graph, loss) == (found.counts("loss"), {})
 
 
 @pytest.mark.parametrize("kind", ["full", "every 2", "save"])

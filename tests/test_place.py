@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
+from specc.cost.counts import collectives
 from specc.emit.expr import expression
+from specc.extension import Extension
 from specc.ir.graph import Graph
 from specc.ir.op import Init, Op, OpError
 from specc.ir.types import Axis, I, P, Place, R, S, Spmd, TensorType
 from specc.lower.builder import Builder
+from specc.ops.base import Traffic
+from specc.ops.conversions import CONVERSIONS
 from specc.passes import compile_graph
 from specc.passes.check import LINKS
 from specc.passes.mesh import mesh_of
-from specc.passes.place import COST
 from specc.spec.core import Layout
+from specc.tables import tables
 from tests.models import D_MODEL, INIT, VOCAB
 
 TP = Layout(tp=2)
+KINDS = {(item.source, item.target) for item in CONVERSIONS}
 
 
 def writable(src: Place, dst: Place) -> bool:
@@ -36,11 +42,26 @@ def writable(src: Place, dst: Place) -> bool:
 
 def test_every_conversion_that_is_offered_can_be_written() -> None:
     pairs = [(a, b) for a, b in product((R, I, P, S("seq"), S("ffn")), repeat=2) if a != b]
-    assert {(a.kind, b.kind) for a, b in pairs if writable(a, b)} == set(COST)
+    assert {(a.kind, b.kind) for a, b in pairs if writable(a, b)} == KINDS
+
+
+def test_what_an_op_of_an_extension_exchanges_is_counted() -> None:
+    def traffic(op: Op, lowering: str) -> Traffic:
+        return Traffic({"all-to-all": 2}, {"all-to-all": 1}) if lowering == "swapped" else Traffic()
+
+    swap = replace(tables().op("mul"), kind="swap", traffic=traffic)
+    known = tables((Extension("swaps", ops=(swap,)),))
+    x = Op("x", "input")
+    plain, swapped = (
+        Op(name, "swap", (x.ref,), lowering=how) for name, how in (("a", ()), ("b", (("tp", "swapped"),)))
+    )
+    graph = Graph.of([x, plain, swapped], (), (swapped.ref,), swapped.ref, known=known)
+    assert collectives(graph, [plain]) == ({}, {})
+    assert collectives(graph, graph.ops) == ({"all-to-all": 2}, {"all-to-all": 1})
 
 
 def test_every_conversion_that_is_offered_is_sound() -> None:
-    assert {a + b for a, b in COST} < LINKS
+    assert {a + b for a, b in KINDS} < LINKS
 
 
 def test_what_cannot_be_written_is_told_where_it_is_placed() -> None:

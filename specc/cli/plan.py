@@ -90,8 +90,8 @@ def _collectives(graph: Graph, layout: Layout, model: Model) -> None:
     """Of one run of each block. The last column is there where layers are recomputed."""
     outside = [op for op in graph.ops if layer_of(op.scope) is None and op.scope[:1] != ("loss",)]
     loss = [op for op in graph.ops if op.scope[:1] == ("loss",)]
-    rows = [(name, *collectives(ops), again(graph, ops)) for name, ops in blocks(graph, model)]
-    rows += [(name, *collectives(ops), {}) for name, ops in (("outside of layers", outside), ("loss", loss))]
+    rows = [(name, *collectives(graph, ops), again(graph, ops)) for name, ops in blocks(graph, model)]
+    rows += [(name, *collectives(graph, ops), {}) for name, ops in (("outside of layers", outside), ("loss", loss))]
     talk = {name for op in graph.ops for name in ([op.text("mesh")] if op.kind == "convert" else dict(op.lowering))}
     over = [axis.name for axis in graph.mesh if axis.name in talk]
     saved = layout.checkpoint

@@ -12,8 +12,6 @@ from specc.ir.repeat import Repeat, layer_of
 from specc.ir.types import Spmd
 from specc.spec.core import Model
 
-FORWARD = {"PI": "all-reduce", "PS": "reduce-scatter", "SR": "all-gather", "SI": "all-gather", "PR": "all-reduce"}
-BACKWARD = {"IR": "all-reduce", "PS": "all-gather", "SR": "reduce-scatter", "PR": "all-reduce"}
 BYTES = {"int64": 8, "bool": 1, "float": 4, "float32": 4, "bfloat16": 2, "float16": 2}  # of an element
 
 
@@ -73,19 +71,16 @@ def stage_costs(graph: Graph, stages: int) -> list[StageCost]:
     return found
 
 
-def collectives(ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
+def collectives(graph: Graph, ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
     """Forward and backward counts by kind, of ops that run once; what is recomputed is not counted again."""
     forward: dict[str, int] = {}
     backward: dict[str, int] = {}
     for op in ops:
-        if op.kind == "cross_entropy" and op.lowering:
-            forward["all-reduce"] = forward.get("all-reduce", 0) + 2  # of the largest logit, and of the sums
-        if op.kind != "convert":
-            continue
-        key = op.place("src").kind + op.place("dst").kind
-        for table, counts in ((FORWARD, forward), (BACKWARD, backward)):
-            if key in table and (op.outs[0].grad or table is FORWARD):
-                counts[table[key]] = counts.get(table[key], 0) + 1
+        for lowering in [how for _, how in op.lowering] or ["plain"]:
+            traffic = graph.definition(op).traffic(op, lowering)
+            for found, counts in ((traffic.forward, forward), (traffic.backward, backward)):
+                for kind, count in found.items():
+                    counts[kind] = counts.get(kind, 0) + count
     return forward, backward
 
 
@@ -97,7 +92,7 @@ def again(graph: Graph, block: Iterable[Op]) -> dict[str, int]:
     ops = list(block)
     needed = [n for n, op in enumerate(ops) if graph.definition(op).saves(op)]
     reached = ops[: needed[-1]] if needed else []
-    return collectives(op for op in reached if not graph.op(graph.origin(op.ref).op).kept)[0]
+    return collectives(graph, (op for op in reached if not graph.op(graph.origin(op.ref).op).kept))[0]
 
 
 def blocks(graph: Graph, model: Model) -> list[tuple[str, tuple[Op, ...]]]:

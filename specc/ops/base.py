@@ -67,10 +67,19 @@ def made_in(op: Op, usual: str = "float") -> str:
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """Collectives that a placed op runs, by kind: forward, and in backward for what carries gradient."""
+
+    forward: Mapping[str, int] = field(default_factory=dict[str, int])
+    backward: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True)
 class OpDef:
     """A kind of op. `signatures(op, ins, mesh, stream)` lists what is possible on a mesh axis, cheapest-to-read first.
 
-    `flops` counts a forward pass; `saves` says which values backward needs ("in0", "out0", ...).
+    `flops` counts a forward pass; `saves` says which values backward needs ("in0", "out0", ...); `traffic` says what
+    ranks exchange on a mesh axis for which the op has that lowering.
     """
 
     kind: str
@@ -80,6 +89,7 @@ class OpDef:
     flops: Callable[[Op, Types, Mapping[str, int]], int] = lambda op, ins, symbols: 0
     saves: Callable[[Op], tuple[str, ...]] = lambda op: ()
     random: Callable[[Op], bool] = lambda op: False
+    traffic: Callable[[Op, str], Traffic] = lambda op, lowering: Traffic()
 
 
 def shardable(name: str, size: int, mesh: MeshAxis) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from specc.ir.op import Op, OpError
 from specc.ir.types import I, MeshAxis, P, R, S, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Stream, Types, shardable
+from specc.ops.base import Facts, OpDef, Signature, Stream, Traffic, Types, shardable
+from specc.ops.conversions import conversion
 
 
 def _loss_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
@@ -29,6 +30,10 @@ def _loss_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
     return 5 * ins[0].numel(symbols)
 
 
+def _loss_traffic(op: Op, lowering: str) -> Traffic:
+    return Traffic({"all-reduce": 2}) if lowering == "vocab_parallel" else Traffic()
+
+
 CROSS_ENTROPY = OpDef(
     "cross_entropy",
     lambda op, ins: (TensorType((), grad=True),),
@@ -36,6 +41,7 @@ CROSS_ENTROPY = OpDef(
     _loss_facts,
     flops=_loss_flops,
     saves=lambda op: ("in0",),
+    traffic=_loss_traffic,
 )
 
 
@@ -55,7 +61,17 @@ def _no_signature(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Si
     raise OpError(op, "conversions are made by placing, not placed")
 
 
-CONVERT = OpDef("convert", lambda op, ins: ins, _no_signature, lambda op, ins: Facts(linear=(0,)))
+def _link_traffic(op: Op, lowering: str) -> Traffic:
+    link = conversion(op.place("src"), op.place("dst"))
+    if link is None:
+        return Traffic()
+    back = op.outs[0].grad and link.backward
+    return Traffic({link.forward: 1} if link.forward else {}, {link.backward: 1} if back else {})
+
+
+CONVERT = OpDef(
+    "convert", lambda op, ins: ins, _no_signature, lambda op, ins: Facts(linear=(0,)), traffic=_link_traffic
+)
 
 ZERO = OpDef(
     "zero",  # a sum without terms, in the dtype of the operand

@@ -15,14 +15,10 @@ from specc.ir.op import Op, OpError, Path, Ref, Use
 from specc.ir.repeat import layer_scope
 from specc.ir.types import I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Signature
+from specc.ops.conversions import conversion
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
 
-COST = {("P", "I"): 2, ("P", "S"): 2, ("I", "R"): 2, ("S", "R"): 2, ("S", "I"): 2, ("R", "S"): 0}
-"""Elements moved per element of the full value, forward and backward, of each conversion that generated code can write.
-
-The checker's table is larger: it has every sound one.
-"""
 SYMBOLS = 1024  # stands for every size that is known only when the model runs
 
 
@@ -134,11 +130,11 @@ def _cost(value: TensorType, produced: Place, wanted: Place | None) -> int | Non
         return 0
     if produced == P and not value.grad:
         return None
-    unit = COST.get((produced.kind, wanted.kind))
-    if unit is None:
+    link = conversion(produced, wanted)
+    if link is None:
         return None
     symbols = {axis.size: SYMBOLS for axis in value.axes if isinstance(axis.size, str)}
-    return unit * value.numel(symbols)
+    return link.moved * value.numel(symbols)
 
 
 @dataclass
