@@ -24,7 +24,6 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-import torch.distributed._functional_collectives as fc
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
@@ -99,7 +98,7 @@ class First(nn.Module):
         positions = torch.arange(tokens.size(1), device=tokens.device)  # [seq]
         rope = llama3_rope_table(positions, 128, 500000.0, 8.0, 1.0, 4.0, 8192).to(COMPUTE)  # [pair, seq, head_dim]
         for layer in self.layers.values():
-            x = checkpoint(layer, x, rope, use_reentrant=False)
+            x = checkpoint(layer, x, rope, use_reentrant=False, preserve_rng_state=False)
         return x
 
 
@@ -113,7 +112,7 @@ class Middle(nn.Module):
         positions = torch.arange(x.size(1) * self.tp.size(), device=x.device)  # [seq]
         rope = llama3_rope_table(positions, 128, 500000.0, 8.0, 1.0, 4.0, 8192).to(COMPUTE)  # [pair, seq, head_dim]
         for layer in self.layers.values():
-            x = checkpoint(layer, x, rope, use_reentrant=False)
+            x = checkpoint(layer, x, rope, use_reentrant=False, preserve_rng_state=False)
         return x
 
 
@@ -129,7 +128,7 @@ class Last(nn.Module):
         positions = torch.arange(x.size(1) * self.tp.size(), device=x.device)  # [seq]
         rope = llama3_rope_table(positions, 128, 500000.0, 8.0, 1.0, 4.0, 8192).to(COMPUTE)  # [pair, seq, head_dim]
         for layer in self.layers.values():
-            x = checkpoint(layer, x, rope, use_reentrant=False)
+            x = checkpoint(layer, x, rope, use_reentrant=False, preserve_rng_state=False)
         return self.head(all_gather(self.norm(x), 1, self.tp))  # [batch, seq, vocab/tp]
 
 
@@ -372,14 +371,50 @@ def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     return DTensor.from_local(logits, tp, [Shard(2)], shape=shape, stride=stride).full_tensor()
 
 
+def gather(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    x = x.movedim(dim, 0).contiguous()
+    result = x.new_empty(len(x) * group.size(), *x.shape[1:])
+    dist.all_gather_single(result, x, group)
+    return result.movedim(0, dim)
+
+
+def scatter(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    x = x.movedim(dim, 0).contiguous()
+    result = x.new_empty(len(x) // group.size(), *x.shape[1:])
+    dist.reduce_scatter_single(result, x, group=group)
+    return result.movedim(0, dim)
+
+
+class AllGather(Function):
+    @staticmethod
+    def forward(ctx, x, dim, group):
+        ctx.dim, ctx.group = dim, group
+        return gather(x, dim, group)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return scatter(grad, ctx.dim, ctx.group), None, None
+
+
 def all_gather(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """Join the shards of `dim`; the gradient is summed and scattered."""
-    return fc.wait_tensor(fc.all_gather_single(x, dim, tp))
+    return AllGather.apply(x, dim, tp.get_group())
+
+
+class ReduceScatter(Function):
+    @staticmethod
+    def forward(ctx, x, dim, group):
+        ctx.dim, ctx.group = dim, group
+        return scatter(x, dim, group)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return gather(grad, ctx.dim, ctx.group), None, None
 
 
 def reduce_scatter(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """Sum over tp and keep this rank's shard of `dim`; the gradient is gathered."""
-    return fc.wait_tensor(fc.reduce_scatter_single(x, "sum", dim, tp))
+    return ReduceScatter.apply(x, dim, tp.get_group())
 
 
 def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:
@@ -405,8 +440,10 @@ def gradient_norm(parameters: list, device: str) -> Tensor:
 
 class AllReduce(Function):
     @staticmethod
-    def forward(ctx, x, tp):
-        return fc.wait_tensor(fc.all_reduce(x, "sum", tp))
+    def forward(ctx, x, group):
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x, group=group)
+        return x
 
     @staticmethod
     def backward(ctx, grad):
@@ -415,13 +452,15 @@ class AllReduce(Function):
 
 def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
     """Sum over tp; every rank already holds the whole gradient."""
-    return AllReduce.apply(x, tp)
+    return AllReduce.apply(x, tp.get_group())
 
 
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
     logits = logits.to(REDUCE)
-    logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
+    largest = logits.detach().amax(-1)
+    dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
+    logits = logits - largest.unsqueeze(-1)
     rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
     mine = (rows >= 0) & (rows < logits.size(-1))
     others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError

@@ -17,23 +17,21 @@ layout   bde6af082df0
 
 import hashlib
 import math
-import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
 import torch.distributed as dist
-import torch.distributed._functional_collectives as fc
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
+from torch.fx.traceback import annotate
 from torch.nn import Parameter
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 COMPUTE = torch.bfloat16  # activations, weights in use, what ranks send of them
 REDUCE = torch.float32  # loss, norm, sums over ranks
@@ -56,11 +54,8 @@ class Attention(nn.Module):
         v = self.v(x).unflatten(-1, (1, 128)).transpose(1, 2)
         q = apply_rope(q, rope)
         k = apply_rope(k, rope)
-        with kept("attention.core"):
-            x = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        x = x.transpose(1, 2).flatten(2)  # [batch, seq, heads/tp*head_dim]
-        with kept("attention.o"):
-            return reduce_scatter(self.o(x), 1, self.tp)  # [batch, seq/tp, d_model]
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return reduce_scatter(self.o(x.transpose(1, 2).flatten(2)), 1, self.tp)  # [batch, seq/tp, d_model]
 
 
 class FeedForward(nn.Module):
@@ -86,7 +81,13 @@ class Block(nn.Module):
         self.ffn = FeedForward(tp)
 
     def forward(self, x: Tensor, rope: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rope)
+        x = checkpoint(self.attend, x, rope, use_reentrant=False, preserve_rng_state=False, context_fn=keep_core)
+        return checkpoint(self.feed, x, use_reentrant=False, preserve_rng_state=False)
+
+    def attend(self, x: Tensor, rope: Tensor) -> Tensor:
+        return x + self.attention(self.attention_norm(x), rope)
+
+    def feed(self, x: Tensor) -> Tensor:
         return x + self.ffn(self.ffn_norm(x))
 
 
@@ -102,7 +103,7 @@ class First(nn.Module):
         positions = torch.arange(tokens.size(1), device=tokens.device)  # [seq]
         rope = llama3_rope_table(positions, 128, 500000.0, 8.0, 1.0, 4.0, 8192).to(COMPUTE)  # [pair, seq, head_dim]
         for layer in self.layers.values():
-            x = checkpoint(layer, x, rope, use_reentrant=False, context_fn=keep)
+            x = layer(x, rope)
         return x
 
 
@@ -116,7 +117,7 @@ class Middle(nn.Module):
         positions = torch.arange(x.size(1) * self.tp.size(), device=x.device)  # [seq]
         rope = llama3_rope_table(positions, 128, 500000.0, 8.0, 1.0, 4.0, 8192).to(COMPUTE)  # [pair, seq, head_dim]
         for layer in self.layers.values():
-            x = checkpoint(layer, x, rope, use_reentrant=False, context_fn=keep)
+            x = layer(x, rope)
         return x
 
 
@@ -132,7 +133,7 @@ class Last(nn.Module):
         positions = torch.arange(x.size(1) * self.tp.size(), device=x.device)  # [seq]
         rope = llama3_rope_table(positions, 128, 500000.0, 8.0, 1.0, 4.0, 8192).to(COMPUTE)  # [pair, seq, head_dim]
         for layer in self.layers.values():
-            x = checkpoint(layer, x, rope, use_reentrant=False, context_fn=keep)
+            x = layer(x, rope)
         return self.head(all_gather(self.norm(x), 1, self.tp))  # [batch, seq, vocab/tp]
 
 
@@ -333,14 +334,50 @@ def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     return DTensor.from_local(logits, tp, [Shard(2)], shape=shape, stride=stride).full_tensor()
 
 
+def gather(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    x = x.movedim(dim, 0).contiguous()
+    result = x.new_empty(len(x) * group.size(), *x.shape[1:])
+    dist.all_gather_single(result, x, group)
+    return result.movedim(0, dim)
+
+
+def scatter(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    x = x.movedim(dim, 0).contiguous()
+    result = x.new_empty(len(x) // group.size(), *x.shape[1:])
+    dist.reduce_scatter_single(result, x, group=group)
+    return result.movedim(0, dim)
+
+
+class AllGather(Function):
+    @staticmethod
+    def forward(ctx, x, dim, group):
+        ctx.dim, ctx.group = dim, group
+        return gather(x, dim, group)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return scatter(grad, ctx.dim, ctx.group), None, None
+
+
 def all_gather(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """Join the shards of `dim`; the gradient is summed and scattered."""
-    return fc.wait_tensor(fc.all_gather_single(x, dim, tp))
+    return AllGather.apply(x, dim, tp.get_group())
+
+
+class ReduceScatter(Function):
+    @staticmethod
+    def forward(ctx, x, dim, group):
+        ctx.dim, ctx.group = dim, group
+        return scatter(x, dim, group)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return gather(grad, ctx.dim, ctx.group), None, None
 
 
 def reduce_scatter(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """Sum over tp and keep this rank's shard of `dim`; the gradient is gathered."""
-    return fc.wait_tensor(fc.reduce_scatter_single(x, "sum", dim, tp))
+    return ReduceScatter.apply(x, dim, tp.get_group())
 
 
 def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:
@@ -366,8 +403,10 @@ def gradient_norm(parameters: list, device: str) -> Tensor:
 
 class AllReduce(Function):
     @staticmethod
-    def forward(ctx, x, tp):
-        return fc.wait_tensor(fc.all_reduce(x, "sum", tp))
+    def forward(ctx, x, group):
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x, group=group)
+        return x
 
     @staticmethod
     def backward(ctx, grad):
@@ -376,13 +415,15 @@ class AllReduce(Function):
 
 def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
     """Sum over tp; every rank already holds the whole gradient."""
-    return AllReduce.apply(x, tp)
+    return AllReduce.apply(x, tp.get_group())
 
 
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
     logits = logits.to(REDUCE)
-    logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
+    largest = logits.detach().amax(-1)
+    dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
+    logits = logits - largest.unsqueeze(-1)
     rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
     mine = (rows >= 0) & (rows < logits.size(-1))
     others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
@@ -417,100 +458,18 @@ def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
     return x * cos + torch.cat((-b, a), dim=-1) * sin
 
 
-class Current(threading.local):
-    """The tape of the checkpointed call that runs on this thread."""
-
-    tape: "Tape | None" = None
-
-
-current = Current()
+def kept(name: str) -> AbstractContextManager:
+    """A label: results made under it do not run again where `keep_named` is given; of attention, the kernel's."""
+    return annotate({"kept": name})
 
 
-class Tape:
-    """What the scopes in one checkpointed call keep: written when it first runs, read whenever it runs again."""
-
-    def __init__(self, scopes: list[list], again: bool):
-        self.scopes, self.again = scopes, again
-
-    def __enter__(self) -> None:
-        self.outer = current.tape
-        self.rest = iter(self.scopes)
-        current.tape = self
-
-    def __exit__(self, *error) -> None:
-        current.tape = self.outer
-
-    def scope(self) -> list:
-        """What the next scope keeps of each step: op, result (None: run it again), tensors with counts of changes."""
-        if not self.again:
-            self.scopes.append([])
-        return next(self.rest)
+def kernels(ctx, op, *args, **kwargs) -> CheckpointPolicy:
+    """Attention kernels, of any device, do not run again."""
+    kept = "scaled_dot_product" in str(op)
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def keep() -> tuple[Tape, Tape]:
-    """Contexts of a checkpointed call and of its recomputation."""
-    scopes: list[list] = []
-    return Tape(scopes, False), Tape(scopes, True)
-
-
-def tensors(x) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(x) if isinstance(leaf, Tensor)]
-
-
-def memory(x) -> set[int]:
-    return {leaf.untyped_storage()._cdata for leaf in tensors(x)}
-
-
-def hollow(x: Tensor) -> Tensor:
-    """NaN of that shape in the memory of one number."""
-    return x.new_full((), math.nan).expand_as(x) if x.is_floating_point() else x.detach()
-
-
-class kept(TorchDispatchMode):
-    """Around one op and its collective: the last result is kept, so that neither runs again.
-
-    Raises RuntimeError where a tensor was changed in place that must not be, or another op runs than before.
-    """
-
-    def __init__(self, name: str):
-        super().__init__()
-        self.name, self.tape = name, current.tape
-        self.steps = self.tape.scope() if self.tape else []
-        self.rest = iter(self.steps)
-        self.ran: list = []
-        self.moved: list = []
-        self.reduced = 0  # that many steps lead to a collective
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        aten = torch.ops.aten
-        moves = op.is_view or op in (aten._unsafe_view.default, aten.clone.default, aten._to_copy.default)
-        if self.tape is None or moves:
-            result = op(*args, **(kwargs or {}))
-            self.moved += [result] if self.ran else []
-            return result
-        if self.tape.again:
-            step, result, before = next(self.rest, (None, None, []))
-            if op is not step or any(x._version != version for x, version in before):
-                raise RuntimeError(f"kept {self.name}: {op} was {step} before, or its result was changed in place")
-            return op(*args, **(kwargs or {})) if result is None else tree_map_only(Tensor, Tensor.detach, result)
-        if op._schema.is_mutable and not memory(args[0]) <= memory(self.ran):
-            raise RuntimeError(f"kept {self.name}: {op} changes in place what was made outside")
-        result = op(*args, **(kwargs or {}))
-        if op.namespace == "_c10d_functional":
-            self.reduced = len(self.ran)
-        self.ran.append((op, result))
-        return result
-
-    def __exit__(self, *error) -> None:
-        super().__exit__(*error)
-        for n, (op, result) in enumerate(self.ran):
-            again, aliases = None, []
-            if memory(result) <= memory(self.ran[-1]):
-                again = tree_map_only(Tensor, Tensor.detach, result)
-                aliases = [x.detach() for x in tensors([result, self.moved]) if memory(x) <= memory(result)]
-            elif n < self.reduced:
-                again = tree_map_only(Tensor, hollow, result)
-            self.steps.append((op, again, [(x, x._version) for x in aliases]))
+keep_core = partial(create_selective_checkpoint_contexts, kernels)
 
 
 @torch.no_grad()

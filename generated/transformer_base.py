@@ -22,7 +22,6 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-import torch.distributed._functional_collectives as fc
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
@@ -404,8 +403,10 @@ def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
 
 class AllReduce(Function):
     @staticmethod
-    def forward(ctx, x, tp):
-        return fc.wait_tensor(fc.all_reduce(x, "sum", tp))
+    def forward(ctx, x, group):
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x, group=group)
+        return x
 
     @staticmethod
     def backward(ctx, grad):
@@ -414,23 +415,25 @@ class AllReduce(Function):
 
 def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
     """Sum over tp; every rank already holds the whole gradient."""
-    return AllReduce.apply(x, tp)
+    return AllReduce.apply(x, tp.get_group())
 
 
 class CopyToShards(Function):
     @staticmethod
-    def forward(ctx, x, tp):
-        ctx.tp = tp
+    def forward(ctx, x, group):
+        ctx.group = group
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx, grad):
-        return fc.wait_tensor(fc.all_reduce(grad, "sum", ctx.tp)), None
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad, group=ctx.group)
+        return grad, None
 
 
 def copy_to_shards(x: Tensor, tp: DeviceMesh) -> Tensor:
     """The same value for every rank's own shard of weights; the gradient is summed over tp."""
-    return CopyToShards.apply(x, tp)
+    return CopyToShards.apply(x, tp.get_group())
 
 
 def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:
@@ -481,7 +484,9 @@ def sum_copies(tied: list, before: list) -> None:
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
     logits = logits.to(REDUCE)
-    logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
+    largest = logits.detach().amax(-1)
+    dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
+    logits = logits - largest.unsqueeze(-1)
     rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
     mine = (rows >= 0) & (rows < logits.size(-1))
     others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError

@@ -23,13 +23,12 @@ from tests.graphs import ids
 from tests.models import VOCAB
 
 KINDS = {
-    "all_reduce": "all-reduce",
-    "all_gather_into_tensor": "all-gather",
-    "reduce_scatter_tensor": "reduce-scatter",
-    "all_to_all_single": "all-to-all",
-    "broadcast": "broadcast",
+    "allreduce_": "all-reduce",
+    "_allgather_base_": "all-gather",
+    "_reduce_scatter_base_": "reduce-scatter",
+    "alltoall_base_": "all-to-all",
+    "broadcast_": "broadcast",
 }
-NO_COLLECTIVES = ("wait_tensor", "_wrap_tensor_autograd")
 SOURCE, TARGET = 12, 16  # lengths, divisible by tp, that tell the encoder's tokens from the decoder's
 
 
@@ -62,9 +61,13 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if DTensor in types:
             return NotImplemented  # it issues what it needs in terms of plain tensors
-        if func.namespace == "_c10d_functional" and (name := func._opname) not in NO_COLLECTIVES:
-            reduction = args[1] if isinstance(args[1], str) else ""
-            self.found.append(Collective(KINDS[name], reduction, args[0].numel()))
+        if func.namespace == "_c10d_functional":
+            raise ValueError(f"{func} is not public")
+        if func.namespace == "c10d":
+            given = args[0][0] if isinstance(args[0], list) else args[1]  # else the result comes first
+            ops = [arg.op() for arg in args if isinstance(arg, torch.ScriptObject) and "ReduceOp" in str(arg)]
+            reduction = "".join(dist.ReduceOp.RedOpType(op).name.lower() for op in ops)
+            self.found.append(Collective(KINDS[func._opname], reduction, given.numel()))
         return func(*args, **(kwargs or {}))
 
     def counts(self) -> Counter[str]:

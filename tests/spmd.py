@@ -81,15 +81,6 @@ def typed(file: ModuleType, layout: Layout) -> Typed:
     mesh = file.device_mesh("cpu")
     tp = mesh.get_group("tp")
     functions = Functions(tp)
-    true_all_reduce = scope.get("all_reduce")
-
-    def all_reduce(x: Tensor, axis: DeviceMesh) -> Tensor:
-        if x.is_contiguous():
-            return spmd.all_reduce(x, tp, src=P, dst=I)
-        spmd.assert_type(x, {tp: P})  # the stand-in of what is not computed again for a kept result
-        with spmd.no_typecheck():
-            result = true_all_reduce(x, axis)
-        return spmd.assert_type(result, {tp: I})
 
     def partial(name: str) -> None:
         true = scope[name].forward
@@ -106,7 +97,7 @@ def typed(file: ModuleType, layout: Layout) -> Typed:
     scope |= {
         "all_gather": lambda x, dim, _: spmd.all_gather(x, tp, src=S(dim), dst=R),
         "reduce_scatter": lambda x, dim, _: spmd.reduce_scatter(x, tp, src=P, dst=S(dim)),
-        "all_reduce": all_reduce,
+        "all_reduce": lambda x, _: spmd.all_reduce(x, tp, src=P, dst=I),
         "copy_to_shards": lambda x, _: spmd.convert(x, tp, src=I, dst=R),
         "shard": lambda x, dim, _: spmd.convert(x, tp, src=R, dst=S(dim)),
         "own_random": functions.own_random,
@@ -115,22 +106,9 @@ def typed(file: ModuleType, layout: Layout) -> Typed:
     }
     if "checkpoint" in scope:
         scope["checkpoint"] = _typed_again(scope["checkpoint"], mesh)
-    if "kept" in scope:
-        scope["kept"] = _typed_inside(scope["kept"])
     partial("VocabEmbedding")
     partial("RowLinear")
     return Typed(file, mesh, tp, S(1) if layout.sequence_parallel else I)
-
-
-def _typed_inside(true: type[Any]) -> type[Any]:
-    """Scopes of kept results, where putting them away at the end is not typed."""
-
-    class kept(true):
-        def __exit__(self, *error: Any) -> None:
-            with spmd.no_typecheck():
-                super().__exit__(*error)
-
-    return kept
 
 
 def _typed_again(true: Callable[..., Any], mesh: DeviceMesh) -> Callable[..., Any]:

@@ -33,12 +33,12 @@ def mutants(source: str) -> Iterator[Mutant]:
 
 
 def _calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
-    """Calls in the `forward` of each module, with its class."""
+    """Calls in the methods of each module, with its class."""
     for found in tree.body:
         for function in found.body if isinstance(found, ast.ClassDef) else ():
             if (
                 isinstance(function, ast.FunctionDef)
-                and function.name == "forward"
+                and function.name != "__init__"
                 and function.args.args[0].arg == "self"
             ):
                 yield from ((found.name, node) for node in ast.walk(function) if isinstance(node, ast.Call))

@@ -19,7 +19,7 @@ from specc.lower import lower
 from specc.passes import compile_graph
 from specc.spec.core import Layout, Model
 from tests import zoo
-from tests.comm import SOURCE, Collective, Recorder, fake_group, on_rank, stages_on_rank, tokens, traffic
+from tests.comm import KINDS, SOURCE, Collective, Recorder, fake_group, on_rank, stages_on_rank, tokens, traffic
 from tests.files import file_of
 from tests.models import D_MODEL, MODELS, llama, transformer
 
@@ -45,8 +45,6 @@ def planned(graph: Graph, stage: int = 0) -> tuple[Counter[str], Counter[str]]:
 
 def debugged(model: Model, layout: Layout) -> list[Counter[str]]:
     """Forward and backward as torch's own debugging mode counts them."""
-    names = {"all_reduce": "all-reduce", "all_gather_into_tensor": "all-gather"}
-    names["reduce_scatter_tensor"] = "reduce-scatter"
     with fake_group(2):
         module, _, _ = on_rank(model, layout)
         with CommDebugMode() as forward:
@@ -54,7 +52,7 @@ def debugged(model: Model, layout: Layout) -> list[Counter[str]]:
         with CommDebugMode() as backward:
             logits.sum().backward()
     return [
-        Counter({names[str(op).split(".")[-1]]: n for op, n in mode.get_comm_counts().items()})
+        Counter({KINDS[str(op).split(".")[-1]]: n for op, n in mode.get_comm_counts().items()})
         for mode in (forward, backward)
     ]
 

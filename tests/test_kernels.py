@@ -1,6 +1,5 @@
-"""Kernels on real ranks: gradients of the collectives, the split loss, random numbers, and saves by name."""
+"""Kernels on real ranks: gradients of the collectives, the split loss, random numbers."""
 
-import math
 import os
 import select
 import subprocess
@@ -10,7 +9,7 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -29,7 +28,6 @@ from specc.kernels.collectives import (
 )
 from specc.kernels.parallel_loss import split_cross_entropy
 from specc.kernels.random import own_random
-from specc.kernels.saves import keep, kept
 from specc.verify.launch import RankError, run_ranks
 from tests.comm import fake_group
 
@@ -140,7 +138,7 @@ def split_loss(world: int, vocab: int) -> tuple[float, int]:
     expected = F.cross_entropy(whole.flatten(0, 1), labels.flatten(), reduction="sum") * scale
     expected.backward()
     own = part(logits, -1, tp).clone().requires_grad_()
-    with Count("c10d_functional.all_reduce") as count:
+    with Count("c10d.allreduce") as count:
         found = split_cross_entropy(own, labels, vocab, tp) * scale
         found.backward()
     return worst([(found, expected), (own.grad, part(whole.grad, -1, tp))]), *count.counts.values()
@@ -180,91 +178,6 @@ def test_own_random_differs_inside_and_agrees_after(world):
     assert len({after.tobytes() for _, after, *_ in results}) == 1
     assert len({y.tobytes() for _, _, y, _ in results}) == world
     assert all(error == 0 for *_, error in results)
-
-
-class Layer(nn.Module):
-    """A block with a sequence-parallel matmul whose sum over tp is kept."""
-
-    def __init__(self, tp: DeviceMesh, named: bool):
-        super().__init__()
-        self.tp, self.named = tp, named
-        self.up = nn.Parameter(noise(16, 8, seed=1))
-        self.down = nn.Parameter(noise(8, 16, seed=2))
-        self.last = nn.Parameter(noise(8, 8, seed=3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(all_gather(x, 1, self.tp), self.up).tanh()
-        if self.named:
-            with kept("layer.down"):
-                y = reduce_scatter(F.linear(y, self.down), 1, self.tp)
-        else:
-            y = reduce_scatter(F.linear(y, self.down), 1, self.tp)
-        return x + F.linear((x + y).tanh(), self.last)
-
-
-def recompute(world: int, named: bool) -> tuple[float, dict[str, int], int]:
-    tp = mesh(world)
-    layers = nn.ModuleList(Layer(tp, named) for _ in range(3))
-
-    def run(checkpointed: bool) -> list[Tensor]:
-        x = noise(2, 4, 8, seed=5).requires_grad_()
-        y = x
-        for layer in layers:
-            extra = {"context_fn": keep} if named else {}
-            y = checkpoint(layer, y, use_reentrant=False, **extra) if checkpointed else layer(y)
-        layers.zero_grad()
-        y.square().sum().backward()
-        return [y, x.grad, *(p.grad for p in layers.parameters())]
-
-    expected = run(False)
-    with Count("aten.mm", "_c10d_functional.reduce_scatter", "_c10d_functional.all_gather") as count:
-        found = run(True)
-    return worst(list(zip(found, expected, strict=True))), count.counts
-
-
-@pytest.mark.parametrize("named", [False, True])
-def test_kept_results_run_once(named):
-    for error, counts in run_ranks(2, recompute, 2, named):
-        assert error == 0
-        # per layer forward 3 matmuls; again 2, and the kept one only where it is not kept
-        assert counts["aten.mm"] == 3 * (3 + 1 + (not named) + 6)
-        assert counts["_c10d_functional.reduce_scatter"] == 3 * (1 + (not named) + 1)
-        assert counts["_c10d_functional.all_gather"] == 3 * (2 + 1)
-
-
-def tapes(world: int) -> tuple[list[tuple[tuple[int, ...], int, bool]], float]:
-    """Kept results as (shape, bytes, is NaN), and the gradient of a block that needs what a collective reduced."""
-    tp = mesh(world)
-    first, a, b = keep()[0], noise(100, 100), noise(100, 3)
-    with first, kept("name"):
-        reduce_scatter(a @ b, 0, tp)
-    results = [result for _, result, _ in first.scopes[0]]
-    facts = [(tuple(t.shape), t.untyped_storage().nbytes(), bool(t.isnan().all())) for t in results]
-    weight = noise(4, 4).requires_grad_()
-
-    def block(x: Tensor) -> Tensor:
-        with kept("name"):
-            x = all_reduce((x @ weight).exp(), tp)  # exp needs its result
-        return x @ weight
-
-    checkpoint(block, noise(2, 4, seed=1), use_reentrant=False, context_fn=keep).sum().backward()
-    return facts, weight.grad.sum().item()
-
-
-def test_kept_keeps_what_the_collective_gives_and_is_loud_otherwise():
-    for facts, gradient in run_ranks(2, tapes, 2):
-        product, *_, last = facts
-        assert product == ((100, 3), 8, True)
-        assert last == ((50, 3), 50 * 3 * 8, False)
-        assert math.isnan(gradient)
-
-
-def test_kept_outside_a_checkpoint_only_runs():
-    x = noise(3, 3).requires_grad_()
-    with kept("name"):
-        y = (x @ x).exp()
-    y.sum().backward()
-    assert math.isfinite(x.grad.sum().item())
 
 
 def fails(rank_error: bool) -> int:

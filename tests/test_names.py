@@ -58,7 +58,17 @@ WORDS = (
     "nul",
     "com1",
 )
-SHADOWS = ("f", "tensor", "d-tensor", "row-linear", "rms-norm", "trainer", "device-mesh", "pipeline.stage", "tape")
+SHADOWS = (
+    "f",
+    "tensor",
+    "d-tensor",
+    "row-linear",
+    "rms-norm",
+    "trainer",
+    "device-mesh",
+    "pipeline.stage",
+    "reduce-scatter",
+)
 CAPITALS = ("none", "true", "false", "ellipsis", "not-implemented", "base-exception", "value_error", "s-t-a-g-e-s")
 
 

@@ -83,6 +83,7 @@ ATTENTION = Component(
     resolve=resolve,
     rules=rules,
     decided=decided,
+    verb="attend",
     summary=heads.summary,
     synonyms=SYNONYMS,
 )

@@ -168,6 +168,8 @@ class Component(Generic[C]):
     """For `specc plan`: by key, values that a default decided in a stack of that role, and how."""
     synonyms: Synonyms = field(default_factory=dict[str, tuple[str, ...]])
     """For hints."""
+    verb: str = ""
+    """What a part of a layer is called that runs it where checkpointing cuts layers; by default `run_` and the name."""
     variant: Callable[[C], str] = lambda config: ""
     """A word that tells its class from others of that name."""
     summary: Callable[[C], str] = lambda config: ""

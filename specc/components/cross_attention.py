@@ -44,6 +44,7 @@ CROSS_ATTENTION = Component(
     resolve=lambda config, d_model, role: heads.resolved(config, d_model),
     rules=rules,
     decided=lambda config, role: heads.decided(config),
+    verb="cross_attend",
     summary=heads.summary,
     synonyms={"cross_attention": ("cross_attn", "encoder_attn", "encoder_attention"), **heads.SYNONYMS},
 )

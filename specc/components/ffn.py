@@ -80,6 +80,7 @@ FFN = Component(
     split_by_tp=lambda config: (("hidden", config.hidden),),
     results=results,
     shrink=shrink,
+    verb="feed",
     rules=rules,
     synonyms=SYNONYMS,
     variant=lambda config: "Gated" if config.kind == "gated" else "",

@@ -8,7 +8,8 @@ from math import prod
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Ref
-from specc.ir.repeat import Repeat, layer_of
+from specc.ir.repeat import Repeat, layer_of, layer_scope
+from specc.ir.segments import segments
 from specc.ir.types import Spmd
 from specc.spec.core import Model
 
@@ -85,14 +86,19 @@ def collectives(graph: Graph, ops: Iterable[Op]) -> tuple[dict[str, int], dict[s
 
 
 def again(graph: Graph, block: Iterable[Op]) -> dict[str, int]:
-    """Collectives that run again in backward where a layer is recomputed: up to the last value that backward needs.
+    """Collectives that run again in backward where a layer is recomputed: of each part of it, up to the last value that
+    backward needs. What a cut keeps stands at the end of a part, behind that value.
 
-    `block` has its ops in op order; what is kept by name does not run again, nor does the collective after it.
+    `block` has the layer's ops.
     """
-    ops = list(block)
-    needed = [n for n, op in enumerate(ops) if graph.definition(op).saves(op)]
-    reached = ops[: needed[-1]] if needed else []
-    return collectives(graph, (op for op in reached if not graph.op(graph.origin(op.ref).op).kept))[0]
+    total: dict[str, int] = {}
+    path = next((path for op in block if (path := layer_scope(op.scope)) is not None), ())
+    for part in segments(graph).get(path, ()):
+        needed = [n for n, op in enumerate(part.ops) if graph.definition(op).saves(op)]
+        if part.again and needed:
+            for kind, count in collectives(graph, part.ops[: needed[-1]])[0].items():
+                total[kind] = total.get(kind, 0) + count
+    return total
 
 
 def blocks(graph: Graph, model: Model) -> list[tuple[str, tuple[Op, ...]]]:

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from specc.emit.checkpoints import Part as Method
+from specc.emit.checkpoints import called, label, parts_of, policy
 from specc.emit.expr import expression, own_random
 from specc.emit.fold import Inner, Item, Line, fold, text
 from specc.emit.leaves import constructor
-from specc.emit.loops import container, keeps, loop_lines
-from specc.emit.names import Naming, axis_names, formal_names, root_names
+from specc.emit.loops import container, loop_lines
+from specc.emit.names import Naming, axis_names, formal_names, root_names, unique
 from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref, in_model
+from specc.ir.repeat import Repeat
 from specc.ir.shape import shape
 from specc.ir.tree import Call, Loop
 
+Entry = Method | Op | Call | Loop
 OPEN, CLOSE = "\x01", "\x02"  # around the number of a hole in a line
 
 
 @dataclass(frozen=True)
+class Function:
+    """A method: what it takes beside self, how many tensors it returns, and its lines."""
+
+    name: str
+    formals: tuple[str, ...]
+    results: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Body:
-    """What a class is made of. In `init` and `forward` stands `\\x01n\\x02` for holes[n]."""
+    """What a class is made of. In lines stands `\\x01n\\x02` for holes[n]."""
 
     path: Path
     names: tuple[str, ...]  # candidates for the class, shortest first
-    formals: tuple[str, ...]
-    results: int
     init: tuple[str, ...]
-    forward: tuple[str, ...]
+    methods: tuple[Function, ...]  # the forward first
     holes: tuple[Hole, ...]
     calls: tuple[str, ...]  # kernels
 
@@ -35,7 +48,11 @@ class Body:
     def skeleton(self) -> tuple[object, ...]:
         """Equal for bodies that can be one class."""
         holes = tuple((hole.name, hole.before, hole.after, hole.default) for hole in self.holes)
-        return (self.formals, self.results, self.init, self.forward, holes)
+        return (self.init, self.methods, holes)
+
+    @property
+    def forward(self) -> Function:
+        return self.methods[0]
 
 
 @dataclass
@@ -67,9 +84,22 @@ def body(
     holes = Holes()
     init = _init(graph, call, constructors, holes)
     names = root_names(graph, formals) if root else formal_names(graph, formals)
-    writer = _Forward(graph, call, formals, names, results, holes, root)
-    lines = (tuple(init), tuple(writer.lines()))
-    return Body(call.path, call.scope.names, names, len(results), *lines, tuple(holes.found), tuple(writer.calls))
+    items, calls = parts_of(graph, call), dict[str, None]()
+    methods: list[Function] = []
+
+    def write(
+        name: str, items: Iterable[Entry], takes: tuple[Ref, ...], named: tuple[str, ...], gives: tuple[Ref, ...]
+    ) -> None:
+        writer = _Forward(graph, tuple(items), takes, named, gives, holes, root, calls)
+        methods.append(Function(name, named, len(gives), tuple(writer.lines())))
+
+    write("forward", items, formals, names, results)
+    for part in items:
+        if isinstance(part, Method):
+            inner, known = part.call, dict(zip(formals, names, strict=True))
+            own = unique(known.get(ref, graph.hint(ref)) for ref in inner.inputs)
+            write(part.name, inner.items, inner.inputs, own, inner.outputs)
+    return Body(call.path, call.scope.names, tuple(init), tuple(methods), tuple(holes.found), tuple(calls))
 
 
 def _init(graph: Graph, call: Call, constructors: dict[Path, str], holes: Holes) -> list[str]:
@@ -100,10 +130,10 @@ def _filled(parts: tuple[Part, ...], holes: Holes) -> str:
 
 @dataclass
 class _Forward:
-    """Writes the forward of one scope."""
+    """Writes the forward of one scope, or a method of it."""
 
     graph: Graph
-    call: Call
+    items: tuple[Entry, ...]
     formals: tuple[Ref, ...]
     formal_names: tuple[str, ...]
     results: tuple[Ref, ...]
@@ -113,8 +143,8 @@ class _Forward:
 
     def lines(self) -> list[str]:
         """Lines of the forward."""
-        items = [item for item in map(self._item, self.call.items) if item is not None]
-        self.loops = {item.end.id: item for item in self.call.items if isinstance(item, Loop)}
+        items = [item for item in map(self._item, self.items) if item is not None]
+        self.loops = {item.end.id: item for item in self.items if isinstance(item, Loop)}
         made = fold(items, self.results)
         last = {ref: n for n, line in enumerate(made) for ref in _uses(line.parts)}
         last |= {ref: len(made) for ref in self.results}
@@ -144,13 +174,18 @@ class _Forward:
         plain = not self.root or op.kind in ("input", "repeat") or not expression(self.graph, op).view
         return "" if plain else ".contiguous()"
 
-    def _item(self, item: Op | Call | Loop) -> Item | None:
+    def _item(self, item: Entry) -> Item | None:
         if isinstance(item, Loop):
             inner = {ref for block in item.blocks for ref in (*block.scope.inputs[: item.carries], *block.outputs)}
             refs = [*item.repeat.inputs, *(ref for block in item.blocks for ref in block.inputs if ref not in inner)]
             uses: tuple[Part, ...] = tuple(Use(ref, named=True) for ref in dict.fromkeys(refs))
             results = tuple(Ref(item.end.id, n) for n in range(len(item.end.inputs)))
             return Item(results, "loop", Expr(uses), alone=True)
+        if isinstance(item, Method):
+            operands = [part for ref in item.call.inputs for part in (", ", Use(ref, named=True))]
+            expr = Expr((f"checkpoint(self.{item.name}", *operands, f"{item.options})"))
+            self.calls |= dict.fromkeys([item.policy] if item.policy else [])
+            return Item(item.call.outputs, "call", expr, alone=True)
         if isinstance(item, Call):
             parts: list[Part] = [f"self.{item.path[-1]}("]
             for n, ref in enumerate(item.inputs):
@@ -158,25 +193,11 @@ class _Forward:
             return Item(item.outputs, "call", Expr((*parts, ")")))
         if item.kind == "input":
             return None
-        source = self.graph.op(item.inputs[0].op)
-        collective = item.kind == "convert" and bool(source.kept)
-        own = bool(item.kept) or bool(self._random(item))
+        own = bool(label(self.graph, item)) or bool(self._random(item))
         written = expression(self.graph, item)
         self.calls |= dict.fromkeys(written.calls)
-        alone = written.alone or collective or (own and not self._reduced(item))
-        return Item(
-            tuple(Ref(item.id, out) for out in range(len(item.outs))),
-            item.kind,
-            written,
-            alone=alone,
-            solid=own or collective,
-            holds=(source.ref,) if collective else (),
-        )
-
-    def _reduced(self, op: Op) -> bool:
-        """Whether the op's only use is a collective right after it."""
-        users = self.graph.users(op.ref)
-        return len(users) == 1 and users[0].kind == "convert" and users[0].scope == op.scope
+        refs = tuple(Ref(item.id, out) for out in range(len(item.outs)))
+        return Item(refs, item.kind, written, alone=written.alone or own, solid=own)
 
     def _random(self, op: Op) -> list[str]:
         """Mesh axes for which the op's line must draw numbers of its own, unless its expression sees to that."""
@@ -190,7 +211,8 @@ class _Forward:
         source = _uses(line.parts)
         comment = shape(self.graph, ref, self.axes)
         known = {shape(self.graph, used, self.axes) for used in source}
-        kept, random = ("", []) if line.item.kind == "call" else self._wrappers(ref)
+        op = self.graph.op(ref.op)
+        kept, random = ("", []) if line.item.kind == "call" else (label(self.graph, op), self._random(op))
         shown = comment not in known and comment != self.said and bool(self.graph.type(ref).axes)
         if shown:
             self.said = comment
@@ -199,12 +221,6 @@ class _Forward:
         contexts = [*(f"own_random(self.{axis})" for axis in random), *([f'kept("{kept}")'] if kept else [])]
         self.calls |= dict.fromkeys(["own_random"] * bool(random) + ["kept"] * bool(kept))
         return [f"with {', '.join(contexts)}:", *(f"    {row}" for row in result)] if contexts else result
-
-    def _wrappers(self, ref: Ref) -> tuple[str, list[str]]:
-        op = self.graph.op(ref.op)
-        if op.kind == "convert" and self.graph.op(op.inputs[0].op).kept:
-            op = self.graph.op(op.inputs[0].op)
-        return op.kept, self._random(op)
 
     def _loop(self, loop: Loop, n: int) -> list[str]:
         """The carries keep their names over the loop; one that is read again after it is put away first."""
@@ -216,7 +232,7 @@ class _Forward:
             if self.naming.needed(start, n):
                 carries[-1] = self.naming.choose(Ref(loop.repeat.id, out), n)
                 lines.append(f"{carries[-1]} = {names[start]}")
-        runs = [item for item in self.call.items if isinstance(item, Loop) and item.path == loop.path]
+        runs = [item for item in self.items if isinstance(item, Loop) and item.path == loop.path]
         known = {**names, **self._locals(loop, n)}
         calls: list[tuple[list[str], list[str]]] = []
         for block in loop.blocks:
@@ -224,8 +240,9 @@ class _Forward:
             arguments = [known[ref] for ref in block.inputs]
             known.update(zip(block.scope.outputs, carries, strict=False))
             calls.append((arguments, [known[ref] for ref in block.outputs]))
-        lines += loop_lines(loop, len(runs) > 1, calls, self.holes.mark)
-        self.calls |= dict.fromkeys(["keep"] * keeps(loop))
+        lines += loop_lines(self.graph, loop, len(runs) > 1, calls, self.holes.mark)
+        part = called(self.graph, Repeat.of(loop.repeat))
+        self.calls |= dict.fromkeys([policy(part)] if part is not None and policy(part) else [])
         for out, ref in enumerate(loop.end.inputs):
             self.naming.give(Ref(loop.end.id, out), known[ref])
         wanted = self.graph.op(loop.end.id).hint

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from specc.emit.body import CLOSE, OPEN, Body
+from specc.emit.body import CLOSE, OPEN, Body, Function
 from specc.emit.parts import Hole
 from specc.emit.wrap import wrapped
 from specc.ir.op import Path
@@ -59,27 +59,34 @@ def make_class(name: str, bodies: list[Body], axes: list[str]) -> Class:
     columns = list(zip(*(item.holes for item in bodies), strict=True))
     arguments = _arguments(columns)
     init = [_fill(line, columns, arguments, "") for line in first.init]
-    forward = [_fill(line, columns, arguments, "self.") for line in first.forward]
-    text = "\n".join(init + forward)
+    methods = [
+        _method(item, [_fill(line, columns, arguments, "self.") for line in item.lines]) for item in first.methods
+    ]
+    forward = "\n".join(line for method in methods for line in method)
+    text = "\n".join([*init, forward])
     meshes = [axis for axis in axes if re.search(rf"\b{axis}\b", text)]
-    stored = [axis for axis in meshes if re.search(rf"\bself\.{axis}\b", "\n".join(forward))]
-    read = {int(n) for line in first.forward for n in re.findall(f"{OPEN}(\\d+){CLOSE}", line)}
+    stored = [axis for axis in meshes if re.search(rf"\bself\.{axis}\b", forward)]
+    read = {int(n) for item in first.methods for line in item.lines for n in re.findall(f"{OPEN}(\\d+){CLOSE}", line)}
     stored += dict.fromkeys(arg for n, arg in arguments.items() if n in read)
     typed = {arg: _annotation([hole.value for hole in columns[n]]) for n, arg in arguments.items()}
     parameters = [f"{arg}: {kind}" for arg, kind in typed.items()] + [f"{axis}: DeviceMesh" for axis in meshes]
     body = ["super().__init__()", *(f"self.{item} = {item}" for item in stored), *init]
-    result = "Tensor" if first.results == 1 else f"tuple[{', '.join(['Tensor'] * first.results)}]"
     lines = [f"class {name}(nn.Module):"]
     lines += wrapped(f"    def __init__({', '.join(['self', *parameters])}):")
     lines += [row for line in body for row in wrapped(f"        {line}")]
-    formals = ", ".join(["self", *(f"{formal}: Tensor" for formal in first.formals)])
-    lines += ["", *wrapped(f"    def forward({formals}) -> {result}:")]
-    lines += [row for line in forward for row in wrapped(f"        {line}")]
+    lines += [row for method in methods for row in ["", *method]]
     numbers = {arg: n for n, arg in reversed(arguments.items())}
     constructors = {
         item.path: tuple(item.holes[numbers[arg]].value for arg in typed) + tuple(meshes) for item in bodies
     }
     return Class(name, "\n".join(lines), (*typed, *meshes), constructors)
+
+
+def _method(item: Function, lines: list[str]) -> list[str]:
+    result = "Tensor" if item.results == 1 else f"tuple[{', '.join(['Tensor'] * item.results)}]"
+    formals = ", ".join(["self", *(f"{formal}: Tensor" for formal in item.formals)])
+    head = wrapped(f"    def {item.name}({formals}) -> {result}:")
+    return [*head, *(row for line in lines for row in wrapped(f"        {line}"))]
 
 
 def _arguments(columns: list[tuple[Hole, ...]]) -> dict[int, str]:

@@ -28,8 +28,7 @@ class Item:
     kind: str
     expr: Expr
     alone: bool = False
-    solid: bool = False  # operands are names: nothing is folded into it but what `holds` names
-    holds: tuple[Ref, ...] = ()
+    solid: bool = False  # operands are names: nothing is folded into it
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _candidates(items: list[Item], results: tuple[Ref, ...]) -> set[Ref]:
             continue
         at, use = places[0]
         user = items[at]
-        if use.named or (user.solid and ref not in user.holds):
+        if use.named or user.solid:
             continue
         if item.kind == "call" and user.kind == "call":
             continue

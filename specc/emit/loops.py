@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
+from specc.emit.checkpoints import called, options, policy
 from specc.emit.parts import Hole
-from specc.ir.op import Op, Path
+from specc.ir.graph import Graph
+from specc.ir.op import Path
 from specc.ir.repeat import Repeat
 from specc.ir.tree import Call, Loop
 
@@ -40,7 +42,9 @@ def container(runs: Sequence[Loop], constructors: dict[Path, str], mark: Mark) -
     return lines
 
 
-def loop_lines(loop: Loop, several: bool, blocks: Sequence[tuple[list[str], list[str]]], mark: Mark) -> list[str]:
+def loop_lines(
+    graph: Graph, loop: Loop, several: bool, blocks: Sequence[tuple[list[str], list[str]]], mark: Mark
+) -> list[str]:
     """The loop over the layers of a run; `blocks`: names of what each block takes and returns.
 
     `several`: the container holds layers of other runs too.
@@ -51,7 +55,7 @@ def loop_lines(loop: Loop, several: bool, blocks: Sequence[tuple[list[str], list
     gives = {offset: ", ".join(results) for offset, (_, results) in calls.items()}
     first = next(iter(calls))
     if _single(loop, several):
-        return _run(f'self.{name}["{loop.start}"]', takes[first], gives[first], loop, loop.start)
+        return _run(f'self.{name}["{loop.start}"]', takes[first], gives[first], graph, loop, loop.start)
     every = loop.repeat.attr("recompute")
     i = "i" if several else "int(i)"
     if several:
@@ -63,12 +67,12 @@ def loop_lines(loop: Loop, several: bool, blocks: Sequence[tuple[list[str], list
     if len({len(given) for given, _ in blocks}) == len(set(gives.values())) == 1:
         columns = zip(*(given for given, _ in blocks), strict=True)
         call = ", ".join(_by_offset(dict(zip(calls, column, strict=True)), _period(loop), i) for column in columns)
-        return [head, *(f"    {row}" for row in _run(layer, call, gives[first], loop, i))]
+        return [head, *(f"    {row}" for row in _run(layer, call, gives[first], graph, loop, i))]
     lines = [head]
     for test, (call, results) in _branches(
         {offset: (takes[offset], gives[offset]) for offset in calls}, _period(loop), i
     ):
-        lines += [f"    {test}", *(f"        {row}" for row in _run(layer, call, results, loop, i))]
+        lines += [f"    {test}", *(f"        {row}" for row in _run(layer, call, results, graph, loop, i))]
     return lines
 
 
@@ -123,25 +127,16 @@ def _branches(values: dict[int, V], period: int, i: str) -> Iterator[tuple[str, 
     yield "else:", default
 
 
-def _run(layer: str, call: str, carry: str, loop: Loop, i: str | int) -> list[str]:
+def _run(layer: str, call: str, carry: str, graph: Graph, loop: Loop, i: str | int) -> list[str]:
     """A layer's call, checkpointed or not. `i` is the layer's number, or the expression that gives it."""
-    every = loop.repeat.attr("recompute")
+    every, part = loop.repeat.attr("recompute"), called(graph, Repeat.of(loop.repeat))
     assert every is None or isinstance(every, int)
     plain = f"{carry} = {layer}({call})"
-    keep = ", context_fn=keep" if keeps(loop) else ""
-    again = f"{carry} = checkpoint({layer}, {call}, use_reentrant=False{keep})"
-    if every is None or every == 1:
-        return [plain if every is None else again]
+    if part is None or every is None:
+        return [plain]
+    again = f"{carry} = checkpoint({layer}, {call}{options(part, policy(part))})"
+    if every == 1:
+        return [again]
     if isinstance(i, int):
         return [again if i % every == 0 else plain]
     return [f"if {i} % {every} == 0:", f"    {again}", "else:", f"    {plain}"]
-
-
-def keeps(loop: Loop) -> bool:
-    """Whether blocks keep results by name, so that `keep` is called."""
-    return any(map(_kept, loop.blocks))
-
-
-def _kept(call: Call) -> bool:
-    """Whether a block keeps results by name."""
-    return any(item.kept if isinstance(item, Op) else isinstance(item, Call) and _kept(item) for item in call.items)

@@ -30,10 +30,10 @@ def loss(graph: Graph) -> Loss:
         n: f"{hole.before}{hole.value}{hole.after}" if hole.value != hole.default else ""
         for n, hole in enumerate(made.holes)
     }
-    lines = [re.sub(f"{OPEN}(\\d+){CLOSE}", lambda match: values[int(match[1])], line) for line in made.forward]
+    lines = [re.sub(f"{OPEN}(\\d+){CLOSE}", lambda match: values[int(match[1])], line) for line in made.forward.lines]
     axes = tuple(axis.name for axis in graph.mesh if re.search(rf"\bself\.{axis.name}\b", "\n".join(lines)))
     count = len(graph.outputs)
-    given, fed = made.formals[:count], zip(made.formals[count:], call.inputs[count:], strict=True)
+    given, fed = made.forward.formals[:count], zip(made.forward.formals[count:], call.inputs[count:], strict=True)
     takes = [f"{given[0]}: Tensor" if count == 1 else f"outputs: tuple[{', '.join(['Tensor'] * count)}]"]
     takes += [f"{name}: {_annotation(graph.type(ref))}" for name, ref in fed]
     lines = [f"{', '.join(given)} = outputs"] * (count > 1) + [line.replace("self.", "") for line in lines]

@@ -37,6 +37,7 @@ class Scope:
     inputs: tuple[Ref, ...]
     names: tuple[str, ...] = ()  # candidate class names, shortest first
     outputs: tuple[Ref, ...] = ()
+    verb: str = ""  # what a part of a layer is called that runs it
 
     def moved(self, moved: Mapping[Ref, Ref]) -> Scope:
         """The same scope where values are others now."""

@@ -1,7 +1,7 @@
 """Collectives over one mesh axis, with the gradients that SPMD types call for, and the parameters around them."""
 
 import torch
-import torch.distributed._functional_collectives as fc
+import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
 from torch.distributed.device_mesh import DeviceMesh
@@ -9,16 +9,52 @@ from torch.distributed.tensor import DTensor, Partial, Placement, distribute_ten
 from torch.nn import Parameter
 
 
+def gather(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    x = x.movedim(dim, 0).contiguous()
+    result = x.new_empty(len(x) * group.size(), *x.shape[1:])
+    dist.all_gather_single(result, x, group)
+    return result.movedim(0, dim)
+
+
+def scatter(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    x = x.movedim(dim, 0).contiguous()
+    result = x.new_empty(len(x) // group.size(), *x.shape[1:])
+    dist.reduce_scatter_single(result, x, group=group)
+    return result.movedim(0, dim)
+
+
+class AllGather(Function):
+    @staticmethod
+    def forward(ctx, x, dim, group):
+        ctx.dim, ctx.group = dim, group
+        return gather(x, dim, group)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return scatter(grad, ctx.dim, ctx.group), None, None
+
+
 def all_gather(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """Join the shards of `dim`; the gradient is summed and scattered."""
-    return fc.wait_tensor(fc.all_gather_single(x, dim, tp))
+    return AllGather.apply(x, dim, tp.get_group())
+
+
+class ReduceScatter(Function):
+    @staticmethod
+    def forward(ctx, x, dim, group):
+        ctx.dim, ctx.group = dim, group
+        return scatter(x, dim, group)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return gather(grad, ctx.dim, ctx.group), None, None
 
 
 class AllGatherWhole(Function):
     @staticmethod
     def forward(ctx, x, dim, tp):
         ctx.dim, ctx.tp = dim, tp
-        return fc.wait_tensor(fc.all_gather_single(x, dim, tp))
+        return gather(x, dim, tp.get_group())
 
     @staticmethod
     def backward(ctx, grad):
@@ -32,13 +68,15 @@ def all_gather_whole(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
 
 def reduce_scatter(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """Sum over tp and keep this rank's shard of `dim`; the gradient is gathered."""
-    return fc.wait_tensor(fc.reduce_scatter_single(x, "sum", dim, tp))
+    return ReduceScatter.apply(x, dim, tp.get_group())
 
 
 class AllReduce(Function):
     @staticmethod
-    def forward(ctx, x, tp):
-        return fc.wait_tensor(fc.all_reduce(x, "sum", tp))
+    def forward(ctx, x, group):
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x, group=group)
+        return x
 
     @staticmethod
     def backward(ctx, grad):
@@ -47,23 +85,25 @@ class AllReduce(Function):
 
 def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
     """Sum over tp; every rank already holds the whole gradient."""
-    return AllReduce.apply(x, tp)
+    return AllReduce.apply(x, tp.get_group())
 
 
 class CopyToShards(Function):
     @staticmethod
-    def forward(ctx, x, tp):
-        ctx.tp = tp
+    def forward(ctx, x, group):
+        ctx.group = group
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx, grad):
-        return fc.wait_tensor(fc.all_reduce(grad, "sum", ctx.tp)), None
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad, group=ctx.group)
+        return grad, None
 
 
 def copy_to_shards(x: Tensor, tp: DeviceMesh) -> Tensor:
     """The same value for every rank's own shard of weights; the gradient is summed over tp."""
-    return CopyToShards.apply(x, tp)
+    return CopyToShards.apply(x, tp.get_group())
 
 
 def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-import torch.distributed._functional_collectives as fc
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -14,7 +14,9 @@ from specc.kernels.precision import REDUCE
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
     logits = logits.to(REDUCE)
-    logits = logits - fc.wait_tensor(fc.all_reduce(logits.detach().amax(-1), "max", tp)).unsqueeze(-1)
+    largest = logits.detach().amax(-1)
+    dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
+    logits = logits - largest.unsqueeze(-1)
     rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
     mine = (rows >= 0) & (rows < logits.size(-1))
     others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError

@@ -52,11 +52,13 @@ class Builder:
         return Ref(id)
 
     @contextmanager
-    def scope(self, name: str | Layer, inputs: tuple[Ref, ...], names: tuple[str, ...]) -> Iterator[None]:
+    def scope(
+        self, name: str | Layer, inputs: tuple[Ref, ...], names: tuple[str, ...], verb: str = ""
+    ) -> Iterator[None]:
         """A call: what is lowered inside stands in a module of that name. It returns its last value, or what `returns`
         says."""
         outer, self.path = self.path, (*self.path, name)
-        place, own = len(self.scopes), Scope(self.path, inputs, names)
+        place, own = len(self.scopes), Scope(self.path, inputs, names, verb=verb)
         self.scopes.append(own)
         self._returned.append(())
         yield

@@ -28,11 +28,11 @@ WORDS = ("type", "lazy")  # from 3.12 and 3.15
 DEVICES = ("aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
 """Windows has no files of these names."""
 CLASSES = (
-    *("AllReduce", "Bias", "ChannelScale", "ColumnLinear", "CopyToShards", "Current", "Embedding", "LayerNorm"),
-    *("RMSNorm", "RowLinear", "Tape", "Trainer", "VocabEmbedding"),
-    *("Callable", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function", "Iterator", "Mapping", "Parameter"),
-    *("Partial", "PipelineStage", "Placement", "Replicate", "Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),
-    "TorchDispatchMode",
+    *("AllGather", "AllGatherWhole", "AllReduce", "Bias", "ChannelScale", "ColumnLinear", "CopyToShards", "Embedding"),
+    *("LayerNorm", "RMSNorm", "ReduceScatter", "RowLinear", "Trainer", "VocabEmbedding"),
+    *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),
+    *("Iterator", "Mapping", "Parameter", "Partial", "PipelineStage", "Placement", "Replicate"),
+    *("Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),
 )
 """What generated files define and import; the model's class must not take its place."""
 CONSTANTS = ("COMPUTE", "MICROBATCHES", "REDUCE", "STAGES", "TIED")
