@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass, replace
 from functools import cache
@@ -71,6 +72,14 @@ def test_weights_are_cast_where_they_are_used_or_by_fsdp(name: str) -> None:
         assert source.count(policy) == data
         assert source.count("mp_policy=policy") == source.count("fully_shard(")
         assert bool(re.search(r"\b(weight|bias|local\(\)|\))\.to\(COMPUTE\)", source)) != data or "rope" in source
+        assert all(
+            line.endswith(").to(COMPUTE)") for line in re.findall(r"rope = (.*)  #", source)
+        )  # once for all layers
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        for call in calls:
+            read = [ast.unparse(given) for given in call.args[1:] if "self." in ast.unparse(given)]
+            if ast.unparse(call.func) in ("F.linear", "F.rms_norm", "F.layer_norm"):
+                assert all((".to(COMPUTE)" in word) != data for word in read if re.search("weight|bias", word)), read
         for line in re.findall(r"return F\.embedding\(.*", source):
             assert (").to(COMPUTE)" in line) != data
 
@@ -80,13 +89,18 @@ def test_weights_are_cast_where_they_are_used_or_by_fsdp(name: str) -> None:
 
 @dataclass(frozen=True)
 class Told:
-    """What a rank tells of a step. `seen`: types of what its module takes and gives, token ids apart."""
+    """What a rank tells of a step. `after`: the loss after it, of training and evaluation.
+
+    `seen`: types of what its module takes and gives, token ids apart; `stored`: of weights and their gradients; `sums`:
+    of loss and norm.
+    """
 
     loss: float
     norm: float
-    after: float
+    after: tuple[float, float]
     seen: set[torch.dtype]
     stored: set[torch.dtype]
+    sums: set[torch.dtype]
     gradients: dict[str, Tensor]
 
 
@@ -122,11 +136,14 @@ def stepped(
     gradients = {name: _double(p.grad) * smaller / scale for name, p in module.named_parameters()}
     stored = {x.dtype for p in module.parameters() for x in (p, p.grad)}
     norm = trainer.clip_gradients(MAX_NORM)
+    sums = {loss.dtype, norm.dtype}
     trainer.optimizer.step()
-    after = trainer.evaluate(*inputs, labels)
+    trainer.optimizer.zero_grad()
+    after = trainer.forward_backward(*inputs, labels)
+    total, number = trainer.evaluate(*inputs, labels)
     logits = trainer.predict(*inputs)
     seen |= {logits.dtype} if logits is not None else set()
-    return vars(Told(float(loss), float(norm), float(after[0] / after[1]), seen, stored, gradients))
+    return vars(Told(float(loss), float(norm), (float(after), float(total / number)), seen, stored, sums, gradients))
 
 
 def _watched(module: nn.Module) -> set[torch.dtype]:
@@ -187,7 +204,7 @@ def check(model: Model, layout: Layout, near: float, *options: Any) -> list[Told
     results = told(model, layout, found, *options)
     assert abs(after - found.reference.loss) > 0.1 * after  # an update that is left out is seen in the loss after it
     for one in results:
-        assert (one.loss, one.after) == pytest.approx((found.reference.loss, after), rel=near)
+        assert (one.loss, *one.after) == pytest.approx((found.reference.loss, after, after), rel=near)
         assert one.norm == pytest.approx(found.reference.norm, rel=near)
     return results
 
@@ -199,7 +216,7 @@ def test_a_step_of_every_shell_is_near_that_in_double(name: str, shell: str, pre
     model, layout = MODELS[name], replace(SHELLS[shell], precision=precision)
     results = check(model, layout, NEAR[precision])
     for one in results:
-        assert one.stored == {torch.float32}
+        assert one.stored == one.sums == {torch.float32}
         assert one.seen == {DTYPES[precision]}
     found, _ = wanted(model, SHELLS[shell])
     worst = 1e-5 if precision == "fp32" else 2 * rounding(model, layout)
@@ -223,6 +240,7 @@ def test_stages_talk_in_the_type_of_the_file_whatever_weights_are_in(name: str, 
         for one in check(MODELS[name], SHELLS[shell], NEAR["bf16"], *options):
             assert one.seen == {torch.float32}
             assert one.stored == {torch.bfloat16}
+            assert one.sums == {torch.float32}
 
 
 @pytest.mark.parametrize("shell", ["one", "tp sp", "pp", "dp parts"])
@@ -235,3 +253,27 @@ def test_a_count_divided_by_a_scale_keeps_small_gradients(shell: str) -> None:
         for scale in (1.0, 2.0**18)
     }
     assert off[2.0**18] <= 2 * rounding(model, layout) <= 0.01 < 0.3 <= off[1.0]
+
+
+MUTANTS = [
+    ("one", "F.embedding(ids, self.weight).to(COMPUTE)", "F.embedding(ids, self.weight)"),
+    ("tp", "self.weight.to_local().to(COMPUTE)", "self.weight.to_local()"),
+    ("dp", ", mp_policy=policy", ""),
+    ("dp", "param_dtype=COMPUTE", "param_dtype=REDUCE"),
+    ("pp", "dtype=COMPUTE, requires_grad=True", "requires_grad=True"),
+]
+
+
+@pytest.mark.parametrize(("shell", "old", "new"), MUTANTS)
+def test_a_cast_that_is_left_out_is_seen(shell: str, old: str, new: str) -> None:
+    layout = replace(SHELLS[shell], precision="bf16")
+    found, _ = wanted(MODELS["llama"], SHELLS[shell])
+    source = source_of(MODELS["llama"], layout)
+    assert old in source
+    arguments = (source.replace(old, new), layout, found)
+    try:
+        answers = run_ranks(world_size(layout), stepped, *arguments) if shell != "one" else [stepped(*arguments)]
+    except RuntimeError:
+        return
+    results = [Told(**answer) for answer in answers]
+    assert any(one.seen != {torch.bfloat16} or one.stored | one.sums != {torch.float32} for one in results)
