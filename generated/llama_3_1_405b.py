@@ -137,8 +137,7 @@ def device_mesh(device_type: str) -> DeviceMesh:
     world = dist.get_world_size()
     if world % 128:
         raise ValueError(f"this file needs 16 stages x dp x tp 8 ranks, a multiple of 128; there are {world}")
-    mesh = DeviceMesh(device_type, torch.arange(world).view(16, -1, 8), mesh_dim_names=("pp", "dp", "tp"))
-    return mesh
+    return DeviceMesh(device_type, torch.arange(world).view(16, -1, 8), mesh_dim_names=("pp", "dp", "tp"))
 
 
 STAGES = (

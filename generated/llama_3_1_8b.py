@@ -142,8 +142,7 @@ def device_mesh(device_type: str) -> DeviceMesh:
     world = dist.get_world_size()
     if world != 32:
         raise ValueError(f"this file needs 4 stages x tp 8 = 32 ranks; there are {world}")
-    mesh = DeviceMesh(device_type, torch.arange(world).view(4, 8), mesh_dim_names=("pp", "tp"))
-    return mesh
+    return DeviceMesh(device_type, torch.arange(world).view(4, 8), mesh_dim_names=("pp", "tp"))
 
 
 STAGES = ((First,), (Middle, range(9, 17)), (Middle, range(17, 26)), (Last,))

@@ -182,8 +182,7 @@ def device_mesh(device_type: str) -> DeviceMesh:
     world = dist.get_world_size()
     if world != 4:
         raise ValueError(f"this file needs 2 stages x tp 2 = 4 ranks; there are {world}")
-    mesh = DeviceMesh(device_type, torch.arange(world).view(2, 2), mesh_dim_names=("pp", "tp"))
-    return mesh
+    return DeviceMesh(device_type, torch.arange(world).view(2, 2), mesh_dim_names=("pp", "tp"))
 
 
 STAGES = (First, Last)

@@ -38,6 +38,21 @@ def test_a_layout_over_an_axis_of_an_extension_is_exact(layout: str) -> None:
     assert not [row for row in layout_relations(setting(model, small), small) if not row.holds]
 
 
+PARTS = Extension(
+    "parts",
+    axes=(LayoutAxis("ep", "Ranks.", "ffn over ep = {}", tokens=("batch",), shards=("ffn",), data=True),),
+)
+
+
+@pytest.mark.parametrize("layout", ["{ep: 2}", "{dp: 2, ep: 2, checkpoint: full}", "{ep: 2, pp: 2}"])
+def test_weights_that_a_data_axis_splits_have_gradients_of_their_own_ranks(layout: str) -> None:
+    """Features over ranks that are fed different samples: their gradients are summed over fewer ranks than others'."""
+    spec = spec_of(layout, PARTS)
+    model, small = shrink(spec.model, spec.layout(), 8)
+    assert "ignored_params" in emit(replace(spec, model=model), small).source or small.dp > 1
+    assert not [row for row in layout_relations(setting(model, small), small) if not row.holds]
+
+
 def test_the_language_has_its_key() -> None:
     text = f"{LLAMA}layout: {{cp: 2}}\n"
     found = load(Source("llama.yaml", text))

@@ -7,9 +7,9 @@ from functools import cached_property
 
 from specc.emit.code import ident
 from specc.emit.cuts import Cuts, cuts
+from specc.emit.leaf import leaves
 from specc.emit.model import StageClass
 from specc.ir.graph import Graph
-from specc.ir.groups import flat
 from specc.ir.stored import Stored, stored
 from specc.spec.core import Layout, Model, Stack
 
@@ -38,15 +38,35 @@ class Context:
         return (*(("pp",) if self.pp else ()), *(axis.name for axis in self.graph.mesh))
 
     @property
-    def data(self) -> str:
-        """The group of ranks that are fed different tokens, empty for one rank."""
-        groups = self.graph.groups
-        return flat(groups.data, groups.data) if groups.data else ""
+    def data(self) -> tuple[str, ...]:
+        """Axes whose ranks are fed different tokens."""
+        return self.graph.groups.data
 
     @property
     def elastic(self) -> str | None:
-        """The axis that takes as many ranks as there are."""
-        return next((axis.name for axis in self.graph.mesh if axis.data and not axis.shards), None)
+        """The axis that takes as many ranks as there are: it splits the batch and nothing else."""
+        axes = (axis for axis in self.graph.mesh if axis.data and "batch" in axis.tokens and not axis.shards)
+        return next((axis.name for axis in axes), None)
+
+    @cached_property
+    def own(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """Leaf classes whose gradients are summed over fewer axes than others, by these axes."""
+        found: dict[tuple[str, ...], dict[str, None]] = {}
+        for param in self.params if self.data else ():
+            axes = self.graph.groups.summing(param.spmd)
+            if axes != self.data:
+                found.setdefault(axes, {})[leaves(self.graph)[param.param.path[:-1]].cls] = None
+        return {axes: tuple(names) for axes, names in found.items()}
+
+    @cached_property
+    def joined(self) -> dict[tuple[str, ...], str]:
+        """Functions of the file that give several axes as one, by the axes: gradients are summed over them."""
+        wanted = dict.fromkeys([self.data, *self.own])
+        return {axes: "data" if axes == self.data else "_".join(axes) for axes in wanted if len(axes) > 1}
+
+    def ranks(self, axes: tuple[str, ...], mesh: str = "mesh") -> str:
+        """The ranks along these axes, as a mesh of one axis."""
+        return f"{self.joined[axes]}({mesh})" if axes in self.joined else f'{mesh}["{axes[0]}"]'
 
     @cached_property
     def params(self) -> tuple[Stored, ...]:
@@ -85,6 +105,8 @@ class Context:
     def ends(self) -> tuple[int | None, ...]:
         """What each input, and then the labels, may be filled up with behind; None where other tokens would see it."""
         found = [_end(self.model, stack) for stack in self.model.stacks]
+        if any(axis.data and length in axis.tokens for axis in self.graph.mesh for length in self.lengths):
+            found = [None] * len(found)  # behind this rank's part stands another's
         return (*found, *[0] * (len(self.inputs) - len(found)), -100)
 
     @cached_property

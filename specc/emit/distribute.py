@@ -8,10 +8,16 @@ from math import prod
 from specc.emit.code import Code
 from specc.emit.context import Context, of_mesh
 from specc.emit.function import shape
-from specc.ir.groups import flat
 
 Lines = tuple[Code, ...]
 POLICY = "MixedPrecisionPolicy(param_dtype=COMPUTE, reduce_dtype=REDUCE, cast_forward_inputs=False)"
+
+SUMS = (
+    "for part in module.modules():",
+    "    if isinstance(part, FSDPModule):",
+    "        part.set_gradient_divide_factor(1.0)  # gradients are sums",
+    "        part.set_force_sum_reduction_for_comms(True)",
+)
 
 
 @dataclass(frozen=True)
@@ -22,34 +28,37 @@ class Mesh:
     quoted: Code
     sizes: Code  # of the axes, -1 for the one that takes what there is
     refused: Lines  # another number of ranks
-    flat: tuple[tuple[Code, Code], ...]  # parts of the mesh, and what they are called joined
+    joined: tuple[tuple[Code, Code, Code], ...]  # functions that give several axes as one
 
 
 @dataclass(frozen=True)
 class Sharding:
     """What parallelize.j2 is filled with."""
 
+    takes: Code
     gathered: Code
     policy: Lines
     found: Lines
     blocks: Code
     options: Code  # of fully_shard
+    summed: Lines  # where gradients are not averaged
 
 
 def device_mesh(of: Context) -> Code:
     """`device_mesh`, for more than one rank. One axis takes all ranks that there are."""
     if not of.axes:
         return Code("")
-    free, groups = of.elastic, of.graph.groups
+    free = of.elastic
     sizes = {"pp": len(of.stages)} | {axis.name: axis.size for axis in of.graph.mesh}
-    wanted = dict.fromkeys([groups.data, *(groups.summing(param.spmd) for param in of.params)])
-    several = {flat(axes, groups.data): axes for axes in wanted if len(axes) > 1}
     view = Mesh(
         names=Code(", ".join(of.axes)),
         quoted=Code(", ".join(f'"{axis}"' for axis in of.axes) + "," * (len(of.axes) == 1)),
         sizes=Code(", ".join("-1" if axis == free else str(sizes[axis]) for axis in of.axes)),
         refused=tuple(map(Code, _refused(of))),
-        flat=tuple((Code(of_mesh("_".join(axes), of.graph)), Code(name)) for name, axes in several.items()),
+        joined=tuple(
+            (Code(name), Code(" and ".join(axes)), Code(of_mesh("_".join(axes), of.graph)))
+            for axes, name in of.joined.items()
+        ),
     )
     return shape("mesh.j2", of=view)
 
@@ -77,14 +86,30 @@ def parallelize(of: Context) -> Code:
         return Code("")
     stack = _stack(of)
     found = [] if stack else ["stacks = [child for child in module.children() if isinstance(child, nn.ModuleDict)]"]
+    options = ", reshard_after_forward=False" * of.pp + ", mp_policy=policy" * of.casts
+    meshes = ["dp", *(f"{'_'.join(axes)}_alone" for axes in of.own if axes)]
     view = Sharding(
+        takes=Code("".join(f", {name}: DeviceMesh" for name in meshes)),
         gathered=Code("; weights stay gathered between the microbatches of a step" * of.pp),
         policy=(Code(f"policy = {POLICY}"),) * of.casts,
-        found=tuple(map(Code, found)),
+        found=tuple(map(Code, (*_own(of, options), *found))),
         blocks=Code(f"module.{stack}.values()" if stack else "(block for stack in stacks for block in stack.values())"),
-        options=Code(", reshard_after_forward=False" * of.pp + ", mp_policy=policy" * of.casts),
+        options=Code(options + ", ignored_params=own" * (() in of.own)),
+        summed=() if of.graph.groups.averaged else tuple(map(Code, SUMS)),
     )
     return shape("parallelize.j2", of=view)
+
+
+def _own(of: Context, options: str) -> list[str]:
+    """Lines for parts whose gradients are summed over fewer ranks than others."""
+    lines: list[str] = []
+    for axes, names in of.own.items():
+        parts = f"for part in module.modules() if isinstance(part, {' | '.join(names)})"
+        if axes:
+            lines += [f"for part in [part {parts}]:", f"    fully_shard(part, mesh={'_'.join(axes)}_alone{options})"]
+        else:
+            lines += ["# of these a rank has the whole gradient", f"own = {{p {parts} for p in part.parameters()}}"]
+    return lines
 
 
 def _stack(of: Context) -> str:

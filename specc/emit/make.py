@@ -71,7 +71,8 @@ def stages(of: Context) -> Code:
 
 
 def _placed(of: Context) -> Lines:
-    return (Code(f'parallelize(module, mesh["{of.data}"])'),) if of.data else ()
+    meshes = ", ".join(of.ranks(axes) for axes in (of.data, *of.own) if axes)
+    return (Code(f"parallelize(module, {meshes})"),) if of.data else ()
 
 
 def _repeated(rows: tuple[str, ...]) -> list[str]:

@@ -26,7 +26,7 @@ NAMES = {
     "functools": ("partial",),
     "torch": ("Tensor", "nn"),
     "torch.distributed.device_mesh": ("DeviceMesh",),
-    "torch.distributed.fsdp": ("MixedPrecisionPolicy", "fully_shard"),
+    "torch.distributed.fsdp": ("FSDPModule", "MixedPrecisionPolicy", "fully_shard"),
     "torch.distributed.pipelining": ("PipelineStage", "Schedule1F1B", "ScheduleGPipe"),
     "torch.distributed.tensor": ("Replicate", "Shard"),
     "torch.utils.checkpoint": ("checkpoint",),

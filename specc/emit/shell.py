@@ -16,7 +16,15 @@ from specc.emit.weights import init_weights
 
 KERNELS = (
     *("check_batch", "check_length", "fill", "evaluating", "resharding", "whole"),
-    *("gradient_norm", "stages_norm", "tied_weights", "take_gradients", "sum_copies", "sum_whole_copies"),
+    *(
+        "gradient_norm",
+        "stages_norm",
+        "clip_by_mesh",
+        "tied_weights",
+        "take_gradients",
+        "sum_copies",
+        "sum_whole_copies",
+    ),
 )
 """What a trainer may call."""
 

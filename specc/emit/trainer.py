@@ -32,6 +32,7 @@ class Common:
     everywhere: Code  # where sums go over
     reading: Code  # contexts of evaluation
     norm: Code
+    clip: Code  # the function that scales gradients down to a norm
     full: Lines
     training: Code  # the schedule's methods
     evaluating: Code
@@ -100,7 +101,7 @@ def _adamw(of: Context) -> Code:
     roles = {param.name: param.param.role for param in of.params}
     embedded = [name for name, role in roles.items() if role == "embedding"]
     rule = condition(embedded, [name for name in roles if name not in embedded])
-    return part("adamw.j2", embedding=Code(rule))
+    return part("adamw_meshes.j2" if of.own else "adamw.j2", embedding=Code(rule))
 
 
 def _listed(names: Iterable[str]) -> Code:
@@ -127,6 +128,7 @@ def _common(of: Context) -> Common:
         everywhere=Code(", over all ranks" * bool(of.axes)),
         reading=_listed([*reading, *["resharding(self.module)"] * bool(of.pp and of.data)]),
         norm=Code(_norm(of)),
+        clip=Code("clip_by_mesh" if of.own else "nn.utils.clip_grads_with_norm_"),
         full=_lines(f"{', '.join(fed)} = self.full({', '.join(fed)})") if of.axes else (),
         training=Code("self.schedule.step, " * of.pp),
         evaluating=Code("self.schedule.eval, " * of.pp),
@@ -140,7 +142,7 @@ def _checks(of: Context) -> list[str]:
     if of.axes and of.layout.microbatches > 1:
         lines += ["if batch % MICROBATCHES:"]
         lines += ['    raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")']
-    for axis in of.graph.mesh:
+    for axis in (axis for axis in of.graph.mesh if not axis.data):
         lengths = [length for length in dict.fromkeys(of.lengths) if length in axis.tokens]
         if lengths and len(lengths) == 1:
             lines += [f"if {lengths[0]} % {axis.size}:", f"    {_uneven(lengths[0], axis)}"]
@@ -179,14 +181,14 @@ def _run(of: Context, options: str) -> Run:
     parts, averaged = of.layout.microbatches > 1, bool(of.data) and of.graph.groups.averaged
     fed = ", ".join((*of.inputs, "labels"))
     synced = bool(of.data) and parts
-    ranks = f'ranks = self.mesh["{of.data}"].size()  # FSDP takes the mean of gradients over them'
+    mesh = of.ranks(of.data, "self.mesh") if averaged else ""
     return Run(
         parts="trainer/parts.j2" if parts else "trainer/whole.j2",
         loop=Code(f"n, ({fed}) in enumerate(parts, 1)" if synced else f"{fed} in parts"),
         last=_lines("self.module.set_requires_gradient_sync(n == MICROBATCHES)") if synced else (),
         options=Code(options.replace("mesh[", "self.mesh[")),
         first=Code("[0]" * (len(of.graph.outputs) > 1)),
-        ranks=_lines(ranks) if averaged else (),
+        ranks=_lines(f"ranks = {mesh}.size()  # FSDP takes the mean of gradients over them") if averaged else (),
         times=Code(" * ranks" * averaged),
         returned=_returned(of, parts and not of.pp, averaged),
     )

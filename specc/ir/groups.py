@@ -46,8 +46,3 @@ class Groups:
     def size(self, names: tuple[str, ...]) -> int:
         """Ranks of a group of axes."""
         return prod(axis.size for axis in self.mesh if axis.name in names)
-
-
-def flat(names: tuple[str, ...], data: tuple[str, ...]) -> str:
-    """What a group of data axes is called in a mesh: its only axis, or the name under which they are flattened."""
-    return names[0] if len(names) == 1 else "data" if names == data else f"{'_'.join(names)}"

@@ -30,6 +30,13 @@ def stages_norm(parameters: list, device: str) -> Tensor:
     return square.sqrt()
 
 
+def clip_by_mesh(parameters: list, max_norm: float, norm: Tensor) -> None:
+    """`clip_grads_with_norm_` of parameters that are sharded over different meshes."""
+    for mesh in dict.fromkeys(p.device_mesh for p in parameters):
+        own = [p for p in parameters if p.device_mesh == mesh]
+        nn.utils.clip_grads_with_norm_(own, max_norm, norm)
+
+
 def tied_weights(
     module: nn.Module, stages: Mapping[str, tuple[int, ...]], index: int, pipeline: dist.ProcessGroup
 ) -> tuple[list, set]:
