@@ -69,7 +69,7 @@ def model(*runs: Run) -> Model:
     """One decoder stack."""
     stack = Stack("decoder", "layers", runs, NORM, ("decoder",))
     embed = Embed(1.0, "none", 0.0, ())
-    return Model("sharing", None, D_MODEL, VOCAB, MAX_SEQ, None, embed, False, INIT, (stack,), TABLES)
+    return Model("sharing", None, D_MODEL, VOCAB, MAX_SEQ, None, embed, False, INIT, (stack,), tables=TABLES)
 
 
 GIVES, TAKES = block("giving", Shared(give="v")), block("taking", Shared(take="v"), attention=True)

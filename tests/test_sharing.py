@@ -27,7 +27,7 @@ from tests.sharing import GIVES, MODELS, PERIOD, RESIDUAL, TABLES
 def cut(*starts: int, **more: Any) -> Layout:
     """Stages that start at these layers."""
     names = tuple(f"layers.{start}" for start in starts)
-    return Layout(pp=Pipeline(len(starts) + 1, "1f1b", len(starts) + 1, names), tables=TABLES, **more)
+    return Layout(pp=Pipeline(len(starts) + 1, "1f1b", names), microbatches=len(names) + 1, tables=TABLES, **more)
 
 
 LAYOUTS = (

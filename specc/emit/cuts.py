@@ -73,7 +73,7 @@ def _source(graph: Graph, type: TensorType, spmd: Spmd) -> str:
     options = f", dtype={_dtype(graph, type)}"
     options += ", requires_grad=True" if type.grad else ""
     comment = f"  # [{', '.join(words)}]" if type.grad else ""
-    return f"torch.empty({', '.join(parts)}{options}){uneven}{comment}"
+    return f"torch.empty({', '.join(parts) or '()'}{options}){uneven}{comment}"
 
 
 def _dtype(graph: Graph, type: TensorType) -> str:

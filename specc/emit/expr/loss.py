@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specc.emit.expr.base import Writer
-from specc.emit.parts import ATOM, Expr, Use
+from specc.emit.parts import Expr, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op
 
@@ -17,6 +17,5 @@ def _cross_entropy(graph: Graph, op: Op) -> Expr:
 
 
 TABLE: dict[str, Writer] = {
-    "zero": lambda graph, op: Expr((Use(op.inputs[0], ATOM), ".new_zeros(())")),
     "cross_entropy": _cross_entropy,
 }

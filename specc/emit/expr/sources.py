@@ -40,6 +40,10 @@ def _sinusoid(graph: Graph, op: Op) -> Expr:
     return Expr(parts, calls=("sinusoid",))
 
 
+def _zero(graph: Graph, op: Op) -> Expr:
+    return Expr((Use(_latest(graph, op, op.inputs[0]), ATOM), ".new_zeros(())"))
+
+
 def _latest(graph: Graph, op: Op, ref: Ref) -> Ref:
     """The value or the last conversion of it before the op: all have one dtype."""
     found = ref
@@ -85,4 +89,5 @@ TABLE: dict[str, Writer] = {
     "real": _real,
     "document_starts": _document_starts,
     "mask": _mask,
+    "zero": _zero,
 }
