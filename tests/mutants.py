@@ -47,7 +47,7 @@ class _Growing(Graph):
 
 def retyped(graph: Graph) -> Graph:
     """The graph with all types derived again in op order. Raises SpmdError where none can be."""
-    growing = _Growing(graph.nx, graph.scopes, graph.outputs, graph.loss, graph.mesh)
+    growing = _Growing(graph.nx, graph.scopes, graph.outputs, graph.loss, graph.mesh, tables=graph.tables)
     for op in graph.ops:
         growing.done[op.id] = replace(op, types=derive(growing, op))
     return graph.with_ops(growing.done.values())
@@ -61,7 +61,7 @@ def dropped(graph: Graph, gone: Op) -> Graph:
         return new if ref == old else ref
 
     ops = [replace(op, inputs=tuple(map(moved, op.inputs))) for op in graph.ops if op.id != gone.id]
-    return Graph.of(ops, graph.scopes, tuple(map(moved, graph.outputs)), graph.loss, graph.mesh)
+    return Graph.of(ops, graph.scopes, tuple(map(moved, graph.outputs)), graph.loss, graph.mesh, known=graph.tables)
 
 
 def _with(graph: Graph, changed: Op) -> Graph:
