@@ -32,7 +32,7 @@ class Shared(Config):
 
 def lower(config: Shared, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     """x [batch, seq, d_model] -> the same."""
-    joint = Axis("heads*head_dim", 8 * config.heads)
+    joint = Axis.of(heads=config.heads, head_dim=8)
     v = b.op("split", b.linear(x, "v", joint, features, False, hint="v"), name="heads", hint="v", heads=config.heads)
     if config.take is not None:
         v = b.op("scale", b.op("add", v, given[config.take], hint="v"), hint="v", factor=0.5)

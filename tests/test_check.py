@@ -22,7 +22,13 @@ HIDDEN = "batch seq d_model=32"
 
 def axes(text: str) -> tuple[Axis, ...]:
     pairs = [part.partition("=") for part in text.split()]
-    return tuple(Axis(name, int(size) if size else name) for name, _, size in pairs)
+    return tuple(_axis(name, size) for name, _, size in pairs)
+
+
+def _axis(name: str, size: str) -> Axis:
+    if "*" in size:
+        return Axis.of(**dict(zip(name.split("*"), map(int, size.split("*")), strict=True)))
+    return Axis(name, int(size) if size else name)
 
 
 def spmd(text: str, mesh: tuple[MeshAxis, ...]) -> Spmd:
@@ -75,7 +81,7 @@ RIGHT: tuple[tuple[str, tuple[Any, ...], dict[str, Any], str], ...] = (
     ("mask without gradient", ("mul", (HIDDEN, "I"), ("-batch seq d_model=32", "R")), {}, "I"),
     ("rows of the table", ("embedding", ("-batch seq", "R")), {"params": (("vocab=9 d_model=32", "S(vocab)"),)}, "P"),
     ("ids of own tokens", ("embedding", ("-batch seq", "S(seq)")), {"params": (("vocab=9 d=32", "R"),)}, "S(seq)"),
-    ("split", ("split", ("batch seq heads*head_dim=32", "S(heads)")), {"heads": 4}, "S(heads)"),
+    ("split", ("split", ("batch seq heads*head_dim=4*8", "S(heads)")), {"heads": 4}, "S(heads)"),
     ("rope of a partial", ("rope", (HEADS, "P"), ("-pair=2 seq head_dim=8", "R")), {}, "P"),
     ("attention", ("attention", (HEADS, "S(heads)"), (KV, "S(kv_heads)"), (KV, "S(kv_heads)")), {}, "S(heads)"),
     ("gathered keys", ("attention", (HEADS, "S(seq)"), (KV, "R"), (KV, "R")), {}, "S(seq)"),

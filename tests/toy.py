@@ -82,7 +82,7 @@ def _each(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]
     found = [Signature((R,), (R,), learned)]
     if not mesh.data:
         found.append(Signature((I,), (I,), (I,) * len(op.params)))
-    if shardable(features.shard_name, features.length, mesh):
+    if shardable(features, mesh):
         own = S(features.shard_name)
         found.append(Signature((own,), (own,), (own,) * len(op.params)))
     found += [Signature((S(axis.shard_name),), (S(axis.shard_name),), learned) for axis in type.axes[:-1]]

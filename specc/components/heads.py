@@ -163,7 +163,7 @@ def lower(
         ("k", memory, "kv_heads", kv_heads),
         ("v", memory, "kv_heads", kv_heads),
     ):
-        joint = Axis(f"{axis}*head_dim", count * head_dim)
+        joint = Axis.of(**{axis: count, "head_dim": head_dim})
         flat = b.linear(source, name, joint, features, config.has_bias(name), hint=name)
         values.append(b.op("split", flat, name=f"{name}_heads", hint=name, heads=count))
     q, k, v = values
@@ -180,4 +180,4 @@ def lower(
         grouped=heads != kv_heads,
     )
     x = b.op("merge", x)
-    return b.linear(x, "o", features, Axis("heads*head_dim", heads * head_dim), config.has_bias("o"), last=True)
+    return b.linear(x, "o", features, Axis.of(heads=heads, head_dim=head_dim), config.has_bias("o"), last=True)

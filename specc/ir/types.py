@@ -13,15 +13,26 @@ Size = int | str
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A tensor axis. A compound name ("heads*head_dim") shards by its first factor."""
+    """A tensor axis. A compound one ("heads*head_dim") shards by its first factor, a ragged one anywhere."""
 
     name: str
     size: Size
     ragged: bool = False  # the size is a value (rows per expert)
+    factors: tuple[tuple[str, int], ...] = ()  # of a compound one, outer to inner
+
+    @staticmethod
+    def of(**factors: int) -> Axis:
+        """`Axis.of(heads=4, head_dim=8)` is heads*head_dim=32."""
+        return Axis("*".join(factors), prod(factors.values()), factors=tuple(factors.items()))
 
     @property
     def shard_name(self) -> str:
         return self.name.split("*")[0]
+
+    def divides(self, ranks: int) -> bool:
+        """Whether ranks can hold equal shards, whole elements of the first factor each; of unknown sizes, they can."""
+        size = self.factors[0][1] if self.factors else self.size
+        return self.ragged or isinstance(size, str) or size % ranks == 0
 
     @property
     def length(self) -> int:

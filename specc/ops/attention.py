@@ -15,15 +15,14 @@ from specc.ops.places import demand, shards_of, whole_or_tokens
 def _split_out(op: Op, ins: Types) -> Types:
     """[batch, seq, heads*head_dim] -> [batch, heads, seq, head_dim]"""
     batch, seq, joint = ins[0].axes
-    heads, head_dim = joint.name.split("*")
-    n = op.number("heads")
-    return (replace(ins[0], axes=(batch, Axis(heads, n), seq, Axis(head_dim, joint.length // n))),)
+    (heads, n), (head_dim, features) = joint.factors
+    return (replace(ins[0], axes=(batch, Axis(heads, n), seq, Axis(head_dim, features))),)
 
 
 def _merge_out(op: Op, ins: Types) -> Types:
     """[batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim]"""
     batch, heads, seq, head_dim = ins[0].axes
-    joint = Axis(f"{heads.name}*{head_dim.name}", heads.length * head_dim.length)
+    joint = Axis.of(**{heads.name: heads.length, head_dim.name: head_dim.length})
     return (replace(ins[0], axes=(batch, seq, joint)),)
 
 
@@ -68,7 +67,7 @@ def _attention_out(op: Op, ins: Types) -> Types:
 def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     heads, kv_heads = ins[0].axes[1], ins[1].axes[1]
     found: list[Signature] = []
-    if shardable(heads.name, heads.length, mesh) and shardable(kv_heads.name, kv_heads.length, mesh):
+    if shardable(heads, mesh) and shardable(kv_heads, mesh):
         found.append(Signature((S(heads.name), S(kv_heads.name), S(kv_heads.name), R)[: len(ins)], (S(heads.name),)))
     if "batch" in mesh.tokens:
         found.append(Signature(tuple(demand(t, S("batch")) for t in ins), (S("batch"),)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from specc.ir.op import Op
-from specc.ir.types import MeshAxis, Place, TensorType
+from specc.ir.types import Axis, MeshAxis, Place, TensorType
 
 Types = tuple[TensorType, ...]
 Stream = Callable[[TensorType], Place]
@@ -40,7 +40,8 @@ class Facts:
     """What an op does to its indices, in its own index space; the basis of the checker.
 
     Operands are numbered inputs first, then parameters. `rename` maps, for an operand, axis names (as they shard) to
-    the op's indices; an axis not named keeps its name. `results` does the same for outputs.
+    the op's indices; an axis not named keeps its name. `results` does the same for outputs. Indices of `regroup` are
+    parts of another one, in no order (the tokens of rows): a shard of one is a shard of that.
     """
 
     rename: Mapping[int, Mapping[str, str]] = field(default_factory=dict[int, Mapping[str, str]])
@@ -50,6 +51,7 @@ class Facts:
     linear: tuple[int, ...] = ()  # operands the op is linear in, each by itself
     additive: bool = False  # linear in all its operands together: a sum of them
     lowered: Mapping[str, str] = field(default_factory=dict[str, str])  # index -> communicating lowering that exists
+    regroup: Mapping[str, str] = field(default_factory=dict[str, str])  # index -> one that has its elements and others'
     exchanges: Mapping[str, Exchange] = field(default_factory=dict[str, Exchange])  # lowering -> what it does
     shape_only: tuple[int, ...] = ()  # operands of which only the shape is read
     source: bool = False  # makes a value from shapes alone, the same on every rank
@@ -92,6 +94,7 @@ class OpDef:
     traffic: Callable[[Op, str], Traffic] = lambda op, lowering: Traffic()
 
 
-def shardable(name: str, size: int, mesh: MeshAxis) -> bool:
-    """Whether the mesh axis splits parameters by that name; vocab may be uneven, all else must divide."""
-    return name in mesh.shards and (name == "vocab" or size % mesh.size == 0)
+def shardable(axis: Axis, mesh: MeshAxis) -> bool:
+    """Whether the mesh axis splits parameters by that axis; vocab may be uneven, all else must divide."""
+    name = axis.shard_name
+    return name in mesh.shards and (name == "vocab" or axis.divides(mesh.size))

@@ -13,7 +13,7 @@ from specc.ops.conversions import conversion
 def _loss_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     """With logits split by vocab: two all-reduces, of the maximum and of (sum of exponentials, correct logit)."""
     vocab = ins[0].axes[-1]
-    if shardable(vocab.shard_name, vocab.length, mesh):
+    if shardable(vocab, mesh):
         return [Signature((S(vocab.shard_name), R), (I,), (), "vocab_parallel")]
     if mesh.data:
         tokens = stream(ins[1])

@@ -18,7 +18,7 @@ def _embedding_out(op: Op, ins: Types) -> Types:
 def _embedding_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     """Rows split over the mesh axis give zeros for ids of other ranks, so a partial sum."""
     rows = op.params[0].axes[0]
-    if isinstance(rows.size, int) and shardable(rows.shard_name, rows.size, mesh):
+    if shardable(rows, mesh):
         return [Signature((R,), (P,), (S(rows.shard_name),), "vocab_parallel")]
     out = _embedding_out(op, ins)[0]
     target = stream(out)
@@ -41,10 +41,10 @@ def _linear_out(op: Op, ins: Types) -> Types:
 def _linear_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     out, inner = op.params[0].axes
     count = len(op.params)
-    if shardable(out.shard_name, out.length, mesh):
+    if shardable(out, mesh):
         shard = S(out.shard_name)
         return [Signature((R,), (shard,), (shard,) * count)]
-    if shardable(inner.shard_name, inner.length, mesh):
+    if shardable(inner, mesh):
         shard = S(inner.shard_name)
         return [Signature((shard,), (P,), (shard,))] if count == 1 else []  # legalise takes the bias off
     return [

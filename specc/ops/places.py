@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from specc.ir.types import I, MeshAxis, Place, R, S, TensorType
+from specc.ops.base import shardable
 
 
 def shards_of(type: TensorType, mesh: MeshAxis, but: tuple[str, ...] = ()) -> list[Place]:
     """S of every axis of the value by which the mesh axis splits anything."""
-    names = (*mesh.shards, *mesh.tokens)
-    return [S(axis.shard_name) for axis in type.axes if axis.shard_name in names and axis.shard_name not in but]
+    axes = (axis for axis in type.axes if axis.shard_name in mesh.tokens or shardable(axis, mesh))
+    return [S(axis.shard_name) for axis in axes if axis.shard_name not in but]
 
 
 def use_of(place: Place) -> Place:

@@ -72,7 +72,8 @@ def check(graph: Graph, layout: Layout) -> Graph:
 
 def stream_type(type: TensorType, mesh: MeshAxis) -> Place:
     """The type on a mesh axis of what enters or leaves a block, a repeat or a stage."""
-    split = [axis.shard_name for axis in type.axes if axis.shard_name in mesh.shards] if type.grad else []
+    named = [axis for axis in type.axes if axis.shard_name in mesh.shards and type.grad]
+    split = [axis.shard_name for axis in named if axis.shard_name == "vocab" or axis.divides(mesh.size)]
     tokens = [axis.shard_name for axis in type.axes if axis.shard_name in mesh.tokens]
     if not (type.grad or mesh.data):
         tokens = []
@@ -99,7 +100,7 @@ def derive(graph: Graph, op: Op) -> tuple[Spmd, ...]:
             raise SpmdError(op, name, f"lowering {lowering} on a mesh axis that does not exist")
     places = {mesh.name: _places(graph, op, facts, operands, mesh) for mesh in graph.mesh}
     exchanged = [name for name, how in op.lowering if how in facts.exchanges]
-    order = _order(op, operands, exchanged) if operands else {}
+    order = _order(op, facts, operands, exchanged) if operands else {}
     return tuple(_assembled(graph, op, facts, n, places, order) for n in range(len(op.outs)))
 
 
@@ -166,6 +167,7 @@ def _operands(graph: Graph, op: Op, facts: Facts) -> Iterator[_Operand]:
     for number, (name, axes, spmd, grad) in enumerate(values):
         rename = facts.rename.get(number, {})
         indices = {axis.shard_name: rename.get(axis.shard_name, axis.shard_name) for axis in axes}
+        indices = {axis: facts.regroup.get(index, index) for axis, index in indices.items()}
         yield _Operand(number, name, spmd, grad, indices)
 
 
@@ -231,6 +233,9 @@ def _sharded(
             raise SpmdError(op, mesh.name, f"{o.name} is {place}, other operands are sharded by {index}")
         if not o.has(index) and place != R:
             raise SpmdError(op, mesh.name, f"{o.name} is {place}, but {index} is sharded: its gradient is partial")
+    parts = dict.fromkeys(o.at(mesh).axis for o in operands if o.at(mesh).axis in facts.regroup)
+    if len(parts) > 1:
+        raise SpmdError(op, mesh.name, f"operands are sharded in different ways: by {' and '.join(parts)}")
     wanted = facts.lowered.get(index)
     if lowering != wanted:
         raise SpmdError(op, mesh.name, f"{index} is sharded, so lowering must be {wanted}, not {lowering}")
@@ -244,24 +249,26 @@ def _sharded(
             raise SpmdError(op, mesh.name, f"needs {index} whole, which is sharded")
         axes = [_axis_of(facts, n, out, index) for n, out in enumerate(op.outs)]
         return [I if axis is None else S(axis) for axis in axes]  # what is exchanged, all ranks have
-    found = [_axis_of(facts, n, out, index) for n, out in enumerate(op.outs)]
+    found = [_axis_of(facts, n, out, index, tuple(parts)) for n, out in enumerate(op.outs)]
     if any(axis is None for axis in found):
         raise SpmdError(op, mesh.name, f"{index} is sharded, and gone in the result though not summed over")
     return [S(axis) for axis in found if axis is not None]
 
 
-def _axis_of(facts: Facts, number: int, out: TensorType, index: str) -> str | None:
-    """The axis of an output that is that index."""
-    names = facts.results.get(number, {})
-    return next((a.shard_name for a in out.axes if names.get(a.shard_name, a.shard_name) == index), None)
+def _axis_of(facts: Facts, number: int, out: TensorType, index: str, parts: tuple[str, ...] = ()) -> str | None:
+    """The axis of an output that is that index, or that one of its parts."""
+    names = {axis.shard_name: axis.shard_name for axis in out.axes} | dict(facts.results.get(number, {}))
+    axes = (a.shard_name for name in (index, *parts) for a in out.axes if names[a.shard_name] == name)
+    return next(axes, None)
 
 
-def _order(op: Op, operands: list[_Operand], exchanged: list[str]) -> dict[str, tuple[str, ...]]:
+def _order(op: Op, facts: Facts, operands: list[_Operand], exchanged: list[str]) -> dict[str, tuple[str, ...]]:
     """Per index the mesh axes that split it, outer to inner; operands must agree but for axes that exchange it."""
     order: dict[str, tuple[str, ...]] = {}
     for o in operands:
         for axis, names in o.spmd.nesting:
-            index, names = o.indices[axis], tuple(name for name in names if name not in exchanged)
+            index = axis if axis in facts.regroup else o.indices[axis]
+            names = tuple(name for name in names if name not in exchanged)
             if order.setdefault(index, names) != names:
                 raise SpmdError(op, "the mesh", f"{o.name} has {index} split over {names}, others over {order[index]}")
     return order

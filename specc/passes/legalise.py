@@ -30,7 +30,4 @@ def legalise(graph: Graph, layout: Layout) -> Graph:
 
 def _row_parallel(op: Op, layout: Layout) -> bool:
     out, inner = op.params[0].axes
-    return any(
-        shardable(inner.shard_name, inner.length, mesh) and not shardable(out.shard_name, out.length, mesh)
-        for mesh in mesh_of(layout)
-    )
+    return any(shardable(inner, mesh) and not shardable(out, mesh) for mesh in mesh_of(layout))

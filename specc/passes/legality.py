@@ -308,7 +308,7 @@ def _divisible(view: _View) -> Problems:
         for axes, spmd in pairs:
             for axis in axes:
                 ranks = _ranks(graph, axis, spmd)
-                if isinstance(axis.size, int) and axis.shard_name not in uneven and axis.size % ranks:
+                if isinstance(axis.size, int) and axis.shard_name not in uneven and not axis.divides(ranks):
                     yield op.id, f"{axis.name} = {axis.size} cannot be split over {ranks} ranks"
 
 

@@ -15,6 +15,7 @@ from specc.ir.op import Op, OpError, Path, Ref, Use
 from specc.ir.repeat import layer_scope
 from specc.ir.types import I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Signature
+from specc.ops.base import shardable
 from specc.ops.conversions import conversion
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
@@ -26,12 +27,12 @@ def stream(mesh: MeshAxis) -> Callable[[TensorType], Place]:
     """The layout's type of a value on a mesh axis: see the design, "The layout fixes the stream type"."""
 
     def type_of(value: TensorType) -> Place:
-        names = [axis.shard_name for axis in value.axes]
+        names = [a.shard_name for a in value.axes if a.shard_name in mesh.tokens or shardable(a, mesh)]
         split = mesh.tokens if mesh.data or value.grad else ()
         by = [name for name in (*(mesh.shards if value.grad else ()), *split) if name in names]
         if by:
             return S(by[0])
-        if mesh.data and value.grad and not names:
+        if mesh.data and value.grad and not value.axes:
             return P  # a sum over tokens
         return I if value.grad and not mesh.data else R
 
