@@ -18,8 +18,8 @@ from specc.verify import run
 from specc.verify.launch import run_ranks
 from specc.verify.relations import Setting, setting
 from specc.verify.run import LR, MAX_NORM, SEED, load_file, world_size
+from tests import models
 from tests.files import file_of, source_of
-from tests.models import MODELS
 
 CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,7 +42,14 @@ CASES = [
     ("transformer", "tp sp"),
     ("transformer", "pp"),
     ("transformer", "dp"),
+    ("packed", "pp tp sp dp"),
+    ("packed gpt2", "pp"),
 ]
+MODELS = {
+    **models.MODELS,
+    "packed": replace(models.MODELS["llama"], inputs=("segments",)),
+    "packed gpt2": replace(models.MODELS["gpt2"], inputs=("segments",)),
+}
 NEAR = {"fp32": 1e-5, "bf16": 0.01, "fp16": 0.002}
 """Losses and norm, relative to those of float64."""
 
@@ -123,7 +130,7 @@ def stepped(
     if world_size(layout) > 1:
         mesh = file.device_mesh("cpu")
         inputs, labels = tuple(run._own(x, layout, mesh) for x in inputs), run._own(labels, layout, mesh)
-        sizes = [mesh, CPU, len(labels), *(x.size(1) for x in inputs)]
+        sizes = [mesh, CPU, len(labels), *dict.fromkeys(x.size(1) for x in inputs)]
     trainer = file.Trainer(*(sizes or [CPU]), seed=SEED, lr=LR)
     module = trainer.module.eval()
     for name, p in module.named_parameters():
