@@ -98,6 +98,39 @@ def test_what_cannot_be_resumed_is_told(checkout: Path) -> None:
     assert refused.stderr.splitlines()[-1] == "short/step-2 has 2 steps done, and --steps is 2"
 
 
+def test_bf16_learns_as_fp32_does(checkout: Path) -> None:
+    """Held-out losses are nearer to those of fp32 than another seed's are: in one process, in stages, in data ranks.
+
+    docs/training.md has the same at full length.
+    """
+    succeed("specc build specs/examples/llama-text.yaml --layout stages_bf16 -o bf16", checkout)
+    succeed("specc build specs/examples/llama-text.yaml --layout data_bf16 -o bf16", checkout)
+    succeed("specc build specs/examples/llama-text.yaml --layout single_bf16 -o bf16", checkout)
+    options = "--batch 16 --steps 100 --every 10 --held-out 4"
+    one = "python examples/train_text.py"
+    ranks = "torchrun --nproc-per-node 4 examples/train_text.py"
+    fp32, other = (told(f"{one} single/llama_text_single.py {options} --seed {seed}", checkout) for seed in (0, 1))
+    noise = apart(other, fp32)
+    alone = told(f"{one} bf16/llama_text_single_bf16.py {options}", checkout)
+    stages = told(f"{ranks} bf16/llama_text_stages_bf16.py {options} --save half", checkout)
+    data = told(f"{ranks} bf16/llama_text_data_bf16.py {options} --resume half/step-50", checkout)
+    assert len(stages) == len(fp32) and len(data) == len(fp32[50:])
+    for found in (alone, stages, data):
+        assert 0 < apart(found, fp32[-len(found) :]) < noise / 2
+    first, wanted = data[0], stages[50]  # from the same weights: what differs is rounded in another order
+    assert abs(first["loss"] / wanted["loss"] - 1) < 2**-8
+    assert apart(data, stages[50:]) < noise / 2
+
+
+def apart(found: Lines, wanted: Lines) -> float:
+    """Root of the mean square of what held-out losses differ by; NaN if there is one."""
+    pairs = [
+        (a["held_out.next"], b["held_out.next"]) for a, b in zip(found, wanted, strict=True) if "held_out.next" in a
+    ]
+    left, right = torch.tensor(pairs, dtype=torch.float64).unbind(-1)
+    return (left - right).square().mean().sqrt().item()
+
+
 def test_masked_words_are_restored(checkout: Path) -> None:
     """Visible bytes are copied, and masked ones are known from what is around them."""
     options = "--no-dropout --batch 16 --steps 700 --held-out 8"
