@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from specc.verify.run import LR, SEED, load_file
+from specc.verify.course import LR, SEED
+from specc.verify.run import load_file
 
 ROWS, SEQ = 8, 8
 CPU = torch.device("cpu")

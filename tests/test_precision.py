@@ -15,9 +15,10 @@ from torch.distributed.tensor import DTensor
 
 from specc.spec.core import Checkpoint, Layout, Model, Pipeline
 from specc.verify import run
+from specc.verify.course import LR, MAX_NORM, SEED
 from specc.verify.launch import run_ranks
 from specc.verify.relations import Setting, setting
-from specc.verify.run import LR, MAX_NORM, SEED, load_file, world_size
+from specc.verify.run import load_file, world_size
 from tests import models
 from tests.files import file_of, source_of
 

@@ -30,8 +30,9 @@ from specc.passes.legality import legality
 from specc.source import Source
 from specc.spec import Spec, load
 from specc.spec.core import Layout
+from specc.verify.course import SEED
 from specc.verify.relations import Relation, Setting, layout_relations, plain_relations, setting
-from specc.verify.run import SEED, world_size
+from specc.verify.run import world_size
 from tests.strategies import Doc, Drawn, dump, expanded, specs
 
 EXAMPLES = settings.default.max_examples if settings.default else 30

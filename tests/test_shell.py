@@ -25,9 +25,10 @@ from specc.lower import lower
 from specc.passes import compile_graph
 from specc.spec.core import Checkpoint, Init, Layout, Model, Pipeline, Spec
 from specc.verify import relations
+from specc.verify.course import LR, SEED, adamw
 from specc.verify.launch import run_ranks
 from specc.verify.relations import Setting, layout_relations, setting
-from specc.verify.run import LR, SEED, adamw, load_file
+from specc.verify.run import load_file
 from tests.models import MODELS, gpt2, llama, transformer
 
 SAVES = Checkpoint(save=("attention.core", "attention.o"))

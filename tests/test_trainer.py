@@ -18,9 +18,10 @@ from specc.emit import emit
 from specc.source import Source
 from specc.spec import load
 from specc.spec.core import Layout, Model, Pipeline, Spec
+from specc.verify.course import LR, SEED
 from specc.verify.launch import run_ranks
 from specc.verify.relations import setting
-from specc.verify.run import LR, SEED, load_file, world_size
+from specc.verify.run import load_file, world_size
 from tests.comm import fake_group
 from tests.files import file_of, on_meta
 from tests.models import VOCAB, llama, transformer

@@ -5,23 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from specc.emit import emit
+from specc.compile import compile_spec
+from specc.emit import Files, emit
 from specc.interpret import init_weights, initial_weights, interpret, interpret_loss
+from specc.ir.graph import Graph
+from specc.ir.op import Op
+from specc.ir.types import Place
 from specc.lower import lower
 from specc.passes import typed
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout, Model, Spec
+from specc.verify.course import LR, SEED, Batch, Found, Given, Step, Values, course, expected, one_device
 from specc.verify.launch import run_ranks
-from specc.verify.run import SEED, Batch, Step, in_double, load_file, on_this_rank, one_device, world_size
+from specc.verify.run import as_shipped, fill, in_double, load_file, on_this_rank, own, world_size
 from specc.verify.shrink import lengths
 
 TOLERANCE = 1e-10  # of sums in another order, relative to values of size 1
+CPU = torch.device("cpu")
+SHIPPED = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}  # of a loss that is computed in that precision, relative
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,21 @@ class Relation:
 
 @dataclass(frozen=True)
 class Setting:
-    """A model with noisy weights, a batch, and the step that the interpreter takes."""
+    """A model with noisy weights and batches, the step that the interpreter takes, and what it says of a course."""
 
     model: Model
     initial: dict[str, Tensor]
-    weights: dict[str, Tensor]
-    batch: Batch
+    given: Given
     reference: Step
+    expected: Found
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return self.given.weights
+
+    @property
+    def batch(self) -> Batch:
+        return self.given.first
 
 
 def largest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, str]:
@@ -76,7 +92,8 @@ def setting(model: Model, layout: Layout) -> Setting:
         name: value.double() + 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
         for name, value in initial.items()
     }
-    batch = _batch(model, layout, generator)
+    batch, second = _batch(model, layout, generator), _batch(model, layout, generator)
+    second.labels[: len(second.labels) // max(2, _parts(layout))] = -100  # a part of which nothing is to be learnt
     module = interpret(graph, dtype=torch.float64)
     init_weights(module, graph, SEED)
     module.load_state_dict(weights)
@@ -86,7 +103,26 @@ def setting(model: Model, layout: Layout) -> Setting:
     def loss(outputs: Any, labels: Tensor, scale: Tensor) -> Tensor:
         return value(*(outputs if several else (outputs,)), labels, scale)
 
-    return Setting(model, initial, weights, batch, one_device(module.eval(), loss, batch))
+    given = Given(weights, batch, second, frozen=next(iter(weights)), dropout=random(graph))
+    want = expected(module.eval(), loss, given)
+    module.load_state_dict(weights)
+    module.zero_grad()
+    return Setting(model, initial, given, one_device(module, loss, batch), want)
+
+
+def random(graph: Graph) -> bool:
+    """Whether training draws random numbers."""
+    return any(graph.tables.op(op.kind).random(op) for op in graph.ops)
+
+
+def one_mask(graph: Graph, layout: Layout) -> bool:
+    """Whether all ranks of a placed graph draw what one device draws for a batch."""
+    whole = all(place.kind != "S" for op in graph.ops if graph.tables.op(op.kind).random(op) for place in _places(op))
+    return random(graph) and whole and not graph.groups.data and layout.pp.stages == layout.microbatches == 1
+
+
+def _places(op: Op) -> list[Place]:
+    return [place for _, place in op.types[0].places]
 
 
 def not_finite(step: Step) -> str:
@@ -97,8 +133,13 @@ def not_finite(step: Step) -> str:
     return next((name for name, value in values.items() if not value.isfinite().all()), "")
 
 
+def _parts(layout: Layout) -> int:
+    """Parts of a batch that are computed apart: on other ranks, or one after the other."""
+    return layout.microbatches * math.prod(a.size for a in mesh_of(layout) if a.data and "batch" in a.tokens)
+
+
 def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
-    size = layout.microbatches * math.prod(a.size for a in mesh_of(layout) if a.data and "batch" in a.tokens)
+    size = 2 * _parts(layout)
     tokens = lengths(layout, len(model.stacks))
     inputs = [torch.randint(0, model.vocab, (size, length), generator=generator) for length in tokens]
     if model.pad is not None:
@@ -113,18 +154,36 @@ def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
     return Batch(tuple(inputs), labels.masked_fill(hidden, -100))
 
 
-@in_double()
 def plain_relations(found: Setting, layout: Layout) -> list[Relation]:
-    """The generated file on one device, with the layout's checkpointing, against the interpreter: bit for bit."""
-    alone = Layout(checkpoint=layout.checkpoint, precision=layout.precision)
+    """The generated file on one device, with the layout's checkpointing: bit for bit, and a course of its trainer."""
+    alone = Layout(checkpoint=layout.checkpoint, precision=layout.precision, microbatches=layout.microbatches)
     files = emit(Spec(found.model, (alone,)), alone)
+    rows = _as_interpreted(found, files)
+    if rows[0].holds:
+        rows += _courses(found, files, alone)
+    return rows
+
+
+@in_double()
+def _as_interpreted(found: Setting, files: Files) -> list[Relation]:
     file = load_file(files.source, files.name)
-    module = file.build_model(torch.device("cpu"), SEED)
+    module = file.build_model(CPU, SEED)
     made = module.state_dict()
     rows = [Relation("same parameters in the same order", *_bound(unlike(made, found.weights), 0.0))]
     if rows[0].holds:
         rows += _step_relations(module, file.loss, found)
     return [replace(row, name=f"file on one device = interpreter: {row.name}") for row in rows]
+
+
+def _courses(found: Setting, files: Files, alone: Layout) -> list[Relation]:
+    """A course of the trainer of a file for one device."""
+    given = replace(found.given, dropout=found.given.dropout and alone.microbatches == 1)
+    with in_double():
+        make = load_file(files.source, files.name).Trainer
+        done = course(partial(make, CPU, seed=SEED, lr=LR), given, lambda x: x, fill)
+    shipped = as_shipped(load_file(files.source, files.name).Trainer(CPU, seed=SEED, lr=LR), given, lambda x: x)
+    rows = [*_course_relations(found, [done], alone), *_shipped_relations(found, [shipped], alone)]
+    return [replace(row, name=f"one device: {row.name}") for row in rows]
 
 
 def unlike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, str]:
@@ -157,39 +216,59 @@ def _bound(worst: tuple[float, str], bound: float) -> tuple[float, float, str]:
 
 
 def layout_relations(found: Setting, layout: Layout, timeout: float = 300.0) -> list[Relation]:
-    """The generated file on every rank of the layout, over gloo, against the interpreter on one device."""
-    files = emit(Spec(found.model, (layout,)), layout)
-    arguments = (files.source, files.name, layout, found.weights, found.initial, found.batch)
+    """A course of the trainer on every rank of the layout, over gloo, against the interpreter on one device."""
+    spec = Spec(found.model, (layout,))
+    files, placed = emit(spec, layout), compile_spec(spec, layout).placed
+    given = replace(found.given, dropout=one_mask(placed, layout))
+    arguments = (files.source, files.name, layout, found.initial, given)
     results = [r for r in run_ranks(world_size(layout), on_this_rank, *arguments, timeout=timeout) if r is not None]
-    return [replace(row, name=f"{describe(layout)}: {row.name}") for row in _rank_relations(found, results)]
+    return [replace(row, name=f"{describe(layout)}: {row.name}") for row in _rank_relations(found, layout, results)]
 
 
-def _rank_relations(found: Setting, results: list[dict[str, Any]]) -> list[Relation]:
+def _rank_relations(found: Setting, layout: Layout, results: list[dict[str, Any]]) -> list[Relation]:
     parameters = "every parameter on some stage"
     if strange := results[0].get("strange"):
         return [Relation(parameters, 1.0, 0.0, ", ".join(strange[:3]))]
-    want = found.reference
-    losses = {f"stage {n}": _number(r["loss"]) for n, r in enumerate(results)}
-    norms = {f"stage {n}": _number(r["norm"]) for n, r in enumerate(results)}
+    courses: list[Found] = [r["found"] for r in results]
     unequal = [name for r in results for name in r["init"]]
-    seen = {name for r in results for name in r["gradients"]}
+    seen = {name for done in courses for name in done["gradients"]}
     missing = sorted(set(found.weights) - seen)
     return [
         Relation(parameters, float(bool(missing)), 0.0, ", ".join(missing[:3])),
         Relation("initial weights", float(bool(unequal)), 0.0, ", ".join(unequal[:3])),
-        Relation("loss", *_bound(largest(losses, dict.fromkeys(losses, _number(want.loss))), TOLERANCE)),
-        Relation("gradients", *_bound(_over(results, "gradients", want.gradients), TOLERANCE)),
-        Relation("gradient norm", *_bound(largest(norms, dict.fromkeys(norms, _number(want.norm))), TOLERANCE)),
-        Relation("weights after an AdamW step", *_bound(_over(results, "weights", want.weights), TOLERANCE)),
+        *_course_relations(found, courses, layout),
+        *_shipped_relations(found, [r["shipped"] for r in results], layout),
+    ]
+
+
+def _course_relations(found: Setting, courses: list[Found], layout: Layout) -> list[Relation]:
+    """Every relation of a course, over the ranks that report; each has what the first has."""
+    rows: list[Relation] = []
+    for name in courses[0]:
+        compared = (_compared(done[name], found.expected[name], layout) for done in courses)
+        worst, where = max(compared, key=lambda pair: pair[0])
+        some = any(done[name] for done in courses)
+        rows.append(Relation(name, worst if some else math.inf, TOLERANCE, where))
+    return rows
+
+
+def _compared(ours: Values, want: Values, layout: Layout) -> tuple[float, str]:
+    """Ranks that report are the first along each data axis, and so are the samples that they have logits of."""
+    return largest(ours, {name: own(x, layout) if x.dim() == 3 else x for name, x in want.items()})
+
+
+def _shipped_relations(found: Setting, results: list[dict[str, Any]], layout: Layout) -> list[Relation]:
+    others = [name for result in results for name in result["others"]]
+    losses = [abs(result["loss"] / found.reference.loss - 1) for result in results if result["finite"]]
+    worst = max(losses) if len(losses) == len(results) else math.inf
+    return [
+        Relation(f"loss of a step in {layout.precision}", worst, SHIPPED[layout.precision]),
+        Relation("parameters and gradients in float32", float(bool(others)), 0.0, ", ".join(others[:3])),
     ]
 
 
 def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
-
-
-def _over(results: list[dict[str, dict[str, Tensor]]], what: str, want: dict[str, Tensor]) -> tuple[float, str]:
-    return max((largest(r[what], want) for r in results), key=lambda pair: pair[0])
 
 
 def describe(layout: Layout) -> str:
