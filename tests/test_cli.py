@@ -16,7 +16,6 @@ import pytest
 
 from specc import passes
 from specc.cli import main
-from specc.emit.write import Output, Unwritable, write
 from specc.ir.graph import Graph
 from specc.ir.op import OpError
 from specc.spec.core import Layout
@@ -248,46 +247,6 @@ def test_a_linked_folder_is_written_into(specc: Specc) -> None:
     Path("real").mkdir()
     Path("out").symlink_to("real")
     assert specc("build", "small.yaml", "-o", "out").code == 0 and Path("real/small.py").exists()
-
-
-@pytest.mark.parametrize("when", ["first", "second", "write"])
-def test_an_interrupted_write_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    outputs = [Output(tmp_path / "sub" / f"{n}.py", f"new {n}\n") for n in range(2)]
-    (tmp_path / "sub").mkdir()
-    for output in outputs:
-        output.path.write_text("old\n")
-    replace, calls = os.replace, []
-
-    def broken(source: str, target: Path) -> None:
-        calls.append(target)
-        if len(calls) == (1 if when == "first" else 2):
-            raise OSError(28, "No space left on device", str(target))
-        replace(source, target)
-
-    def full(handle: int, *_: object, **__: object) -> None:
-        os.close(handle)
-        raise OSError(28, "No space left on device")
-
-    if when == "write":
-        monkeypatch.setattr("specc.emit.write.os.fdopen", full)
-    else:
-        monkeypatch.setattr("specc.emit.write.os.replace", broken)
-    with pytest.raises(Unwritable, match=r"\.py cannot be written: No space left on device"):
-        write(outputs)
-    texts = [output.path.read_text() for output in outputs]
-    assert texts == (["new 0\n", "old\n"] if when == "second" else ["old\n", "old\n"])
-    assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == ["0.py", "1.py"]
-
-
-def test_an_interrupt_leaves_whole_files_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("specc.emit.write.os.replace", interrupted)
-    (tmp_path / "a.py").write_text("old\n")
-    with pytest.raises(KeyboardInterrupt):
-        write([Output(tmp_path / "a.py", "new\n"), Output(tmp_path / "b" / "c.py", "new\n")])
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.py": "old\n"}
 
 
 def test_an_interrupt_and_a_bug_have_their_codes(specc: Specc, monkeypatch: pytest.MonkeyPatch) -> None:

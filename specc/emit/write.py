@@ -1,12 +1,13 @@
-"""Writing files: all or nothing, atomically, only what changed."""
+"""Writing files: all or nothing, only what changed."""
 
 from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from specc.emit import journal
 
 
 class Unwritable(Exception):
@@ -43,26 +44,34 @@ class Output:
 def write(outputs: list[Output]) -> list[Output]:
     """Write those that differ from the disk; which they were. Nothing is replaced unless all could be written.
 
-    Every text first goes into a file beside its place, which is then moved there, so an interrupted run leaves each
-    old file whole. Raises Unwritable.
+    Files of one folder are replaced together, also where the process is killed (`journal`). Raises Unwritable.
     """
-    changed = [output for output in outputs if output.on_disk() != output.data]
-    ready: list[tuple[str, Path]] = []
+    folders = list(dict.fromkeys(output.path.parent for output in outputs))
     made: list[Path] = []
-    done = False
+    ready: dict[Path, dict[Path, Path]] = {folder: {} for folder in folders}
+    place, done = Path(), False
     try:
-        for output in changed:
-            made += _folder(output.path.parent)
-            ready.append((_beside(output), output.path))
-        for temporary, path in ready:
-            os.replace(temporary, path)
+        for place in folders:
+            made += _folder(place)
+        with journal.locked(folders):
+            for place in folders:
+                journal.recover(place)
+            changed = [output for output in outputs if output.on_disk() != output.data]
+            try:
+                for output in changed:
+                    place = output.path
+                    ready[place.parent][journal.temporary(place, output.data, 0o644 & ~_umask())] = place
+                for folder, files in ready.items():
+                    if files:
+                        journal.move(folder, files)
+            finally:
+                for new in (new for files in ready.values() for new in files):
+                    new.unlink(missing_ok=True)
         done = True
     except (OSError, ValueError) as error:
-        place = error.filename if isinstance(error, OSError) and error.filename else changed[len(ready) - 1].path
+        place = error.filename if isinstance(error, OSError) and error.filename else place
         raise Unwritable(f"{place} cannot be written: {_reason(error)}") from error
     finally:
-        for temporary, _ in ready:
-            Path(temporary).unlink(missing_ok=True)
         for folder in reversed(made if not done else []):
             if not any(folder.iterdir()):
                 folder.rmdir()
@@ -77,18 +86,6 @@ def _folder(path: Path) -> list[Path]:
     if not path.is_dir():
         raise NotADirectoryError(20, "it is not a folder", str(path))
     return missing
-
-
-def _beside(output: Output) -> str:
-    handle, name = tempfile.mkstemp(dir=output.path.parent, prefix=f".{output.path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(output.data)
-        os.chmod(name, 0o644 & ~_umask())
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return name
 
 
 def _umask() -> int:
