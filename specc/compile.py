@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from specc.ir.graph import Graph
@@ -32,18 +34,25 @@ class Compiled:
         return self.passes["legality"]
 
 
+@contextmanager
+def noted(doing: str, spec: Spec, layout: Layout) -> Generator[None, None, None]:
+    """Exceptions say for which spec and layout it was, and the place that the op comes from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while {doing} {spec.file}{f', layout {layout.name}' if layout.name else ''}")
+        if isinstance(error, OpError) and spec.root is not None:
+            error.add_note(f"at {span_of(spec.root, error.op.at)}")
+        raise
+
+
 def compile_spec(spec: Spec, layout: Layout) -> Compiled:
     """What only a compiled layout shows (E413, W501, W502) is in `findings`; nothing is emitted of one with errors.
 
     Any exception is a bug; it gets notes that name the spec, the layout and the place the op comes from.
     """
-    try:
+    with noted("compiling", spec, layout):
         graph = lower(spec.model)
         passes = {"lower": graph, **dict(run(graph, layout))}
-    except Exception as error:
-        error.add_note(f"while compiling {spec.file}{f', layout {layout.name}' if layout.name else ''}")
-        if isinstance(error, OpError) and spec.root is not None:
-            error.add_note(f"at {span_of(spec.root, error.op.at)}")
-        raise
     findings = start_findings(passes["fold"], layout, spec.root) + save_findings(passes["legality"], layout, spec.root)
     return Compiled(passes, findings)

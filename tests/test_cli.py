@@ -16,9 +16,10 @@ import pytest
 
 from specc import passes
 from specc.cli import main
+from specc.emit import Files
 from specc.ir.graph import Graph
 from specc.ir.op import OpError
-from specc.spec.core import Layout
+from specc.spec.core import Layout, Model
 from tests.broken import BOTH, DECODER, PATTERN
 from tests.test_streams import program
 
@@ -281,6 +282,24 @@ def test_an_interrupt_and_a_bug_have_their_codes(specc: Specc, monkeypatch: pyte
     assert gc.isenabled()
 
 
+def test_a_check_writes_out_every_layout(specc: Specc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fine can be built, so a check finds what only the emitter stumbles over."""
+    import specc.emit as emitter
+
+    real = emitter.emit_file
+
+    def stumbling(model: Model, layout: Layout, *graphs: Graph) -> Files:
+        if layout.name == "four":
+            raise ValueError("no word for it")
+        return real(model, layout, *graphs)
+
+    monkeypatch.setattr(emitter, "emit_file", stumbling)
+    run = specc("check", "small.yaml", "both.yaml")
+    assert (
+        run.code == 2 and "bug in specc: ValueError: no word for it\nwhile writing both.yaml, layout four\n" in run.err
+    )
+
+
 def test_help_of_commands_does_not_import_them(specc: Specc) -> None:
     run = specc("--help")
     assert run.code == 0 and all(word in run.out for word in ("check", "build", "plan", "verify"))
@@ -328,6 +347,7 @@ def test_commands_do_not_import_torch(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys
         from specc.cli import main
+from specc.emit import Files
         calls = "check small.yaml|build small.yaml --dump-passes p|plan small.yaml|check nothing|--help"
         for words in calls.split("|"):
             try:

@@ -6,11 +6,15 @@ The default run takes layouts in which every pair of choices occurs; `python -m 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
+from specc.emit import emit
+from specc.source import Source
+from specc.spec import Spec, load
 from specc.spec.core import Layout
 from specc.verify import relations, verify_layout
 from specc.verify.relations import (
@@ -24,6 +28,7 @@ from specc.verify.relations import (
 )
 from specc.verify.run import world_size
 from tests import zoo
+from tests.broken import DECODER
 
 FAST, EVERY = zoo.covering(), zoo.matrix()
 
@@ -59,6 +64,18 @@ def test_data_parallel(name: str, layout: Layout) -> None:
 @pytest.mark.parametrize("name", zoo.TINY)
 def test_matrix(name: str, layout: Layout) -> None:
     assert not failures(name, layout)
+
+
+def test_a_proof_names_the_file_of_the_real_size(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the digests in its docstring; the layout is that of the spec, whatever fits on this machine."""
+    spec = load(Source("s.yaml", DECODER.replace("d_model: 32", "d_model: 64")))
+    assert isinstance(spec, Spec)
+    assert verify_layout(spec, spec.layout(), 2) == 0
+    first, small, *_ = capsys.readouterr().out.splitlines()
+    source = emit(spec, spec.layout()).source
+    digests = dict(re.findall(r"^(\w+) +([0-9a-f]{12})$", source, re.M))
+    assert len(digests) == 3 and first == f"small: the file with {', '.join(f'{k} {v}' for k, v in digests.items())}"
+    assert small == "in small: 4 layers of width 32, fp64, dropout off"
 
 
 def test_a_wrong_gradient_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

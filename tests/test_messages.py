@@ -99,3 +99,19 @@ def test_a_block_of_a_bad_name_is_told_once() -> None:
     for name in ("Local", "LOCAL", "local-"):
         assert [item.code for item in findings(changed(PATTERN, ("  local:", f"  {name}:")))] == ["E208"]
     assert told(changed(PATTERN, ("local*2", "2*local"))) == ["E220 there is no block 2*local"]
+
+
+OTHER_WORDS = {
+    "relu2": "relu2 is not in the language: values here are relu, gelu, gelu_tanh, silu",
+    "reglu": "reglu is not in the language: values here are relu, gelu, gelu_tanh, silu",
+    "tanh": "tanh is not in the language: values here are relu, gelu, gelu_tanh, silu",
+    "gelu_new": "did you mean gelu_tanh? values here are relu, gelu, gelu_tanh, silu",
+    "rleu": "did you mean relu? values here are relu, gelu, gelu_tanh, silu",
+    "Relu": "did you mean relu? values here are relu, gelu, gelu_tanh, silu",
+}
+
+
+@pytest.mark.parametrize("word", OTHER_WORDS)
+def test_only_what_may_be_a_slip_is_told_as_one(word: str) -> None:
+    (item,) = findings(changed(DECODER, ("activation: silu", f"activation: {word}")))
+    assert item.help == OTHER_WORDS[word]

@@ -21,11 +21,12 @@ from specc.spec.names import class_name, module_name
 
 @dataclass(frozen=True)
 class Files:
-    """What a spec and a layout become. `name` is the stem of the files."""
+    """What a spec and a layout become. `name` is the stem of the files, `digests` are those of the file's docstring."""
 
     name: str
     source: str
     params: str
+    digests: tuple[tuple[str, str], ...]
 
 
 def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Files:
@@ -37,11 +38,11 @@ def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Fi
     sources = (*map(Code, made.sources), *rest.after)
     values = constants(of, frozenset(re.findall(r"\w+", "\n".join((*sources, kernels)))))
     parts = [part for part in (*sources, kernels, rest.weights) if part]
-    text = describe(of, fingerprints(unplaced, graph, layout))
+    digests = fingerprints(unplaced, graph, layout)
     name = module_name(model.name)
     body = parse("\n\n\n".join((values, *parts)), name)
     found = names(body)
-    top = {"docstring": docstring(text), "imports": imports(found, graph.tables), "constants": values}
+    top = {"docstring": docstring(describe(of, digests)), "imports": imports(found, graph.tables), "constants": values}
     source = str(render("file.j2", **top, parts=parts))
     guard(parse('"""{docstring}"""\n{imports}'.format(**top), name), body, found, source, name)
-    return Files(name, source, table(graph))
+    return Files(name, source, table(graph), digests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from specc.emit import emit
 from specc.spec.core import Layout, Spec
 from specc.verify.launch import RankDied
 from specc.verify.relations import Relation, describe, layout_relations, not_finite, plain_relations, setting
@@ -12,13 +13,18 @@ from specc.verify.shrink import least_ranks, shrink
 
 
 def verify_layout(spec: Spec, layout: Layout, ranks: int) -> int:
-    """Print one row a relation; 0 if all hold, 1 otherwise. Sizes and, where needed, the mesh shrink first."""
+    """Print one row a relation; 0 if all hold, 1 otherwise. Sizes and, where needed, the mesh shrink first.
+
+    The file of the real size is written out, too: its digests say which one the proof stands for.
+    """
     model, small = shrink(spec.model, layout, ranks)
     which = f", layout {layout.name}" if layout.name else ""
     note = "" if describe(small) == describe(layout) else f" in the place of {describe(layout)}: at most {ranks} ranks"
     layers = " + ".join(str(stack.layers) for stack in model.stacks)
     noun = "layer" if layers == "1" else "layers"
-    print(f"{spec.model.name}{which}: {layers} {noun} of width {model.d_model}, fp64, dropout off")
+    digests = ", ".join(f"{name} {digits}" for name, digits in emit(spec, layout).digests)
+    print(f"{spec.model.name}{which}: the file with {digests}")
+    print(f"in small: {layers} {noun} of width {model.d_model}, fp64, dropout off")
     print(f"{describe(small)}{note}")
     found = setting(model, small)
     if bad := not_finite(found.reference):
