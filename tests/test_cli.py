@@ -347,7 +347,6 @@ def test_commands_do_not_import_torch(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys
         from specc.cli import main
-from specc.emit import Files
         calls = "check small.yaml|build small.yaml --dump-passes p|plan small.yaml|check nothing|--help"
         for words in calls.split("|"):
             try:

@@ -67,7 +67,9 @@ def loop_lines(
     if len({len(given) for given, _ in blocks}) == len(set(gives.values())) == 1:
         columns = zip(*(given for given, _ in blocks), strict=True)
         call = ", ".join(_by_offset(dict(zip(calls, column, strict=True)), _period(loop), i) for column in columns)
-        return [head, *(f"    {row}" for row in _run(layer, call, gives[first], graph, loop, i))]
+        rows = _run(layer, call, gives[first], graph, loop, i)
+        if len(set(takes.values())) == 1 or max(map(len, rows)) <= WIDTH:
+            return [head, *(f"    {row}" for row in rows)]
     lines = [head]
     for test, (call, results) in _branches(
         {offset: (takes[offset], gives[offset]) for offset in calls}, _period(loop), i
