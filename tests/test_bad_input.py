@@ -376,7 +376,7 @@ def test_checks_of_graphs_have_codes_and_places_too(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["check", str(tmp_path / "s.yaml")], standalone_mode=False)
     assert result.return_value == 0 and "warning[W501]" in result.stdout and "1 spec fine" in result.stderr
     text = changed(
-        DECODER, ("layers: 4", "layers: 16"), ("microbatches: 4", "starts: [layers.15]"), ("vocab: 97", "vocab: 8")
+        DECODER, ("layers: 4", "layers: 16"), ("stages: 2", "stages: 2, starts: [layers.15]"), ("vocab: 97", "vocab: 8")
     )
     (tmp_path / "s.yaml").write_text(text)
     result = CliRunner().invoke(cli, ["check", str(tmp_path / "s.yaml")], standalone_mode=False)

@@ -43,7 +43,8 @@ HELP = {
     "layouts in one": (
         "layout: {tp: 2, pp: {stages: 2}, microbatches: 4, checkpoint: {save: [attention.core]}}",
         "layout: {one: {tp: 2}}",
-        "E201 unknown key one; did you mean layouts? keys here are tp, sequence_parallel, dp, pp, checkpoint",
+        "E201 unknown key one; did you mean layouts? keys here are tp, sequence_parallel, dp, pp, "
+        "microbatches, precision, checkpoint",
     ),
 }
 

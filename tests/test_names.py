@@ -158,8 +158,16 @@ def test_a_block_may_have_any_name(name: str) -> None:
     assert {target.id for target in targets if isinstance(target, ast.Name)} <= set(CONSTANTS)
 
 
-def test_a_second_thing_of_one_name_in_a_file_is_a_bug() -> None:
-    text = "A = 1\n\n\nclass A:\n    pass\n"
+@pytest.mark.parametrize(
+    ("head", "text"),
+    [
+        ("", "A = 1\n\n\nclass A:\n    pass\n"),
+        ("from torch import A\n", "class A:\n    pass\n"),
+        ("import torch as A\n", "A = 1\n"),
+        ("from math import b as A\n", "def A():\n    pass\n"),
+    ],
+)
+def test_a_second_thing_of_one_name_in_a_file_is_a_bug(head: str, text: str) -> None:
     body = parse(text, "x")
-    with pytest.raises(Unsafe, match="A is defined in line 1 already"):
-        guard(parse('"""x"""', "x"), body, names(body), text, "x")
+    with pytest.raises(Unsafe, match=r"A is defined in line \d already"):
+        guard(parse(f'"""x"""\n{head}', "x"), body, names(body), text, "x")

@@ -66,7 +66,7 @@ def guard(head: ast.Module, body: ast.Module, words: Names, source: str, name: s
         compile(ast.Module([*head.body, *body.body], []), name, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         raise Unsafe(f"{name}: {error}\n{source}") from error
-    for problem in (*_head(head), *_top(body), *_names(words), *_unknown(head, words)):
+    for problem in (*_head(head), *_top(head, body), *_names(words), *_unknown(head, words)):
         raise Unsafe(f"{name}: {problem}")
 
 
@@ -84,10 +84,11 @@ def _head(tree: ast.Module) -> Iterable[str]:
         yield from (f"import of {module}" for module in modules if module.split(".")[0] not in MODULES)
 
 
-def _top(tree: ast.Module) -> Iterable[str]:
-    """Constants, classes and functions, each name once."""
-    lines: dict[str, int] = {}
-    for node in tree.body:
+def _top(head: ast.Module, body: ast.Module) -> Iterable[str]:
+    """Constants, classes and functions, each name once and none that is imported."""
+    imports = (node for node in head.body if isinstance(node, (ast.Import, ast.ImportFrom)))
+    lines = {(alias.asname or alias.name).split(".")[0]: node.lineno for node in imports for alias in node.names}
+    for node in body.body:
         if not isinstance(node, TOP):
             yield f"line {node.lineno}: {type(node).__name__} at top level"
         for name in _bound(node):

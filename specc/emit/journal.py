@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ _TEMPORARY = re.compile(rf"\.(.+)\.\w{{8}}{re.escape(NEW)}", re.ASCII | re.DOTAL
 
 
 @contextmanager
-def locked(folders: list[Path]) -> Iterator[None]:
+def locked(folders: list[Path]) -> Generator[None, None, None]:
     """Nobody else writes into these folders by this module; where there are no locks, that is hoped for."""
     with ExitStack() as stack:
         for folder in sorted(set(folders)):
@@ -32,7 +32,7 @@ def locked(folders: list[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Generator[None, None, None]:
     try:
         import fcntl
     except ImportError:  # Windows

@@ -31,7 +31,7 @@ CLASSES = (
     *("AllGather", "AllGatherWhole", "AllReduce", "Bias", "ChannelScale", "ColumnLinear", "CopyToShards", "Embedding"),
     *("LayerNorm", "RMSNorm", "ReduceScatter", "RowLinear", "Trainer", "VocabEmbedding"),
     *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),
-    *("Iterator", "Mapping", "Parameter", "Partial", "PipelineStage", "Placement", "Replicate"),
+    *("Iterator", "Mapping", "MixedPrecisionPolicy", "Parameter", "Partial", "PipelineStage", "Placement", "Replicate"),
     *("Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),
 )
 """What generated files define and import; the model's class must not take its place."""
