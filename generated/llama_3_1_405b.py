@@ -172,8 +172,7 @@ def build_stage(index: int, mesh: DeviceMesh, device: torch.device, batch: int, 
     parallelize(module, mesh["dp"])
     module.to_empty(device=device)
     init_weights(module, seed)
-    group = mesh.get_group("pp")
-    return PipelineStage(module, index, len(STAGES), device, cuts[index], cuts[index + 1], group=group)
+    return PipelineStage(module, index, len(STAGES), device, cuts[index], cuts[index + 1], group=mesh.get_group("pp"))
 
 
 def parallelize(module: nn.Module, dp: DeviceMesh) -> None:
@@ -242,8 +241,8 @@ class Trainer:
         ranks = self.mesh["dp"].size()  # FSDP takes the mean of gradients over them
         options = {"scale": scale * ranks}
         schedule(*inputs, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
-        value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device))
-        value = value.detach() / ranks
+        value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach()
+        value = value / ranks
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
         dist.all_reduce(value, group=self.mesh.get_group("dp"))
         return value
@@ -356,7 +355,7 @@ def fill(x: Tensor, size: tuple[int, int], end: int, row: int) -> Tensor:
 
 @contextmanager
 def resharding(module: nn.Module) -> Iterator[None]:
-    """Without backward nothing else lets go of the gathered weights, which would be old after the next update."""
+    """Without backward nothing else lets go of gathered weights, which stand in the place of the parameters."""
     yield
     for part in module.modules():
         if isinstance(part, FSDPModule):
@@ -469,13 +468,7 @@ def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMe
 
 
 def llama3_rope_table(
-    positions: Tensor,
-    head_dim: int,
-    theta: float,
-    factor: float,
-    low_freq: float,
-    high_freq: float,
-    original_seq: int,
+    positions: Tensor, head_dim: int, theta: float, factor: float, low_freq: float, high_freq: float, original_seq: int
 ) -> Tensor:
     """positions [..., seq] -> cosines and sines [2, ..., seq, head_dim], low frequencies / factor (Llama 3.1)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
@@ -514,5 +507,4 @@ def draw(name: str, block: int, shape: torch.Size, seed: int) -> Tensor:
     """Rows `16 * block` to `16 * block + 15` of the full weight of that name."""
     digest = hashlib.blake2b(f"{seed} {name} {block}".encode(), digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest))
-    std = 0.02
-    return torch.randn(16, *shape[1:], generator=generator, dtype=torch.float32) * std
+    return torch.randn(16, *shape[1:], generator=generator, dtype=torch.float32) * 0.02

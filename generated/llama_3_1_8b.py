@@ -159,8 +159,7 @@ def build_stage(index: int, mesh: DeviceMesh, device: torch.device, batch: int, 
         cuts = ((tokens,), *[(hidden,)] * 3, (logits,))
     module.to_empty(device=device)
     init_weights(module, seed)
-    group = mesh.get_group("pp")
-    return PipelineStage(module, index, len(STAGES), device, cuts[index], cuts[index + 1], group=group)
+    return PipelineStage(module, index, len(STAGES), device, cuts[index], cuts[index + 1], group=mesh.get_group("pp"))
 
 
 class Trainer:
@@ -221,8 +220,7 @@ class Trainer:
         inputs = (tokens,) if self.index == 0 else ()
         options = {"scale": scale}
         schedule(*inputs, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
-        value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device))
-        value = value.detach()
+        value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach()
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
         return value
 
@@ -432,13 +430,7 @@ def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMe
 
 
 def llama3_rope_table(
-    positions: Tensor,
-    head_dim: int,
-    theta: float,
-    factor: float,
-    low_freq: float,
-    high_freq: float,
-    original_seq: int,
+    positions: Tensor, head_dim: int, theta: float, factor: float, low_freq: float, high_freq: float, original_seq: int
 ) -> Tensor:
     """positions [..., seq] -> cosines and sines [2, ..., seq, head_dim], low frequencies / factor (Llama 3.1)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
@@ -491,5 +483,4 @@ def draw(name: str, block: int, shape: torch.Size, seed: int) -> Tensor:
     """Rows `16 * block` to `16 * block + 15` of the full weight of that name."""
     digest = hashlib.blake2b(f"{seed} {name} {block}".encode(), digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest))
-    std = 0.02
-    return torch.randn(16, *shape[1:], generator=generator, dtype=torch.float32) * std
+    return torch.randn(16, *shape[1:], generator=generator, dtype=torch.float32) * 0.02

@@ -156,13 +156,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def llama3_rope_table(
-    positions: Tensor,
-    head_dim: int,
-    theta: float,
-    factor: float,
-    low_freq: float,
-    high_freq: float,
-    original_seq: int,
+    positions: Tensor, head_dim: int, theta: float, factor: float, low_freq: float, high_freq: float, original_seq: int
 ) -> Tensor:
     """positions [..., seq] -> cosines and sines [2, ..., seq, head_dim], low frequencies / factor (Llama 3.1)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
@@ -196,5 +190,4 @@ def draw(name: str, block: int, shape: torch.Size, seed: int) -> Tensor:
     """Rows `16 * block` to `16 * block + 15` of the full weight of that name."""
     digest = hashlib.blake2b(f"{seed} {name} {block}".encode(), digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest))
-    std = 0.02
-    return torch.randn(16, *shape[1:], generator=generator, dtype=torch.float32) * std
+    return torch.randn(16, *shape[1:], generator=generator, dtype=torch.float32) * 0.02

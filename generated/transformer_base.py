@@ -202,8 +202,7 @@ def build_stage(
         cuts = ((target_ids,), (hidden, memory), (logits,))
     module.to_empty(device=device)
     init_weights(module, seed)
-    group = mesh.get_group("pp")
-    return PipelineStage(module, index, len(STAGES), device, cuts[index], cuts[index + 1], group=group)
+    return PipelineStage(module, index, len(STAGES), device, cuts[index], cuts[index + 1], group=mesh.get_group("pp"))
 
 
 class Trainer:
@@ -270,8 +269,7 @@ class Trainer:
         options = {"scale": scale}
         schedule(*inputs, source=source, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
         sum_copies(self.tied, before)
-        value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device))
-        value = value.detach()
+        value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach()
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
         return value
 

@@ -190,7 +190,7 @@ def _run(of: Context, options: str) -> Run:
         first=Code("[0]" * (len(of.graph.outputs) > 1)),
         ranks=_lines(f"ranks = {mesh}.size()  # FSDP takes the mean of gradients over them") if averaged else (),
         times=Code(" * ranks" * averaged),
-        returned=_returned(of, parts and not of.pp, averaged),
+        returned=_returned(of, parts or of.pp, averaged),
     )
 
 

@@ -36,25 +36,28 @@ def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
     doc = doc[0].upper() + doc[1:]
     fill = "fill_parts.j2" if placed else "fill_whole.j2"
     depth = 12 if lines else 8  # of what draws a weight
-    return part("weights.j2", std=_std(drawn), constants=lines, doc=Code(doc), depth=depth, fill=fill)
+    std, lines_of_std = _std(drawn)
+    return part("weights.j2", std=std, lines=lines_of_std, constants=lines, doc=Code(doc), depth=depth, fill=fill)
 
 
-def _std(drawn: dict[str, str]) -> list[Code]:
-    """Lines that set `std`: the commonest value, and the exceptions."""
+def _std(drawn: dict[str, str]) -> tuple[Code, list[Code]]:
+    """What is drawn is multiplied by, and lines that set it where it is not one value: the commonest, exceptions."""
     if not drawn:
-        return [Code("std = 1.0")]
+        return Code("1.0"), []
     common = Counter(drawn.values()).most_common(1)[0][0]
     usual = {name: value for name, value in drawn.items() if value == common}
     rules = _rules({name: value for name, value in drawn.items() if value != common}, usual)
     if len(rules) == 1:
         line = f"std = {rules[0][1]} if {rules[0][0]} else {common}"
         if len(line) + 4 <= 120:
-            return [Code(line)]
-    lines = [f"std = {common}"] if not rules else []
+            return Code("std"), [Code(line)]
+    if not rules:
+        return Code(f"({common})" if "/" in common else common), []
+    lines: list[str] = []
     for n, (condition, value) in enumerate(rules):
         lines += [row[4:] for row in wrapped(f"    {'el' if n else ''}if {condition}:")]
         lines.append(f"    std = {value}")
-    return [Code(line) for line in (*lines, *(["else:", f"    std = {common}"] if rules else []))]
+    return Code("std"), [Code(line) for line in (*lines, "else:", f"    std = {common}")]
 
 
 def _value(param: Stored, init: Init) -> tuple[str, str]:

@@ -48,7 +48,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def resharding(module: nn.Module) -> Iterator[None]:
-    """Without backward nothing else lets go of the gathered weights, which would be old after the next update."""
+    """Without backward nothing else lets go of gathered weights, which stand in the place of the parameters."""
     yield
     for part in module.modules():
         if isinstance(part, FSDPModule):

@@ -13,13 +13,7 @@ def rope_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
 
 
 def llama3_rope_table(
-    positions: Tensor,
-    head_dim: int,
-    theta: float,
-    factor: float,
-    low_freq: float,
-    high_freq: float,
-    original_seq: int,
+    positions: Tensor, head_dim: int, theta: float, factor: float, low_freq: float, high_freq: float, original_seq: int
 ) -> Tensor:
     """positions [..., seq] -> cosines and sines [2, ..., seq, head_dim], low frequencies / factor (Llama 3.1)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
