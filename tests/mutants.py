@@ -47,7 +47,7 @@ class _Growing(Graph):
 
 def retyped(graph: Graph) -> Graph:
     """The graph with all types derived again in op order. Raises SpmdError where none can be."""
-    growing = _Growing(graph.nx, graph.scopes, graph.outputs, graph.loss, graph.mesh, tables=graph.tables)
+    growing = _Growing(graph.ops, graph.scopes, graph.outputs, graph.loss, graph.mesh, tables=graph.tables)
     for op in graph.ops:
         growing.done[op.id] = replace(op, types=derive(growing, op))
     return graph.with_ops(growing.done.values())

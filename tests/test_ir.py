@@ -74,7 +74,7 @@ def without(id: str) -> Callable[[Graph], Graph]:
     def remove(graph: Graph) -> Graph:
         nx = graph.nx.copy()
         nx.remove_node(id)
-        return Graph(nx, graph.scopes, graph.outputs, graph.loss, graph.mesh)
+        return Graph.around(nx, graph)
 
     return remove
 
@@ -93,7 +93,7 @@ def edge(producer: str, user: str, operand: int) -> Callable[[Graph], Graph]:
     def add(graph: Graph) -> Graph:
         nx = graph.nx.copy()
         nx.add_edge(producer, user, out=0, operand=operand)
-        return Graph(nx, graph.scopes, graph.outputs, graph.loss, graph.mesh)
+        return Graph.around(nx, graph)
 
     return add
 

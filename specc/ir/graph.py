@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import is_
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -54,7 +55,8 @@ class Graph:
     `mesh` is set by placing. Flops are counted over `tokens` of every sequence.
     """
 
-    nx: nx.MultiDiGraph[str]
+    ops: tuple[Op, ...]
+    """All ops in op order, a topological order."""
     scopes: tuple[Scope, ...]
     outputs: tuple[Ref, ...]
     loss: Ref
@@ -76,21 +78,26 @@ class Graph:
 
         Raises ValueError naming the op where an operand is not produced before it.
         """
-        graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        ops = tuple(ops)
+        made: set[str] = set()
         for op in ops:
-            if op.id in graph:
+            if op.id in made:
                 raise ValueError(f"op {op.id} stands twice")
-            graph.add_node(op.id, op=op)
-            for operand, ref in enumerate(op.inputs):
-                if ref.op not in graph or ref.op == op.id:
+            for ref in op.inputs:
+                if ref.op not in made:
                     raise ValueError(f"op {op.id} uses {ref.op}, which is not produced before it")
-                graph.add_edge(ref.op, op.id, out=ref.out, operand=operand)
-        return Graph(graph, tuple(scopes), outputs, loss, mesh, tokens, known or tables())
+            made.add(op.id)
+        return Graph(ops, tuple(scopes), outputs, loss, mesh, tokens, known or tables())
 
     @cached_property
-    def ops(self) -> tuple[Op, ...]:
-        """All ops in op order, a topological order."""
-        return tuple(data["op"] for _, data in self.nx.nodes(data=True))
+    def nx(self) -> nx.MultiDiGraph[str]:
+        """The same as a graph of networkx: ops as `op` of their nodes, edges with the numbers of output and operand."""
+        graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        graph.add_nodes_from((op.id, {"op": op}) for op in self.ops)
+        for op in self.ops:
+            for operand, ref in enumerate(op.inputs):
+                graph.add_edge(ref.op, op.id, out=ref.out, operand=operand)
+        return graph
 
     @cached_property
     def inputs(self) -> tuple[Op, ...]:
@@ -103,6 +110,13 @@ class Graph:
         """Those of the inputs that pipeline stages behind the first are fed, too."""
         later = {op.hint for op in self.ops if op.kind == "input" and stage_of(op.scope)}
         return tuple(op for op in self.inputs if op.hint in later)
+
+    @staticmethod
+    def around(nodes: nx.MultiDiGraph[str], like: Graph) -> Graph:
+        """The graph of networkx in the place of another's, whatever it is: nothing is checked."""
+        made = replace(like, ops=tuple(data["op"] for _, data in nodes.nodes(data=True)))
+        made.__dict__["nx"] = nodes
+        return made
 
     def op(self, id: str) -> Op:
         """Raises KeyError."""
@@ -210,8 +224,10 @@ class Graph:
 
         Scopes that are given speak of the new ops already.
         """
-        moved = moved or {}
+        moved, ops = moved or {}, tuple(ops)
         if scopes is None:
+            if not moved and len(ops) == len(self.ops) and all(map(is_, ops, self.ops)):
+                return self  # with all that is known of it
             scopes = [scope.moved(moved) for scope in self.scopes] if moved else self.scopes
         outputs = tuple(moved.get(ref, ref) for ref in self.outputs)
         return Graph.of(ops, scopes, outputs, moved.get(self.loss, self.loss), self.mesh, self.tokens, self.tables)

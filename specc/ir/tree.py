@@ -150,5 +150,10 @@ def _outputs(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...]) 
 def leaving(graph: Graph, ops: list[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:
     """Values of these ops that others use, and those of `extra`; before shapes are known, the first of each op only."""
     made = {op.id for op in ops}
-    refs = (Ref(op.id, out) for op in ops for out in range(max(1, len(op.outs))))
-    return tuple(ref for ref in refs if ref in extra or any(user.id not in made for user in graph.users(ref)))
+    found: list[Ref] = []
+    for op in ops:
+        for out in range(len(op.outs) or 1):
+            ref = Ref(op.id, out)
+            if ref in extra or not all(user.id in made for user in graph.users(ref)):
+                found.append(ref)
+    return tuple(found)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
 from specc.ops.base import shardable
@@ -16,11 +14,12 @@ def legalise(graph: Graph, layout: Layout) -> Graph:
     moved: dict[Ref, Ref] = {}
     ops: list[Op] = []
     for op in graph.ops:
-        op = replace(op, inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
+        if moved:
+            op = op.changed(inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
         if op.kind == "linear" and len(op.params) == 2 and _row_parallel(op, layout):
             weight, bias = op.params
-            ops.append(replace(op, params=(weight,)))
-            added = replace(op, id=f"{op.id}_bias", kind="add_bias", inputs=(op.ref,), params=(bias,), attrs=())
+            ops.append(op.changed(params=(weight,)))
+            added = op.changed(id=f"{op.id}_bias", kind="add_bias", inputs=(op.ref,), params=(bias,), attrs=())
             ops.append(added)
             moved[op.ref] = added.ref
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Path, Ref, Span
+from specc.ir.op import Layer, Op, Path, Ref, Span
 from specc.ir.repeat import Repeat, layer_of
 
 
@@ -24,6 +24,14 @@ class Section:
     @cached_property
     def repeat(self) -> Repeat:
         return Repeat.of(self.op)
+
+    @cached_property
+    def bodies(self) -> dict[Layer | None, list[Op]]:
+        """Ops of the body by their place in the period, in op order."""
+        found: dict[Layer | None, list[Op]] = {}
+        for op in self.body:
+            found.setdefault(layer_of(op.scope), []).append(op)
+        return found
 
     @property
     def layers(self) -> range:
@@ -53,8 +61,8 @@ class Part:
 
     @property
     def body(self) -> list[Op]:
-        offsets = {layer_of(block) for block in self.blocks}
-        return [op for op in self.of.body if layer_of(op.scope) in offsets]
+        layers = {layer_of(block) for block in self.blocks}
+        return [op for layer, ops in self.of.bodies.items() if layer in layers for op in ops]
 
     @property
     def ops(self) -> list[Op]:

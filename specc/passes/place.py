@@ -8,7 +8,7 @@ distinct (value, type) demanded is one conversion, so the result does not depend
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from specc.ir.graph import Graph, common, inside
 from specc.ir.op import Op, OpError, Path, Ref, Use
@@ -58,7 +58,7 @@ def place(graph: Graph, layout: Layout) -> Graph:
     mesh = mesh_of(layout)
     graph = graph.with_mesh(mesh)
     if not mesh:
-        return graph.with_ops(replace(op, types=(Spmd(),) * len(op.outs), uses=_uses(op, {})) for op in graph.ops)
+        return graph.with_ops(op.changed(types=(Spmd(),) * len(op.outs), uses=_uses(op, {})) for op in graph.ops)
     work = _Placing(graph, _returned(graph))
     placed = {op.id: _place_op(work, op, mesh) for op in graph.ops}
     return _insert(work, placed)
@@ -85,7 +85,7 @@ def _place_op(work: _Placing, op: Op, mesh: tuple[MeshAxis, ...]) -> Op:
     for out, type in enumerate(outputs):
         work.types[Ref(op.id, out)] = type
     lowering = tuple((name, s.lowering) for name, s in chosen.items() if s.lowering != "plain")
-    return replace(op, types=outputs, uses=_uses(op, chosen), lowering=lowering)
+    return op.changed(types=outputs, uses=_uses(op, chosen), lowering=lowering)
 
 
 def _wanted(produced: Spmd, places: dict[str, Place | None]) -> Spmd:
@@ -170,7 +170,7 @@ def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
     for op in graph.ops:
         ops.extend(before.get(op.id, []))
         inputs = tuple(rewired.get((op.id, number), ref) for number, ref in enumerate(op.inputs))
-        ops.append(replace(placed[op.id], inputs=inputs))
+        ops.append(placed[op.id].changed(inputs=inputs))
         ops.extend(after.get(op.id, []))
     return graph.with_ops(ops)
 
@@ -186,10 +186,10 @@ def _positions(graph: Graph, made: Iterable[_Made]) -> tuple[dict[str, list[Op]]
     after: dict[str, list[Op]] = {}
     for item in made:
         if item.early:
-            after.setdefault(item.of.op, []).append(replace(item.op, scope=graph.op(item.of.op).scope))
+            after.setdefault(item.of.op, []).append(item.op.changed(scope=graph.op(item.of.op).scope))
         else:
             scope, anchor = _position(graph, item.of, item.users, order, entered)
-            before.setdefault(anchor, []).append(replace(item.op, scope=scope))
+            before.setdefault(anchor, []).append(item.op.changed(scope=scope))
     return before, after
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from specc.ir.graph import Graph
 from specc.ir.op import Op
 from specc.ir.types import TensorType
@@ -17,5 +15,5 @@ def shapes(graph: Graph, layout: Layout) -> Graph:
     for op in graph.ops:
         ins = tuple(types[ref.op][ref.out] for ref in op.inputs)
         types[op.id] = graph.definition(op).infer(op, ins)
-        typed.append(replace(op, outs=types[op.id]))
+        typed.append(op if op.outs == types[op.id] else op.changed(outs=types[op.id]))
     return graph.with_ops(typed)

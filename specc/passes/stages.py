@@ -99,7 +99,7 @@ class _Cutter:
         self._returned(tuple(self.env[ref] for ref in self.graph.outputs))
         for op in self.graph.ops:
             if op.scope[:1] == LOSS:
-                self.ops.append(replace(op, inputs=tuple(self.env.get(ref, ref) for ref in op.inputs)))
+                self.ops.append(op.changed(inputs=tuple(self.env.get(ref, ref) for ref in op.inputs)))
         for scope in self.graph.scopes:
             if scope.path[:1] == LOSS:
                 self.scopes.append(scope.moved(self.env))
@@ -217,7 +217,7 @@ class _Cutter:
         for number, ref in enumerate(op.inputs):
             self._recompute(ref, prefix) if number not in only else None
             inputs.append(self.env[ref] if ref in self.env else self._like(op, ref, number in only))
-        self.ops.append(replace(op, id=f"{prefix}.{op.id}", inputs=tuple(inputs), scope=(prefix, *op.scope)))
+        self.ops.append(op.changed(id=f"{prefix}.{op.id}", inputs=tuple(inputs), scope=(prefix, *op.scope)))
         for out in range(len(op.outs)):
             self.env[Ref(op.id, out)] = Ref(f"{prefix}.{op.id}", out)
 
