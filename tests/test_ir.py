@@ -15,7 +15,7 @@ import pytest
 from specc import passes, spec
 from specc.emit.fingerprint import fingerprints
 from specc.ir.graph import Graph, Scope
-from specc.ir.op import Layer, Ref, Span
+from specc.ir.op import Layer, Op, Ref, Span
 from specc.ir.text import text
 from specc.ir.types import R, S, Spmd
 from specc.lower import lower
@@ -103,8 +103,10 @@ def scopes(change: Callable[[Scope], Scope]) -> Callable[[Graph], Graph]:
 
 
 def island(graph: Graph) -> Graph:
-    tokens = graph.op("tokens")
-    return graph.with_ops([replace(tokens, id="other"), *graph.ops])
+    """An input alone may be idle: what reads it may not stand alone, too."""
+    other = replace(graph.op("tokens"), id="other")
+    reader = Op("other_positions", "positions", (other.ref,), attrs=(("axes", ("seq",)),))
+    return graph.with_ops([other, reader, *graph.ops])
 
 
 def other_shape(graph: Graph) -> Graph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 from specc.ir.types import MeshAxis, Spmd
@@ -14,12 +15,12 @@ class Groups:
 
     mesh: tuple[MeshAxis, ...]
 
-    @property
+    @cached_property
     def data(self) -> tuple[str, ...]:
         """Axes whose ranks are fed different tokens."""
         return tuple(axis.name for axis in self.mesh if axis.data)
 
-    @property
+    @cached_property
     def model(self) -> tuple[str, ...]:
         """Axes whose ranks are fed the same tokens."""
         return tuple(axis.name for axis in self.mesh if not axis.data)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from specc.ir.graph import Graph
 from specc.ir.op import Ref
 
 
 def shape(graph: Graph, ref: Ref, axes: dict[str, str]) -> str:
     """`[batch, seq/tp, d_model]`, axes renamed by `axes`; data axes are left out, every tensor is local to them."""
+    return _shape(graph, ref, tuple(axes.items()))
+
+
+@lru_cache(maxsize=1024)
+def _shape(graph: Graph, ref: Ref, renamed: tuple[tuple[str, str], ...]) -> str:
+    """Asked of one value by each line that reads it."""
+    axes = dict(renamed)
     type = graph.type(ref)
     spmd = graph.spmd(ref)
     model = graph.groups.model

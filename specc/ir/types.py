@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 TOKEN_AXES = ("seq", "source", "target")
@@ -27,7 +28,7 @@ class Axis:
 
     @property
     def shard_name(self) -> str:
-        return self.name.split("*")[0]
+        return self.name.split("*")[0] if "*" in self.name else self.name
 
     def divides(self, ranks: int) -> bool:
         """Whether ranks can hold equal shards, whole elements of the first factor each; of unknown sizes, they can."""
@@ -96,10 +97,7 @@ class Spmd:
     @staticmethod
     def of(places: dict[str, Place]) -> Spmd:
         """Shards of one axis nest in the order of `places`."""
-        result = Spmd()
-        for mesh_axis, place in places.items():
-            result = result.put(mesh_axis, place)
-        return result
+        return _spmd(tuple(places.items()))
 
     def at(self, mesh_axis: str) -> Place:
         """The type on one mesh axis. Raises KeyError."""
@@ -128,6 +126,15 @@ class Spmd:
 
     def __str__(self) -> str:
         return " ".join(f"{m}:{p}" for m, p in self.places)
+
+
+@lru_cache(maxsize=1024)
+def _spmd(places: tuple[tuple[str, Place], ...]) -> Spmd:
+    """A model has few types, but many values."""
+    result = Spmd()
+    for mesh_axis, place in places:
+        result = result.put(mesh_axis, place)
+    return result
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def _check_recorded(graph: Graph, op: Op) -> None:
 
 def _check_formed(graph: Graph, op: Op, axes: tuple[Axis, ...], spmd: Spmd, what: str) -> None:
     places, nesting = dict(spmd.places), dict(spmd.nesting)
-    if sorted(places) != sorted(mesh.name for mesh in graph.mesh):
+    if places.keys() != {mesh.name for mesh in graph.mesh}:
         raise SpmdError(op, "the mesh", f"{what} has types on {sorted(places)}")
     for mesh in graph.mesh:
         place = places[mesh.name]
@@ -128,7 +128,8 @@ def _check_formed(graph: Graph, op: Op, axes: tuple[Axis, ...], spmd: Spmd, what
         if place.kind == "S" and place.axis not in (*mesh.tokens, *mesh.shards):
             raise SpmdError(op, mesh.name, f"{what} is {place}, an axis that {mesh.name} does not split")
     nested = [(place.axis, name) for name, place in places.items() if place.kind == "S"]
-    if sorted(nested) != sorted((axis, name) for axis, names in nesting.items() for name in names):
+    told = [(axis, name) for axis, names in nesting.items() for name in names]
+    if nested != told and sorted(nested) != sorted(told):
         raise SpmdError(op, "the mesh", f"{what} is {spmd}, but its shards nest as {spmd.nesting}")
 
 
@@ -153,6 +154,8 @@ def _check_use(graph: Graph, op: Op, number: int) -> None:
 
 def _compare(graph: Graph, op: Op, number: int, derived: Spmd) -> None:
     recorded = op.types[number]
+    if recorded == derived:
+        return
     for mesh in graph.mesh:
         if recorded.at(mesh.name) != derived.at(mesh.name):
             raise SpmdError(op, mesh.name, f"is {derived.at(mesh.name)}, recorded as {recorded.at(mesh.name)}")

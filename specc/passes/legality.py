@@ -62,18 +62,18 @@ def legality(graph: Graph, layout: Layout, after: str = "legality") -> Graph:
 def _ordered(view: _View) -> Problems:
     """No cycle, and op order is a topological order."""
     graph = view.graph
-    if not nx.is_directed_acyclic_graph(graph.nx):
+    place = {op.id: n for n, op in enumerate(graph.ops)}
+    backward = [(a, b) for a, b in graph.nx.edges() if a in place and b in place and place[a] >= place[b]]
+    if backward and not nx.is_directed_acyclic_graph(graph.nx):
         cycle = next((c for c in nx.strongly_connected_components(graph.nx) if len(c) > 1), set(graph.nx))
         yield min(cycle), "is in a cycle"
-    place = {op.id: n for n, op in enumerate(graph.ops)}
     for node, op in zip(graph.nx.nodes, graph.ops, strict=True):
         if node != op.id:
             yield op.id, f"stands under the name {node}"
         if op.kind not in graph.tables.ops:
             yield op.id, f"is of no known kind: {op.kind}"
-    for producer, user in graph.nx.edges():
-        if place[producer] >= place[user]:
-            yield user, f"stands before {producer}, which it uses"
+    for producer, user in backward:
+        yield user, f"stands before {producer}, which it uses"
 
 
 def _wired(view: _View) -> Problems:
@@ -306,7 +306,7 @@ def _divisible(view: _View) -> Problems:
         pairs += [(graph.type(ref).axes, graph.spmd(ref)) for ref in op.inputs if converted]
         uneven = () if "vocab" in converted else ("vocab",)
         for axes, spmd in pairs:
-            for axis in axes:
+            for axis in axes if spmd.nesting else ():
                 ranks = _ranks(graph, axis, spmd)
                 if isinstance(axis.size, int) and axis.shard_name not in uneven and not axis.divides(ranks):
                     yield op.id, f"{axis.name} = {axis.size} cannot be split over {ranks} ranks"

@@ -134,6 +134,8 @@ def _cost(value: TensorType, produced: Place, wanted: Place | None) -> int | Non
     link = conversion(produced, wanted)
     if link is None:
         return None
+    if not link.moved:
+        return 0
     symbols = {axis.size: SYMBOLS for axis in value.axes if isinstance(axis.size, str)}
     return link.moved * value.numel(symbols)
 
@@ -155,6 +157,8 @@ def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
     rewired: dict[tuple[str, int], Ref] = {}
     for (ref, wanted), demands in work.demands.items():
         value, type = ref, work.types[ref]
+        if wanted == type:
+            continue
         links = _links(type, wanted, tuple(axis.name for axis in graph.mesh))
         for n, (mesh_axis, target) in enumerate(links):
             early = any(type.at(name) == P for name, _ in links[n:])
@@ -169,8 +173,12 @@ def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
     ops: list[Op] = []
     for op in graph.ops:
         ops.extend(before.get(op.id, []))
-        inputs = tuple(rewired.get((op.id, number), ref) for number, ref in enumerate(op.inputs))
-        ops.append(placed[op.id].changed(inputs=inputs))
+        known = placed[op.id]
+        if any((op.id, number) in rewired for number in range(len(op.inputs))):
+            known = known.changed(
+                inputs=tuple(rewired.get((op.id, number), ref) for number, ref in enumerate(op.inputs))
+            )
+        ops.append(known)
         ops.extend(after.get(op.id, []))
     return graph.with_ops(ops)
 
