@@ -130,12 +130,12 @@ def stepped(
     inputs, labels, sizes = found.batch.inputs, found.batch.labels, []
     if world_size(layout) > 1:
         mesh = file.device_mesh("cpu")
-        inputs, labels = tuple(run._own(x, layout, mesh) for x in inputs), run._own(labels, layout, mesh)
+        inputs, labels = tuple(run.own(x, layout, mesh) for x in inputs), run.own(labels, layout, mesh)
         sizes = [mesh, CPU, len(labels), *dict.fromkeys(x.size(1) for x in inputs)]
     trainer = file.Trainer(*(sizes or [CPU]), seed=SEED, lr=LR)
     module = trainer.module.eval()
     for name, p in module.named_parameters():
-        run._fill(p, found.weights[name])
+        run.fill(p, found.weights[name])
     if to is not None:
         module.to(to)
     seen = _watched(module)
