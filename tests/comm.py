@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -87,8 +88,8 @@ class Traffic:
 
 
 def tokens(model: Model) -> tuple[Tensor, ...]:
-    """[batch, SOURCE] and [batch, TARGET], or the latter alone."""
-    lengths = (SOURCE, TARGET)[-len(model.stacks) :]
+    """[batch, SOURCE] and [batch, TARGET], or the latter alone, with segments where the model takes them."""
+    lengths = ((SOURCE, TARGET)[-len(model.stacks) :]) + (TARGET,) * len(model.inputs)
     return tuple(x[:, :length] for x, length in zip(ids(model), lengths, strict=True))
 
 
@@ -126,11 +127,17 @@ class Stage:
 def stages_on_rank(model: Model, layout: Layout, file: ModuleType) -> list[Stage]:
     """All stages of the file as if this rank held every one of them. Inside a fake group."""
     file.__dict__["PipelineStage"] = lambda module, index, count, device, inputs, outputs, group: Stage(
-        module, tuple(_zeros(x) for x in inputs), outputs
+        module, (*map(_zeros, inputs), *_passed(module, len(inputs))), outputs
     )
     mesh, device = file.device_mesh("cpu"), torch.device("cpu")
     lengths = (SOURCE, TARGET)[-len(model.stacks) :]
     return [file.build_stage(index, mesh, device, 3, *lengths, 0) for index in range(layout.pp.stages)]
+
+
+def _passed(module: nn.Module, known: int) -> Iterator[Tensor]:
+    """What a stage is fed of a batch, behind what the one before it sends."""
+    for name in list(signature(module.forward).parameters)[known:]:
+        yield torch.zeros(3, SOURCE if name == "source" else TARGET, dtype=torch.int64)
 
 
 def _zeros(meta: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from specc.spec import Spec, load
 from specc.spec.core import Checkpoint, Layout, Model, Pipeline, Stack
 
 ROOT = Path(__file__).parents[1]
-TINY = ("transformer-tiny", "gpt2-tiny", "llama-tied-tiny", "llama-tiny", "hybrid-tiny")
+TINY = ("transformer-tiny", "gpt2-tiny", "llama-tied-tiny", "llama-tiny", "hybrid-tiny", "packed-tiny")
 SAVES = Checkpoint(save=("attention.core", "attention.o"))
 CHECKPOINTS = {"none": Checkpoint(), "full": Checkpoint(every=1), "every 2": Checkpoint(every=2), "save": SAVES}
 
