@@ -8,6 +8,7 @@ from specc.components.attention import ATTENTION
 from specc.components.cross_attention import CROSS_ATTENTION
 from specc.components.ffn import FFN
 from specc.emit.expr import attention as attention_text
+from specc.emit.expr import cache as cache_text
 from specc.emit.expr import collectives as collectives_text
 from specc.emit.expr import dense as dense_text
 from specc.emit.expr import loss as loss_text
@@ -15,7 +16,7 @@ from specc.emit.expr import sources as sources_text
 from specc.emit.forms import dense as dense_forms
 from specc.extension import Extension, LayoutAxis
 from specc.ir.types import TOKEN_AXES
-from specc.ops import attention, control, matmul, norm, pointwise, sources
+from specc.ops import attention, cache, control, matmul, norm, pointwise, sources
 
 AXES = (
     LayoutAxis(
@@ -47,6 +48,7 @@ EXTENSIONS = (
         axes=AXES,
     ),
     Extension("attention", (ATTENTION, CROSS_ATTENTION), attention.OPS, expressions=attention_text.TABLE),
+    Extension("generation", ops=cache.OPS, expressions=cache_text.TABLE),
     Extension(
         "dense",
         (FFN,),

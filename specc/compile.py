@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from specc.ir.graph import Graph
 from specc.ir.op import OpError
 from specc.lower import lower
-from specc.passes import run
+from specc.passes import run, second
 from specc.passes.balance import start_findings
 from specc.passes.saves import save_findings
 from specc.source import Diagnostic, span_of
@@ -22,6 +22,8 @@ class Compiled:
 
     passes: dict[str, Graph]
     findings: list[Diagnostic]
+    decode: Graph | None = None
+    """The second entry, where the layout generates, after all passes."""
 
     @property
     def model(self) -> Graph:
@@ -54,5 +56,6 @@ def compile_spec(spec: Spec, layout: Layout) -> Compiled:
     with noted("compiling", spec, layout):
         graph = lower(spec.model)
         passes = {"lower": graph, **dict(run(graph, layout))}
+        decode = second(graph, layout) if layout.generate else None
     findings = start_findings(passes["fold"], layout, spec.root) + save_findings(passes["legality"], layout, spec.root)
-    return Compiled(passes, findings)
+    return Compiled(passes, findings, decode)

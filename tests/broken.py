@@ -160,6 +160,8 @@ LAYOUT = (
     Case("E407", DECODER, "stages: 2", "stages: 2, starts: [layers.9]", "|layers.9"),
     Case("E408", DECODER, "stages: 2", "stages: 3, starts: [layers.2, layers.1]", "|[layers.2"),
     Case("E409", DECODER, "stages: 2", "stages: 2, starts: [layers.1, layers.2]", "|[layers.1"),
+    Case("E414", DECODER, "tp: 2", "generate: true, tp: 2", "generate: |true"),
+    Case("E415", BOTH, "one: {}", "one: {generate: true}", "|true"),
     Case("E411", DECODER, "save: [attention.core]", "every: 2, save: [attention.core]", "|{every"),
     Case("E412", DECODER, "attention.core", "attention.cor", "|attention.cor"),
 )

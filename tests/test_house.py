@@ -325,6 +325,7 @@ READ: dict[str, tuple[str, str, str]] = {
     },
     "LayoutDoc.tp": (DECODER, "tp: 2", "tp: 4"),
     "LayoutDoc.sequence_parallel": (DECODER, "tp: 2", "tp: 2, sequence_parallel: true"),
+    "LayoutDoc.generate": (PATTERN, "layout: {tp: 2}", "layout: {tp: 2, generate: true}"),
     "LayoutDoc.dp": (BOTH, "one: {}", "one: {dp: 2}"),
     "LayoutDoc.pp": (BOTH, "one: {}", "one: {pp: 2}"),
     "LayoutDoc.precision": (BOTH, "one: {}", "one: {precision: bf16}"),

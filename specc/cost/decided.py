@@ -147,6 +147,7 @@ def _layout(spec: Spec, layout: Layout, starts: tuple[str, ...]) -> Iterator[Dec
     at = layout.at or ("layout",)
     yield _row(spec, (*at, "tp"), layout.tp)
     yield _row(spec, (*at, "sequence_parallel"), layout.sequence_parallel)
+    yield _row(spec, (*at, "generate"), layout.generate)
     yield _row(spec, (*at, "dp"), layout.dp)
     more = [axis for axis in layout.tables.axes if axis not in ("dp", "tp")]
     yield from (_row(spec, (*at, axis), layout.size(axis)) for axis in more)

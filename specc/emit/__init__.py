@@ -14,7 +14,7 @@ def emit(spec: Spec, layout: Layout, compiled: Compiled | None = None) -> Files:
     """
     compiled = compiled or compile_spec(spec, layout)
     with noted("writing", spec, layout):
-        return emit_file(spec.model, layout, compiled.model, compiled.placed)
+        return emit_file(spec.model, layout, compiled.model, compiled.placed, compiled.decode)
 
 
 __all__ = ["Files", "emit"]

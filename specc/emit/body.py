@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from specc.emit.checkpoints import Part as Method
 from specc.emit.checkpoints import called, label, parts_of, policy
@@ -11,7 +11,7 @@ from specc.emit.expr import expression, own_random
 from specc.emit.fold import Inner, Item, Line, fold, text
 from specc.emit.leaves import constructor
 from specc.emit.loops import container, loop_lines
-from specc.emit.names import Naming, axis_names, formal_names, root_names, unique
+from specc.emit.names import Naming, axis_names, declared, entered, formal_names, root_names, unique
 from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref, in_model
@@ -19,16 +19,28 @@ from specc.ir.repeat import Repeat
 from specc.ir.shape import shape
 from specc.ir.tree import Call, Loop
 
-Entry = Method | Op | Call | Loop
+Step = Method | Op | Call | Loop
 OPEN, CLOSE = "\x01", "\x02"  # around the number of a hole in a line
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A scope of another graph over the same modules: its method, what it takes and what it returns in order."""
+
+    name: str
+    graph: Graph
+    call: Call
+    formals: tuple[Ref, ...]
+    results: tuple[Ref, ...]
+
+
+@dataclass(frozen=True)
 class Function:
-    """A method: what it takes beside self, how many tensors it returns, and its lines."""
+    """A method: what it takes beside self and of what types, how many tensors it returns, and its lines."""
 
     name: str
     formals: tuple[str, ...]
+    types: tuple[str, ...]
     results: int
     lines: tuple[str, ...]
 
@@ -60,9 +72,11 @@ class Holes:
     """Collects the holes of a body."""
 
     found: list[Hole] = field(default_factory=list[Hole])
+    entry: str = ""  # whose they are, where not the forward's
 
     def mark(self, hole: Hole) -> str:
         """Raises ValueError where a hole of that key has another value: one of them would be lost."""
+        hole = replace(hole, key=f"{self.entry}{hole.key}")
         for n, known in enumerate(self.found):
             if known.key == hole.key:
                 if known.value != hole.value:
@@ -79,6 +93,7 @@ def body(
     results: tuple[Ref, ...],
     constructors: dict[Path, str],
     root: bool,
+    other: Entry | None = None,
 ) -> Body:
     """`formals` and `results` in order; `constructors` has the expression that makes each child scope's module."""
     holes = Holes()
@@ -88,10 +103,10 @@ def body(
     methods: list[Function] = []
 
     def write(
-        name: str, items: Iterable[Entry], takes: tuple[Ref, ...], named: tuple[str, ...], gives: tuple[Ref, ...]
+        name: str, items: Iterable[Step], takes: tuple[Ref, ...], named: tuple[str, ...], gives: tuple[Ref, ...]
     ) -> None:
         writer = _Forward(graph, tuple(items), takes, named, gives, holes, root, calls)
-        methods.append(Function(name, named, len(gives), tuple(writer.lines())))
+        methods.append(Function(name, named, declared(graph, takes), len(gives), tuple(writer.lines())))
 
     write("forward", items, formals, names, results)
     for part in items:
@@ -99,7 +114,15 @@ def body(
             inner, known = part.call, dict(zip(formals, names, strict=True))
             own = unique(known.get(ref, graph.hint(ref)) for ref in inner.inputs)
             write(part.name, inner.items, inner.inputs, own, inner.outputs)
+    if other is not None:
+        methods.append(_method(other, Holes(holes.found, f"{other.name}."), root, calls))
     return Body(call.path, call.scope.names, tuple(init), tuple(methods), tuple(holes.found), tuple(calls))
+
+
+def _method(of: Entry, holes: Holes, root: bool, calls: dict[str, None]) -> Function:
+    names = root_names(of.graph, of.formals) if root else formal_names(of.graph, of.formals)
+    writer = _Forward(of.graph, of.call.items, of.formals, names, of.results, holes, root, calls)
+    return Function(of.name, names, declared(of.graph, of.formals), len(of.results), tuple(writer.lines()))
 
 
 def _init(graph: Graph, call: Call, constructors: dict[Path, str], holes: Holes) -> list[str]:
@@ -133,7 +156,7 @@ class _Forward:
     """Writes the forward of one scope, or a method of it."""
 
     graph: Graph
-    items: tuple[Entry, ...]
+    items: tuple[Step, ...]
     formals: tuple[Ref, ...]
     formal_names: tuple[str, ...]
     results: tuple[Ref, ...]
@@ -174,7 +197,7 @@ class _Forward:
         plain = not self.root or op.kind in ("input", "repeat") or not expression(self.graph, op).view
         return "" if plain else ".contiguous()"
 
-    def _item(self, item: Entry) -> Item | None:
+    def _item(self, item: Step) -> Item | None:
         if isinstance(item, Loop):
             inner = {ref for block in item.blocks for ref in (*block.scope.inputs[: item.carries], *block.outputs)}
             refs = [*item.repeat.inputs, *(ref for block in item.blocks for ref in block.inputs if ref not in inner)]
@@ -187,7 +210,7 @@ class _Forward:
             self.calls |= dict.fromkeys([item.policy] if item.policy else [])
             return Item(item.call.outputs, "call", expr, alone=True)
         if isinstance(item, Call):
-            parts: list[Part] = [f"self.{item.path[-1]}("]
+            parts: list[Part] = [f"self.{item.path[-1]}{entered(self.graph, item)}("]
             for n, ref in enumerate(item.inputs):
                 parts += [", "] * bool(n) + [Use(ref)]
             return Item(item.outputs, "call", Expr((*parts, ")")))

@@ -84,7 +84,8 @@ def make_class(name: str, bodies: list[Body], axes: list[str]) -> Class:
 
 def _method(item: Function, lines: list[str]) -> list[str]:
     result = "Tensor" if item.results == 1 else f"tuple[{', '.join(['Tensor'] * item.results)}]"
-    formals = ", ".join(["self", *(f"{formal}: Tensor" for formal in item.formals)])
+    takes = zip(item.formals, item.types, strict=True)
+    formals = ", ".join(["self", *(f"{name}: {kind}" for name, kind in takes)])
     head = wrapped(f"    def {item.name}({formals}) -> {result}:")
     return [*head, *(row for line in lines for row in wrapped(f"        {line}"))]
 

@@ -29,9 +29,12 @@ class Files:
     digests: tuple[tuple[str, str], ...]
 
 
-def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph) -> Files:
-    """`unplaced` is the graph as lowered and typed, `graph` the same after all passes. Raises Unsafe for a bug."""
-    made = classes(graph, str(ident(class_name(model.name))))
+def emit_file(model: Model, layout: Layout, unplaced: Graph, graph: Graph, decode: Graph | None = None) -> Files:
+    """`unplaced` is the graph as lowered and typed, `graph` the same after all passes, `decode` its second entry.
+
+    Raises Unsafe for a bug.
+    """
+    made = classes(graph, str(ident(class_name(model.name))), decode)
     of = Context(graph, layout, model, made.stages)
     rest = shell(of)
     kernels = pasted(dict.fromkeys([*rest.kernels, *made.calls]), graph.tables)

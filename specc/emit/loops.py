@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
 from specc.emit.checkpoints import called, options, policy
+from specc.emit.names import entered
 from specc.emit.parts import Hole
 from specc.ir.graph import Graph
 from specc.ir.op import Path
@@ -53,28 +54,29 @@ def loop_lines(
     calls = dict(zip(_blocks(loop), blocks, strict=True))
     takes = {offset: ", ".join(given) for offset, (given, _) in calls.items()}
     gives = {offset: ", ".join(results) for offset, (_, results) in calls.items()}
+    methods = {offset: entered(graph, block) for offset, block in _blocks(loop).items()}
     first = next(iter(calls))
     if _single(loop, several):
-        return _run(f'self.{name}["{loop.start}"]', takes[first], gives[first], graph, loop, loop.start)
+        return _run(f'self.{name}["{loop.start}"]{methods[first]}', takes[first], gives[first], graph, loop, loop.start)
     every = loop.repeat.attr("recompute")
     i = "i" if several else "int(i)"
     if several:
         head, layer = f"for i in {_layers(loop, several, mark)}:", f"self.{name}[str(i)]"
-    elif every in (None, 1) and len(set(takes.values())) == len(set(gives.values())) == 1:
+    elif every in (None, 1) and all(len(set(rows.values())) == 1 for rows in (takes, gives, methods)):
         head, layer = f"for layer in self.{name}.values():", "layer"
     else:
         head, layer = f"for i, layer in self.{name}.items():", "layer"
-    if len({len(given) for given, _ in blocks}) == len(set(gives.values())) == 1:
+    if all(len(set(rows)) == 1 for rows in ([len(given) for given, _ in blocks], gives.values(), methods.values())):
         columns = zip(*(given for given, _ in blocks), strict=True)
         call = ", ".join(_by_offset(dict(zip(calls, column, strict=True)), _period(loop), i) for column in columns)
-        rows = _run(layer, call, gives[first], graph, loop, i)
+        rows = _run(f"{layer}{methods[first]}", call, gives[first], graph, loop, i)
         if len(set(takes.values())) == 1 or max(map(len, rows)) <= WIDTH:
             return [head, *(f"    {row}" for row in rows)]
     lines = [head]
-    for test, (call, results) in _branches(
-        {offset: (takes[offset], gives[offset]) for offset in calls}, _period(loop), i
+    for test, (call, results, method) in _branches(
+        {offset: (takes[offset], gives[offset], methods[offset]) for offset in calls}, _period(loop), i
     ):
-        lines += [f"    {test}", *(f"        {row}" for row in _run(layer, call, results, graph, loop, i))]
+        lines += [f"    {test}", *(f"        {row}" for row in _run(f"{layer}{method}", call, results, graph, loop, i))]
     return lines
 
 

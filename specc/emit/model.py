@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from specc.emit.body import Body, body
+from specc.emit.body import Body, Entry, body
 from specc.emit.classes import Class, group, make_class, name_groups
 from specc.emit.leaf import leaves
 from specc.emit.leaf_class import mesh_argument
+from specc.emit.names import entered
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Path, Ref, Stage
 from specc.ir.repeat import Repeat
@@ -34,20 +35,27 @@ class Classes:
     calls: tuple[str, ...]
 
 
-def classes(graph: Graph, model_name: str) -> Classes:
-    """`model_name` names the class of a model that is not cut into stages."""
+def classes(graph: Graph, model_name: str, decode: Graph | None = None) -> Classes:
+    """`model_name` names the class of a model that is not cut into stages; `decode`: the graph of its second entry."""
     root = tree(graph)
     roots = _roots(graph, root, model_name)
+    others = {} if decode is None else _entries(decode, model_name)
     constructors: dict[Path, str] = {}
     taken: dict[str, None] = {model_name: None} if len(roots) == 1 else {}
     made: list[Class] = []
     every: list[Body] = []
     levels = _levels([call for call, _, _ in roots])
     for calls in levels[:-1]:
-        bodies = [body(graph, call, call.inputs, call.outputs, constructors, root=False) for call in calls]
+        bodies = [
+            body(graph, call, call.inputs, call.outputs, constructors, root=False, other=others.get(call.path))
+            for call in calls
+        ]
         every += bodies
         made += _level(graph, bodies, taken, constructors)
-    bodies = [body(graph, call, inputs, outputs, constructors, root=True) for call, inputs, outputs in roots]
+    bodies = [
+        body(graph, call, inputs, outputs, constructors, root=True, other=others.get(call.path))
+        for call, inputs, outputs in roots
+    ]
     taken.pop(model_name, None)
     final = _level(graph, bodies, taken, constructors)
     stages: list[StageClass] = []
@@ -59,6 +67,14 @@ def classes(graph: Graph, model_name: str) -> Classes:
         stages.append(StageClass(owner.name, tuple(a for a in arguments if a not in axes), meshes, inputs, outputs))
     calls = dict.fromkeys(call for item in (*every, *bodies) for call in item.calls)
     return Classes(tuple(item.source for item in [*made, *final]), tuple(stages), tuple(calls))
+
+
+def _entries(graph: Graph, model_name: str) -> dict[Path, Entry]:
+    """Of the scopes that are handed a cache, and of the model."""
+    (root,) = _roots(graph, tree(graph), model_name)
+    calls = [call for level in _levels([root[0]])[:-1] for call in level if entered(graph, call)]
+    every = [root, *((call, call.inputs, call.outputs) for call in calls)]
+    return {call.path: Entry("decode", graph, call, takes, gives) for call, takes, gives in every}
 
 
 def mesh_names(graph: Graph) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
+from specc.ir.tree import Call
 from specc.ir.types import TOKEN_AXES
 
 
@@ -33,6 +34,16 @@ def root_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
 def keyword(name: str) -> str:
     """By what name every stage takes an input: schedules call labels `target`."""
     return "target_ids" if name == "target" else name
+
+
+def declared(graph: Graph, refs: Iterable[Ref]) -> tuple[str, ...]:
+    """Types of what a method takes."""
+    return tuple('"Cache"' if graph.type(ref).dtype == "cache" else "Tensor" for ref in refs)
+
+
+def entered(graph: Graph, call: Call) -> str:
+    """`.decode` where a call is handed a cache, nothing where it is the module's forward."""
+    return ".decode" if any(graph.type(ref).dtype == "cache" for ref in call.inputs) else ""
 
 
 def _called(graph: Graph, op: Op) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from specc.emit.code import Code
 from specc.emit.context import Context, of_mesh
 from specc.emit.distribute import device_mesh, parallelize
+from specc.emit.generate import generate
 from specc.emit.leaf import classes
 from specc.emit.leaf_class import leaf_class
 from specc.emit.loss import loss
@@ -16,6 +17,7 @@ from specc.emit.weights import init_weights
 
 KERNELS = (
     *("check_batch", "check_length", "fill", "evaluating", "resharding", "whole"),
+    *("Cache", "next_tokens"),
     *(
         "gradient_norm",
         "stages_norm",
@@ -26,7 +28,7 @@ KERNELS = (
         "sum_whole_copies",
     ),
 )
-"""What a trainer may call."""
+"""What a trainer and `generate` may call."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ def shell(of: Context) -> Shell:
     leaf_classes = [leaf_class(of.graph, name) for name in classes(of.graph)]
     made = stages(of) if of.pp else build_model(of)
     trains = trainer(of, options)
-    after = (device_mesh(of), made, parallelize(of), trains, Code(value.source), *leaf_classes)
+    writes = generate(of) if of.layout.generate else Code("")
+    after = (device_mesh(of), made, parallelize(of), trains, writes, Code(value.source), *leaf_classes)
     weights = init_weights(of.params, of.model.init, of.distributed)
-    used = (*_kernels(of), *(name for name in KERNELS if f"{name}(" in trains), *value.calls)
+    used = (*_kernels(of), *(name for name in KERNELS if f"{name}(" in trains or f"{name}(" in writes), *value.calls)
     return Shell(used, tuple(part for part in after if part), weights)
 
 

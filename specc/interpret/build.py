@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from specc.interpret.table import Random, functions
 from specc.interpret.unroll import unrolled
@@ -37,7 +37,7 @@ class _Target:
     graph: Graph
     dtype: torch.dtype
     device: torch.device
-    functions: dict[str, Callable[..., Tensor]]
+    functions: dict[str, Callable[..., Any]]
 
 
 def interpret(
@@ -117,7 +117,7 @@ def _op(target: _Target, frame: _Frame, op: Op) -> None:
     name = op.id.rpartition(".")[2]
     args = tuple(frame.env[ref] for ref in op.inputs)
     args += tuple(_parameter(target, frame, op, param) for param in op.params)
-    attrs = _attributes(target.graph, op)
+    attrs: dict[str, Any] = _attributes(target.graph, op) | ({"layer": frame.path} if op.kind == "appended" else {})
     function = target.functions[op.kind]
     if target.graph.definition(op).random(op):
         _place(frame.root, (name,), Random(function, attrs), op.id)

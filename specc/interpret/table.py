@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial, reduce
 from importlib import import_module
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specc.extension import ExtensionError
+from specc.kernels.cache import Cache
 from specc.kernels.positions import document_starts
 from specc.kernels.positions import sinusoid as sinusoid_table
 from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
@@ -158,6 +160,21 @@ def mask(*operands: Tensor, of: tuple[str, ...]) -> Tensor:
     return reduce(torch.logical_and, terms)
 
 
+def advance(tokens: Tensor, cache: Cache) -> Tensor:
+    """tokens [batch, seq] -> their positions [seq]"""
+    return cache.advance(tokens)
+
+
+def slots(tokens: Tensor, cache: Cache) -> Tensor:
+    """-> positions of all that the cache has room for [length]"""
+    return torch.arange(cache.length, device=tokens.device)
+
+
+def appended(k: Tensor, v: Tensor, cache: Cache, *, layer: Hashable) -> tuple[Tensor, Tensor]:
+    """k and v [batch, kv_heads, seq, head_dim] -> those of all tokens so far [batch, kv_heads, length, head_dim]"""
+    return cache.append(layer, k, v)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """logits [batch, seq, vocab], labels [batch, seq] -> their sum; -100 counts nothing"""
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=-100)
@@ -168,7 +185,7 @@ def zero(x: Tensor) -> Tensor:
     return x.new_zeros(())
 
 
-TABLE: dict[str, Callable[..., Tensor]] = {
+TABLE: dict[str, Callable[..., Any]] = {
     "embedding": embedding,
     "linear": linear,
     "add_bias": add_bias,
@@ -191,14 +208,17 @@ TABLE: dict[str, Callable[..., Tensor]] = {
     "real": real,
     "document_starts": document_starts,
     "mask": mask,
+    "advance": advance,
+    "slots": slots,
+    "appended": appended,
     "cross_entropy": cross_entropy,
     "zero": zero,
 }
 
 
-def functions(tables: Tables) -> dict[str, Callable[..., Tensor]]:
+def functions(tables: Tables) -> dict[str, Callable[..., Any]]:
     """By kind of op, those of every extension. Raises ExtensionError where one is not where it is said to be."""
-    found: dict[str, Callable[..., Tensor]] = {}
+    found: dict[str, Callable[..., Any]] = {}
     for place in tables.functions:
         module, _, name = place.partition(":")
         try:
@@ -211,7 +231,7 @@ def functions(tables: Tables) -> dict[str, Callable[..., Tensor]]:
 class Random(nn.Module):
     """An op that draws random numbers while training."""
 
-    def __init__(self, function: Callable[..., Tensor], attrs: dict[str, object]):
+    def __init__(self, function: Callable[..., Any], attrs: dict[str, object]):
         super().__init__()
         self.function = function
         self.attrs = attrs

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from specc.ir.graph import Graph
 from specc.passes.check import check
 from specc.passes.checkpoint import checkpoint
 from specc.passes.dead import dead
+from specc.passes.decode import decode
 from specc.passes.fold import fold
 from specc.passes.legalise import legalise
 from specc.passes.legality import legality
@@ -15,7 +17,7 @@ from specc.passes.place import place
 from specc.passes.precision import precision
 from specc.passes.shapes import shapes
 from specc.passes.stages import stages
-from specc.spec.core import Layout
+from specc.spec.core import Checkpoint, Layout
 
 Pass = Callable[[Graph, Layout], Graph]
 
@@ -26,6 +28,14 @@ def typed(graph: Graph, layout: Layout | None = None) -> Graph:
     """The graph as it is before it is cut and placed; without a layout, for one device."""
     for step in PASSES[: PASSES.index(precision)]:
         graph = step(graph, layout or Layout())
+    return graph
+
+
+def second(graph: Graph, layout: Layout) -> Graph:
+    """The graph of `decode`, the second entry of a model with a cache, after all passes that it needs."""
+    alone = replace(layout, checkpoint=Checkpoint())
+    for step in (shapes, dead, decode, precision, legalise, place, check, checkpoint, legality):
+        graph = step(graph, alone)
     return graph
 
 

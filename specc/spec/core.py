@@ -126,6 +126,7 @@ class Layout:
     name: str | None = None  # None: that of `layout`, or of a spec without one
     tp: int = 1
     sequence_parallel: bool = False
+    generate: bool = False
     dp: int = 1
     pp: Pipeline = Pipeline()
     microbatches: int = 1  # parts of a batch, one after the other or through the pipeline

@@ -189,6 +189,8 @@ class LayoutDoc(Config):
     """Parts of a batch: through the pipeline, or one after the other. Default: stages with pp, else 1."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of activations and weights in use; parameters, gradients, sums of them over ranks, loss and norm are in fp32."""
+    generate: bool = False
+    """Write `generate` too, and the cache that it needs; of decoders alone, without pp, dp and sequence_parallel."""
     checkpoint: Annotated[
         Annotated[Literal["none", "full"], Tag("text")] | Annotated[EveryDoc, Tag("mapping")], by_kind
     ] = "none"

@@ -196,6 +196,7 @@ def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout
         name=name,
         tp=doc.tp,
         sequence_parallel=doc.sequence_parallel,
+        generate=doc.generate,
         dp=doc.dp,
         precision=doc.precision,
         pp=pipeline,

@@ -9,6 +9,7 @@ from specc.components.base import choices, divisors
 from specc.source import Path, find, plural, span_of
 from specc.spec.core import Layout, Model
 from specc.spec.document import RANKS
+from specc.spec.grammar import listed
 from specc.spec.report import Report
 from specc.spec.rules import STACKS, branches, place
 
@@ -21,6 +22,7 @@ def layout_rules(model: Model, layout: Layout, report: Report) -> None:
     _others(model, layout, report)
     _pipeline(model, layout, report)
     _saves(model, layout, report)
+    _generate(model, layout, report)
 
 
 def _tensor(model: Model, layout: Layout, report: Report) -> None:
@@ -152,6 +154,21 @@ def _saves(model: Model, layout: Layout, report: Report) -> None:
             report.add("E412", (*at, "save", n), f"no layer has a result {name}", help, reads=STACKS)
         elif name in saved.save[:n]:
             report.add("E412", (*at, "save", n), f"{name} is listed twice", "list it once")
+
+
+def _generate(model: Model, layout: Layout, report: Report) -> None:
+    if not layout.generate:
+        return
+    at: Path = (*layout.at, "generate")
+    given = {axis: size > 1 for axis, size in (("dp", layout.dp), *layout.others)}
+    given |= {"sequence_parallel": layout.sequence_parallel, "pp": layout.pp.stages > 1}
+    if used := [key for key, on in given.items() if on]:
+        message = f"generate does not go with {listed(used)}"
+        report.add("E414", at, message, "give it a layout of its own, with tp alone")
+    whole = [stack.role for stack in model.stacks] == ["decoder"] and not model.inputs
+    if not whole or not all(getattr(branch.component, "causal", True) for _, branch in branches(model)):
+        message = "generate is for a decoder of one row each, in which a token sees none behind it"
+        report.add("E415", at, message, "leave generate out", reads=[*STACKS, ("inputs",)])
 
 
 def save_names(model: Model) -> list[str]:

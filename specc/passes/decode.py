@@ -1,0 +1,61 @@
+"""The second entry of a decoder: the tokens that come next, behind those whose keys and values a cache holds.
+
+Not one of `PASSES`: it makes another graph over the same modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from specc.ir.graph import Graph, Scope, inside
+from specc.ir.op import Op, Path, Ref
+from specc.ops.cache import CACHE
+from specc.passes.shapes import shapes
+from specc.spec.core import Layout
+
+STATE = Ref("cache")
+
+
+def decode(graph: Graph, layout: Layout) -> Graph:
+    """Of a graph with all its masks: positions go on where the cache ends, and keys are those that it has room for.
+
+    Nothing is dropped.
+    """
+    (tokens,) = graph.inputs
+    cached = [op.scope for op in graph.ops if op.kind == "attention"]
+    ops: list[Op] = []
+    moved: dict[Ref, Ref] = {}
+    for op in graph.ops:
+        op = replace(op, inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
+        if op.kind == "dropout":
+            moved[op.ref] = op.inputs[0]
+            continue
+        ops += _written(op, tokens.ref)
+        if op.id == tokens.id:
+            fed = replace(op, id=STATE.op, hint="cache", outs=(CACHE,), attrs=(("axes", ()), ("dtype", "cache")))
+            ops.append(fed)
+    scopes = [_scope(scope.moved(moved), cached) for scope in graph.scopes]
+    return shapes(graph.with_ops(ops, scopes, moved), layout)
+
+
+def _written(op: Op, tokens: Ref) -> list[Op]:
+    if op.kind == "positions":
+        return [replace(op, kind="advance", inputs=(tokens, STATE), attrs=())]
+    if op.kind == "mask":
+        of = op.attr("of")
+        assert isinstance(of, tuple) and "keys" in of
+        at = of.index("keys")
+        slots = replace(op, id=f"{op.id}_slots", kind="slots", inputs=(tokens, STATE), hint="slots", attrs=())
+        return [slots, replace(op, inputs=(*op.inputs[:at], slots.ref, *op.inputs[at + 1 :]))]
+    if op.kind == "attention":
+        q, k, v, *mask = op.inputs
+        whole = Op(f"{op.id}_cache", "appended", (k, v, STATE), scope=op.scope, hints=("k", "v"), at=op.at)
+        op = replace(op, inputs=(q, Ref(whole.id, 0), Ref(whole.id, 1), *mask))
+        return [whole, op.having(dropout=0.0)]
+    return [op]
+
+
+def _scope(scope: Scope, cached: list[Path]) -> Scope:
+    """With the cache where something in it is cached."""
+    holds = any(inside(path, scope.path) for path in cached)
+    return replace(scope, inputs=(*scope.inputs, STATE)) if holds else scope
