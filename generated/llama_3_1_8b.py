@@ -12,7 +12,7 @@ every layer is recomputed in backward but for attention.core, attention.o
 
 params   e32caf772f1c
 compute  9f94c75aabe5
-layout   bde6af082df0
+layout   e5f1181bc6ed
 """
 
 import hashlib
@@ -48,14 +48,14 @@ class Attention(nn.Module):
         self.o = RowLinear(4096, 4096, tp)
 
     def forward(self, x: Tensor, rope: Tensor) -> Tensor:
-        x = all_gather(x, 1, self.tp)  # [batch, seq, d_model]
-        q = self.q(x).unflatten(-1, (4, 128)).transpose(1, 2)  # [batch, heads/tp, seq, head_dim]
-        k = self.k(x).unflatten(-1, (1, 128)).transpose(1, 2)  # [batch, kv_heads/tp, seq, head_dim]
-        v = self.v(x).unflatten(-1, (1, 128)).transpose(1, 2)
+        x = all_gather(x, self.tp)  # [seq, batch, d_model]
+        q = self.q(x).unflatten(-1, (4, 128)).permute(1, 2, 0, 3)  # [batch, heads/tp, seq, head_dim]
+        k = self.k(x).unflatten(-1, (1, 128)).permute(1, 2, 0, 3)  # [batch, kv_heads/tp, seq, head_dim]
+        v = self.v(x).unflatten(-1, (1, 128)).permute(1, 2, 0, 3)
         q = apply_rope(q, rope)
         k = apply_rope(k, rope)
         x = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        return reduce_scatter(self.o(x.transpose(1, 2).flatten(2)), 1, self.tp)  # [batch, seq/tp, d_model]
+        return reduce_scatter(self.o(x.permute(2, 0, 1, 3).flatten(2)), self.tp)  # [seq/tp, batch, d_model]
 
 
 class FeedForward(nn.Module):
@@ -67,9 +67,9 @@ class FeedForward(nn.Module):
         self.down = RowLinear(14336, 4096, tp)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = all_gather(x, 1, self.tp)  # [batch, seq, d_model]
-        x = self.down(F.silu(self.gate(x)) * self.up(x))  # [batch, seq, d_model] partial over tp
-        return reduce_scatter(x, 1, self.tp)  # [batch, seq/tp, d_model]
+        x = all_gather(x, self.tp)  # [seq, batch, d_model]
+        x = self.down(F.silu(self.gate(x)) * self.up(x))  # [seq, batch, d_model] partial over tp
+        return reduce_scatter(x, self.tp)  # [seq/tp, batch, d_model]
 
 
 class Block(nn.Module):
@@ -99,7 +99,7 @@ class First(nn.Module):
         self.layers = nn.ModuleDict({str(i): Block(tp) for i in range(9)})
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = reduce_scatter(self.embedding(tokens), 1, self.tp)  # [batch, seq/tp, d_model]
+        x = reduce_scatter(self.embedding(tokens.t()), self.tp)  # [seq/tp, batch, d_model]
         positions = torch.arange(tokens.size(1), device=tokens.device)  # [seq]
         rope = llama3_rope_table(positions, 128, 500000.0, 8.0, 1.0, 4.0, 8192).to(COMPUTE)  # [pair, seq, head_dim]
         for layer in self.layers.values():
@@ -114,7 +114,7 @@ class Middle(nn.Module):
         self.layers = nn.ModuleDict({str(i): Block(tp) for i in layers})
 
     def forward(self, x: Tensor) -> Tensor:
-        positions = torch.arange(x.size(1) * self.tp.size(), device=x.device)  # [seq]
+        positions = torch.arange(x.size(0) * self.tp.size(), device=x.device)  # [seq]
         rope = llama3_rope_table(positions, 128, 500000.0, 8.0, 1.0, 4.0, 8192).to(COMPUTE)  # [pair, seq, head_dim]
         for layer in self.layers.values():
             x = layer(x, rope)
@@ -130,11 +130,11 @@ class Last(nn.Module):
         self.head = ColumnLinear(4096, 128256, tp)
 
     def forward(self, x: Tensor) -> Tensor:
-        positions = torch.arange(x.size(1) * self.tp.size(), device=x.device)  # [seq]
+        positions = torch.arange(x.size(0) * self.tp.size(), device=x.device)  # [seq]
         rope = llama3_rope_table(positions, 128, 500000.0, 8.0, 1.0, 4.0, 8192).to(COMPUTE)  # [pair, seq, head_dim]
         for layer in self.layers.values():
             x = layer(x, rope)
-        return self.head(all_gather(self.norm(x), 1, self.tp))  # [batch, seq, vocab/tp]
+        return self.head(all_gather(self.norm(x), self.tp).transpose(0, 1))  # [batch, seq, vocab/tp]
 
 
 def device_mesh(device_type: str) -> DeviceMesh:
@@ -154,7 +154,7 @@ def build_stage(index: int, mesh: DeviceMesh, device: torch.device, batch: int, 
     with torch.device("meta"):
         module = stage(*arguments, mesh["tp"])
         tokens = torch.empty(batch, seq, dtype=torch.int64)
-        hidden = torch.empty(batch, seq // 8, 4096, dtype=COMPUTE, requires_grad=True)  # [batch, seq/tp, d_model]
+        hidden = torch.empty(seq // 8, batch, 4096, dtype=COMPUTE, requires_grad=True)  # [seq/tp, batch, d_model]
         logits = torch.empty(batch, seq, 16032, dtype=COMPUTE, requires_grad=True)  # [batch, seq, vocab/tp]
         cuts = ((tokens,), *[(hidden,)] * 3, (logits,))
     module.to_empty(device=device)
@@ -331,50 +331,48 @@ def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     return DTensor.from_local(logits, tp, [Shard(2)], shape=shape, stride=stride).full_tensor()
 
 
-def gather(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-    x = x.movedim(dim, 0).contiguous()
+def gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     result = x.new_empty(len(x) * group.size(), *x.shape[1:])
-    dist.all_gather_single(result, x, group)
-    return result.movedim(0, dim)
+    dist.all_gather_single(result, x.contiguous(), group)
+    return result
 
 
-def scatter(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-    x = x.movedim(dim, 0).contiguous()
+def scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     result = x.new_empty(len(x) // group.size(), *x.shape[1:])
-    dist.reduce_scatter_single(result, x, group=group)
-    return result.movedim(0, dim)
+    dist.reduce_scatter_single(result, x.contiguous(), group=group)
+    return result
 
 
 class AllGather(Function):
     @staticmethod
-    def forward(ctx, x, dim, group):
-        ctx.dim, ctx.group = dim, group
-        return gather(x, dim, group)
+    def forward(ctx, x, group):
+        ctx.group = group
+        return gather(x, group)
 
     @staticmethod
     def backward(ctx, grad):
-        return scatter(grad, ctx.dim, ctx.group), None, None
+        return scatter(grad, ctx.group), None
 
 
-def all_gather(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
-    """Join the shards of `dim`; the gradient is summed and scattered."""
-    return AllGather.apply(x, dim, tp.get_group())
+def all_gather(x: Tensor, tp: DeviceMesh) -> Tensor:
+    """Join the shards of the first axis; the gradient is summed and scattered."""
+    return AllGather.apply(x, tp.get_group())
 
 
 class ReduceScatter(Function):
     @staticmethod
-    def forward(ctx, x, dim, group):
-        ctx.dim, ctx.group = dim, group
-        return scatter(x, dim, group)
+    def forward(ctx, x, group):
+        ctx.group = group
+        return scatter(x, group)
 
     @staticmethod
     def backward(ctx, grad):
-        return gather(grad, ctx.dim, ctx.group), None, None
+        return gather(grad, ctx.group), None
 
 
-def reduce_scatter(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
-    """Sum over tp and keep this rank's shard of `dim`; the gradient is gathered."""
-    return ReduceScatter.apply(x, dim, tp.get_group())
+def reduce_scatter(x: Tensor, tp: DeviceMesh) -> Tensor:
+    """Sum over tp and keep this rank's shard of the first axis; the gradient is gathered."""
+    return ReduceScatter.apply(x, tp.get_group())
 
 
 def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:

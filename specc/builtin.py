@@ -16,7 +16,7 @@ from specc.emit.expr import sources as sources_text
 from specc.emit.forms import dense as dense_forms
 from specc.extension import Extension, LayoutAxis
 from specc.ir.types import TOKEN_AXES
-from specc.ops import attention, cache, control, matmul, norm, pointwise, sources
+from specc.ops import attention, cache, control, matmul, norm, order, pointwise, sources
 
 AXES = (
     LayoutAxis(
@@ -41,7 +41,7 @@ KERNELS = tuple(sorted((Path(__file__).parent / "kernels").glob("[a-z]*.py")))
 EXTENSIONS = (
     Extension(
         "core",
-        ops=(*sources.OPS, *control.OPS),
+        ops=(*sources.OPS, *order.OPS, *control.OPS),
         expressions={**sources_text.TABLE, **collectives_text.TABLE, **loss_text.TABLE},
         kernels=KERNELS,
         functions="specc.interpret.table:TABLE",

@@ -72,7 +72,7 @@ class Typed:
     file: ModuleType
     mesh: DeviceMesh
     tp: Any
-    stream: Any  # type of [batch, seq, d_model] at every border
+    stream: Any  # type of the stream at every border
 
 
 def typed(file: ModuleType, layout: Layout) -> Typed:
@@ -95,8 +95,8 @@ def typed(file: ModuleType, layout: Layout) -> Typed:
         scope[name].forward = forward
 
     scope |= {
-        "all_gather": lambda x, dim, _: spmd.all_gather(x, tp, src=S(dim), dst=R),
-        "reduce_scatter": lambda x, dim, _: spmd.reduce_scatter(x, tp, src=P, dst=S(dim)),
+        "all_gather": lambda x, _: spmd.all_gather(x, tp, src=S(0), dst=R),
+        "reduce_scatter": lambda x, _: spmd.reduce_scatter(x, tp, src=P, dst=S(0)),
         "all_reduce": lambda x, _: spmd.all_reduce(x, tp, src=P, dst=I),
         "copy_to_shards": lambda x, _: spmd.convert(x, tp, src=I, dst=R),
         "shard": lambda x, dim, _: spmd.convert(x, tp, src=R, dst=S(dim)),
@@ -108,7 +108,7 @@ def typed(file: ModuleType, layout: Layout) -> Typed:
         scope["checkpoint"] = _typed_again(scope["checkpoint"], mesh)
     partial("VocabEmbedding")
     partial("RowLinear")
-    return Typed(file, mesh, tp, S(1) if layout.sequence_parallel else I)
+    return Typed(file, mesh, tp, S(0) if layout.sequence_parallel else I)
 
 
 def _typed_again(true: Callable[..., Any], mesh: DeviceMesh) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce", "copy_to_shards", "shard")
-WITH_DIM = ("all_gather", "reduce_scatter", "shard")
+WITH_DIM = ("shard",)
 IMPORT = "\nfrom torch.distributed.tensor import Partial\n"  # where the file has no use for it, mutants have
 
 
@@ -48,7 +48,7 @@ def _wrong(call: ast.Call) -> Iterator[str]:
     args = [ast.unparse(arg) for arg in call.args]
     called = ast.unparse(call.func)
     if called in COLLECTIVES:
-        x, dim, axis = args[0], (*args[1:-1], "1")[0], args[-1]
+        x, dim, axis = args[0], (*args[1:-1], "0")[0], args[-1]
         yield x
         for other in COLLECTIVES:
             if other != called:

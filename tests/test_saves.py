@@ -30,7 +30,12 @@ from tests.files import file_of, source_of
 
 NAMES = ("llama-tiny", "transformer-tiny", "gpt2-tiny")
 MODES = {"one": Layout(), "tp": Layout(tp=2), "sp": Layout(tp=2, sequence_parallel=True)}
-SAVES = (("attention.core",), ("attention.o",), ("attention.core", "attention.o"))
+SAVES = (
+    ("attention.core",),
+    ("attention.o",),
+    ("attention.core", "attention.o"),
+    ("attention.core", "attention.o", "ffn.up"),
+)
 SIZES = {"batch": 3, "source": SOURCE, "target": TARGET, "seq": TARGET}
 KINDS = {"_scaled_dot_product_flash_attention_for_cpu": "attention", "mm": "linear", "addmm": "linear"}
 COLLECTIVES = {"allreduce_": "P to I", "_reduce_scatter_base_": "P to S", "_allgather_base_": "S to R"}

@@ -61,7 +61,7 @@ BY_HAND = [
     ("gpt2", TP, "all_reduce(self.down(x), self.tp) + self.down.bias.to_local()",
      "all_reduce(self.down(x) + self.down.bias.to_local(), self.tp)"),
     ("llama", TP, "q = apply_rope(q, rope)", "q = apply_rope(copy_to_shards(q, self.tp), rope)"),
-    ("llama", SP, "reduce_scatter(x, 1, self.tp)", "reduce_scatter(x.relu(), 1, self.tp)"),
+    ("llama", SP, "reduce_scatter(x, self.tp)", "reduce_scatter(x.relu(), self.tp)"),
     ("llama", TP, "all_reduce(x, self.tp)", "all_reduce(x + 1.0, self.tp)"),
     ("transformer", TP, "self.k(memory)", "self.k(x)"),
 ]  # fmt: skip

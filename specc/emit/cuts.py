@@ -9,7 +9,7 @@ from typing import Protocol
 from specc.emit.code import ident
 from specc.ir.graph import Graph
 from specc.ir.op import Ref
-from specc.ir.types import Axis, Spmd, TensorType
+from specc.ir.types import TOKEN_AXES, Axis, Spmd, TensorType
 
 
 class Borders(Protocol):
@@ -49,7 +49,7 @@ def _named(graph: Graph, ref: Ref, names: dict[str, str]) -> str:
         word = graph.hint(ref)
         word = "hidden" if type.grad and word == "x" else word
         word = f"{word}_ids" if any(axis.name == word for axis in type.axes) else word  # the length has that name
-        axis = next((axis.name for axis in type.axes[1:] if isinstance(axis.size, str)), "")
+        axis = next((axis.name for axis in type.axes if axis.name in TOKEN_AXES), "")
         choices = (word, f"{word}_{axis}", *(f"{word}{n}" for n in range(2, 100)))
         names[source] = str(ident(next(choice for choice in choices if choice not in names.values())))
     return names[source]

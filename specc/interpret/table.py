@@ -57,14 +57,26 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: fl
     return F.layer_norm(x, (x.size(-1),), weight, bias, eps)
 
 
-def split(x: Tensor, *, heads: int) -> Tensor:
-    """x [batch, seq, heads*head_dim] -> [batch, heads, seq, head_dim]"""
+def split(x: Tensor, *, heads: int, first: str = "batch") -> Tensor:
+    """x [batch, seq, heads*head_dim], or tokens first -> [batch, heads, seq, head_dim]"""
+    x = x.transpose(0, 1) if first == "tokens" else x
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def merge(x: Tensor) -> Tensor:
-    """x [batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim]"""
-    return x.transpose(1, 2).flatten(2)
+def merge(x: Tensor, *, first: str = "batch") -> Tensor:
+    """x [batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim], or tokens first"""
+    x = x.transpose(1, 2).flatten(2)
+    return x.transpose(0, 1) if first == "tokens" else x
+
+
+def transpose(x: Tensor) -> Tensor:
+    """x [a, b, ...] -> [b, a, ...]"""
+    return x.transpose(0, 1)
+
+
+def unsqueeze(x: Tensor) -> Tensor:
+    """x [a, ...] -> [a, 1, ...]"""
+    return x.unsqueeze(1)
 
 
 def rope(x: Tensor, table: Tensor) -> Tensor:
@@ -194,6 +206,8 @@ TABLE: dict[str, Callable[..., Any]] = {
     "layer_norm": layer_norm,
     "split": split,
     "merge": merge,
+    "transpose": transpose,
+    "unsqueeze": unsqueeze,
     "rope": rope,
     "attention": attention,
     "activation": activation,

@@ -9,66 +9,64 @@ from torch.distributed.tensor import DTensor, Partial, Placement, distribute_ten
 from torch.nn import Parameter
 
 
-def gather(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-    x = x.movedim(dim, 0).contiguous()
+def gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     result = x.new_empty(len(x) * group.size(), *x.shape[1:])
-    dist.all_gather_single(result, x, group)
-    return result.movedim(0, dim)
+    dist.all_gather_single(result, x.contiguous(), group)
+    return result
 
 
-def scatter(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-    x = x.movedim(dim, 0).contiguous()
+def scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     result = x.new_empty(len(x) // group.size(), *x.shape[1:])
-    dist.reduce_scatter_single(result, x, group=group)
-    return result.movedim(0, dim)
+    dist.reduce_scatter_single(result, x.contiguous(), group=group)
+    return result
 
 
 class AllGather(Function):
     @staticmethod
-    def forward(ctx, x, dim, group):
-        ctx.dim, ctx.group = dim, group
-        return gather(x, dim, group)
+    def forward(ctx, x, group):
+        ctx.group = group
+        return gather(x, group)
 
     @staticmethod
     def backward(ctx, grad):
-        return scatter(grad, ctx.dim, ctx.group), None, None
+        return scatter(grad, ctx.group), None
 
 
-def all_gather(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
-    """Join the shards of `dim`; the gradient is summed and scattered."""
-    return AllGather.apply(x, dim, tp.get_group())
+def all_gather(x: Tensor, tp: DeviceMesh) -> Tensor:
+    """Join the shards of the first axis; the gradient is summed and scattered."""
+    return AllGather.apply(x, tp.get_group())
 
 
 class ReduceScatter(Function):
     @staticmethod
-    def forward(ctx, x, dim, group):
-        ctx.dim, ctx.group = dim, group
-        return scatter(x, dim, group)
+    def forward(ctx, x, group):
+        ctx.group = group
+        return scatter(x, group)
 
     @staticmethod
     def backward(ctx, grad):
-        return gather(grad, ctx.dim, ctx.group), None, None
+        return gather(grad, ctx.group), None
 
 
 class AllGatherWhole(Function):
     @staticmethod
-    def forward(ctx, x, dim, tp):
-        ctx.dim, ctx.tp = dim, tp
-        return gather(x, dim, tp.get_group())
+    def forward(ctx, x, tp):
+        ctx.tp = tp
+        return gather(x, tp.get_group())
 
     @staticmethod
     def backward(ctx, grad):
-        return grad.chunk(ctx.tp.size(), ctx.dim)[ctx.tp.get_local_rank()], None, None
+        return grad.chunk(ctx.tp.size())[ctx.tp.get_local_rank()], None
 
 
-def all_gather_whole(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
-    """Join the shards of `dim`; every rank already holds the whole gradient, and keeps its part of it."""
-    return AllGatherWhole.apply(x, dim, tp)
+def all_gather_whole(x: Tensor, tp: DeviceMesh) -> Tensor:
+    """Join the shards of the first axis; every rank already holds the whole gradient, and keeps its part of it."""
+    return AllGatherWhole.apply(x, tp)
 
 
-def reduce_scatter(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
-    """Sum over tp and keep this rank's shard of `dim`; the gradient is gathered."""
-    return ReduceScatter.apply(x, dim, tp.get_group())
+def reduce_scatter(x: Tensor, tp: DeviceMesh) -> Tensor:
+    """Sum over tp and keep this rank's shard of the first axis; the gradient is gathered."""
+    return ReduceScatter.apply(x, tp.get_group())
 
 
 class AllReduce(Function):

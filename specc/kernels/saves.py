@@ -21,13 +21,13 @@ def kernels(ctx, op, *args, **kwargs) -> CheckpointPolicy:
 keep_core = partial(create_selective_checkpoint_contexts, kernels)
 
 
-def nothing(ctx, op, *args, **kwargs) -> CheckpointPolicy:
+def again(ctx, op, *args, **kwargs) -> CheckpointPolicy:
     """All runs again but compiled attention kernels, with which torch would lose the mesh of saved weights."""
     kept = torch.compiler.is_compiling() and "scaled_dot_product" in str(op)
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-keep_nothing = partial(create_selective_checkpoint_contexts, nothing)
+keep_nothing = partial(create_selective_checkpoint_contexts, again)
 
 
 def kept(name: str) -> AbstractContextManager:

@@ -13,17 +13,20 @@ from specc.ops.places import demand, shards_of, whole_or_tokens
 
 
 def _split_out(op: Op, ins: Types) -> Types:
-    """[batch, seq, heads*head_dim] -> [batch, heads, seq, head_dim]"""
+    """[batch, seq, heads*head_dim] or [seq, batch, heads*head_dim] -> [batch, heads, seq, head_dim]"""
     batch, seq, joint = ins[0].axes
+    if seq.name == "batch":
+        batch, seq = seq, batch
     (heads, n), (head_dim, features) = joint.factors
     return (replace(ins[0], axes=(batch, Axis(heads, n), seq, Axis(head_dim, features))),)
 
 
 def _merge_out(op: Op, ins: Types) -> Types:
-    """[batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim]"""
+    """[batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim]; with `first` tokens, seq first"""
     batch, heads, seq, head_dim = ins[0].axes
     joint = Axis.of(**{heads.name: heads.length, head_dim.name: head_dim.length})
-    return (replace(ins[0], axes=(batch, seq, joint)),)
+    first, second = (seq, batch) if dict(op.attrs).get("first") == "tokens" else (batch, seq)
+    return (replace(ins[0], axes=(first, second, joint)),)
 
 
 def _any(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:

@@ -13,6 +13,7 @@ from specc.passes.decode import decode
 from specc.passes.fold import fold
 from specc.passes.legalise import legalise
 from specc.passes.legality import legality
+from specc.passes.order import order
 from specc.passes.place import place
 from specc.passes.precision import precision
 from specc.passes.shapes import shapes
@@ -21,12 +22,12 @@ from specc.spec.core import Checkpoint, Layout
 
 Pass = Callable[[Graph, Layout], Graph]
 
-PASSES: tuple[Pass, ...] = (shapes, dead, fold, precision, stages, legalise, place, check, checkpoint, legality)
+PASSES: tuple[Pass, ...] = (shapes, dead, fold, order, precision, stages, legalise, place, check, checkpoint, legality)
 
 
 def typed(graph: Graph, layout: Layout | None = None) -> Graph:
     """The graph as it is before it is cut and placed; without a layout, for one device."""
-    for step in PASSES[: PASSES.index(precision)]:
+    for step in PASSES[: PASSES.index(order)]:
         graph = step(graph, layout or Layout())
     return graph
 

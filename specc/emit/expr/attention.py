@@ -18,7 +18,7 @@ def _split(graph: Graph, op: Op) -> Expr:
             hole(op, axes[1].name, heads),
             ", ",
             hole(op, axes[3].name, axes[3].size),
-            ")).transpose(1, 2)",
+            ")).transpose(1, 2)" if graph.type(op.inputs[0]).axes[0].name == "batch" else ")).permute(1, 2, 0, 3)",
         ),
         alone=True,
         view=True,
@@ -43,9 +43,14 @@ def _rope(graph: Graph, op: Op) -> Expr:
     return Expr(("apply_rope(", Use(op.inputs[0]), ", ", Use(op.inputs[1]), ")"), calls=("apply_rope",))
 
 
+def _merge(graph: Graph, op: Op) -> Expr:
+    rows = op.outs[0].axes[0].name == "batch"
+    return Expr((Use(op.inputs[0], ATOM), f".{'transpose(1, 2)' if rows else 'permute(2, 0, 1, 3)'}.flatten(2)"))
+
+
 TABLE: dict[str, Writer] = {
     "split": _split,
-    "merge": lambda graph, op: Expr((Use(op.inputs[0], ATOM), ".transpose(1, 2).flatten(2)")),
+    "merge": _merge,
     "rope": _rope,
     "attention": _attention,
 }

@@ -1,0 +1,49 @@
+"""The order of the axes of the stream: tokens before samples where ranks hold parts of sequences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from specc.ir.graph import Graph
+from specc.ir.op import Op, Ref
+from specc.ir.types import TOKEN_AXES, TensorType
+from specc.passes.mesh import mesh_of
+from specc.passes.shapes import shapes
+from specc.spec.core import Layout
+
+
+def order(graph: Graph, layout: Layout) -> Graph:
+    """[seq, batch, d_model] under sequence parallelism, so that gathering and scattering tokens copies nothing.
+
+    What is embedded is transposed before, what leaves the stream after; inputs, heads and outputs are as they are.
+    """
+    if not any(mesh.tokens and not mesh.data for mesh in mesh_of(layout)):
+        return graph
+    ops: list[Op] = []
+    for op in graph.ops:
+        made = _ordered(graph, op) if op.scope[:1] != ("loss",) else []
+        moved = {new.inputs[0]: new.ref for new in made}
+        op = replace(op, inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
+        ops += [*made, op.having(first="tokens") if op.kind in ("split", "merge") else op]
+    return shapes(graph.with_ops(ops), layout)
+
+
+def _ordered(graph: Graph, op: Op) -> list[Op]:
+    """Ops that give the operands of this one in the order that it needs."""
+    types = [graph.type(ref) for ref in op.inputs]
+    if op.kind in ("embedding", "sinusoid") and _by_row(types[0]):
+        return [_made(graph, op, 0, "transpose")]
+    if op.kind == "linear" and not op.scope and _by_row(types[0]):
+        return [_made(graph, op, 0, "transpose")]
+    if op.kind == "add" and len({len(type.axes) for type in types}) > 1:
+        return [_made(graph, op, n, "unsqueeze") for n, type in enumerate(types) if type.axes[0].name in TOKEN_AXES]
+    return []
+
+
+def _by_row(type: TensorType) -> bool:
+    return len(type.axes) > 1 and type.axes[0].name == "batch" and type.axes[1].name in TOKEN_AXES
+
+
+def _made(graph: Graph, op: Op, operand: int, kind: str) -> Op:
+    ref: Ref = op.inputs[operand]
+    return Op(f"{op.id}_{kind}", kind, (ref,), scope=op.scope, hint=graph.hint(ref), at=op.at)
