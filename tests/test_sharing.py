@@ -82,7 +82,7 @@ def test_the_file_reads_as_one_writes_it() -> None:
     assert middle.count(turn) == 2 and "        return x, v.contiguous()\n" in middle
     assert "layers.1, 0" not in middle
     latest = source("latest", cut(3))
-    assert "    def forward(self, x: Tensor) -> Tensor:\n        rope =" in latest  # made before it is read
+    assert "    def forward(self, x: Tensor) -> Tensor:\n        positions =" in latest  # made before it is read
     assert middle.count("class TakingBlock") == middle.count("class GivingBlock") == 1
 
 

@@ -22,7 +22,7 @@ from specc.lower import lower
 from specc.passes import typed
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout, Model, Spec
-from specc.verify.course import LR, SEED, Batch, Found, Given, Step, Values, course, expected, one_device
+from specc.verify.course import LR, SEED, Batch, Found, Given, Step, course, expected, one_device
 from specc.verify.launch import run_ranks
 from specc.verify.run import as_shipped, fill, in_double, load_file, on_this_rank, own, world_size
 from specc.verify.shrink import lengths
@@ -245,16 +245,14 @@ def _course_relations(found: Setting, courses: list[Found], layout: Layout) -> l
     """Every relation of a course, over the ranks that report; each has what the first has."""
     rows: list[Relation] = []
     for name in courses[0]:
-        compared = (_compared(done[name], found.expected[name], layout) for done in courses)
+        want = found.expected[name]
+        if name == "predict":  # ranks that report are the first along each data axis, and so are their samples
+            want = {key: own(x, layout) for key, x in want.items()}
+        compared = (largest(done[name], want) for done in courses)
         worst, where = max(compared, key=lambda pair: pair[0])
         some = any(done[name] for done in courses)
         rows.append(Relation(name, worst if some else math.inf, TOLERANCE, where))
     return rows
-
-
-def _compared(ours: Values, want: Values, layout: Layout) -> tuple[float, str]:
-    """Ranks that report are the first along each data axis, and so are the samples that they have logits of."""
-    return largest(ours, {name: own(x, layout) if x.dim() == 3 else x for name, x in want.items()})
 
 
 def _shipped_relations(found: Setting, results: list[dict[str, Any]], layout: Layout) -> list[Relation]:
