@@ -1,7 +1,7 @@
 """What a training step costs: generated files against the same models of others, on one device.
 
     pip install -e '.[bench]' && pip install --no-deps litgpt==0.5.13  # its pin of huggingface-hub is not transformers'
-    python -m benchmarks.step [rounds]
+    python -m benchmarks.step [seconds]
 
 All start from the same weights, and the losses of their first steps are compared before anything is timed. Then they
 take turns in one process, so that a drift of the machine meets all alike, and what counts is the CPU seconds of the
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from benchmarks.others import GPT2S, LLAMAS, RMS_EPS, Other, Sizes, Weights
 
 ROOT = Path(__file__).parents[1]
-LR, BETAS, EPS, DECAY, NORM = 1e-3, (0.9, 0.95), 1e-8, 0.1, 1.0
+LR, NORM = 1e-3, 1.0
 AGREE = 3  # steps whose losses must be those of ours
 TOLERANCE = 1e-4
 NOISE = 0.05  # on every weight, norms and biases too, so that a wrong one shows
@@ -100,18 +100,13 @@ def generated(model: Model, folder: Path) -> ModuleType:
 
 
 def ours(file: ModuleType) -> tuple[nn.Module, Step]:
-    module = file.build_model(torch.device("cpu"), 0)
-    optimizer = adamw(module)
+    """Whole, with the guard that leaves out an update whose norm is 0 or not finite."""
+    trainer = file.Trainer(torch.device("cpu"), 0, LR)
 
     def step(tokens: Tensor, labels: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        value = file.loss(module(tokens), labels, 1 / labels.ne(-100).sum())
-        value.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), NORM)
-        optimizer.step()
-        return value.detach()
+        return trainer.step(tokens, labels)[0]
 
-    return module, step
+    return trainer.module, step
 
 
 def theirs(other: Other, sizes: Sizes, weights: Weights) -> Step:
@@ -138,14 +133,14 @@ def theirs(other: Other, sizes: Sizes, weights: Weights) -> Step:
 
 
 def adamw(module: nn.Module) -> torch.optim.AdamW:
-    """As in the generated files: decay on matrices alone, embeddings left out."""
+    """As in generated files: decay on matrices alone, not on norms, biases and embeddings."""
     embeddings = {id(p) for child in module.modules() if isinstance(child, nn.Embedding) for p in child.parameters()}
     decays = {p: p.ndim > 1 and id(p) not in embeddings for p in module.parameters()}
     groups = [
-        {"params": [p for p, decay in decays.items() if decay], "weight_decay": DECAY},
+        {"params": [p for p, decay in decays.items() if decay], "weight_decay": 0.1},
         {"params": [p for p, decay in decays.items() if not decay], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=EPS, fused=True)
+    return torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
 def agree(steps: Mapping[str, Step], batches: list[tuple[Tensor, Tensor]]) -> float:
@@ -157,15 +152,16 @@ def agree(steps: Mapping[str, Step], batches: list[tuple[Tensor, Tensor]]) -> fl
     return worst
 
 
-def turns(steps: Mapping[str, Step], batch: tuple[Tensor, Tensor], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each step, everyone once a round, the first of a round another one each time."""
+def turns(steps: Mapping[str, Step], batch: tuple[Tensor, Tensor], enough: float) -> dict[str, list[float]]:
+    """CPU seconds of steps, everyone once a round, in another order each time, until ours had enough."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
-    for n in range(rounds):
-        for name in names[n % len(names) :] + names[: n % len(names)]:
+    while len(seconds["specc"]) < 2 or sum(seconds["specc"]) < enough:
+        for name in names:
             start = time.process_time()
             steps[name](*batch)
             seconds[name].append(time.process_time() - start)
+        names.append(names.pop(0))
     return seconds
 
 
@@ -173,7 +169,8 @@ def title(model: Model) -> str:
     return f"{model.name}: " + ", ".join(f"{name} {value}" for name, value in vars(model.sizes).items())
 
 
-def measure(model: Model, rounds: int) -> None:
+def measure(model: Model, enough: float) -> None:
+    """Print the table of one model."""
     sizes = model.sizes
     with tempfile.TemporaryDirectory() as folder:
         module, step = ours(generated(model, Path(folder)))
@@ -189,10 +186,11 @@ def measure(model: Model, rounds: int) -> None:
     ids = torch.randint(sizes.vocab, (AGREE, sizes.batch, sizes.seq + 1), generator=generator)
     batches = [(row[:, :-1].contiguous(), row[:, 1:].contiguous()) for row in ids]
     worst = agree(steps, batches)
-    seconds = turns(steps, batches[0], rounds)
+    seconds = turns(steps, batches[0], enough)
     print(f"\n{title(model)}")
     count = sum(p.numel() for p in weights.values())
-    print(f"{count:,} parameters in float32; the losses of {AGREE} steps differ by {worst:.0e} at most")
+    rounds = len(seconds["specc"])
+    print(f"{count:,} parameters in float32; losses of {AGREE} steps differ by at most {worst:.0e}; {rounds} rounds")
     print(f"{'step':<16} {'CPU seconds':>11} {'through ours':>12} {'quartiles':>12}")
     for name, values in seconds.items():
         ratios = [value / mine for value, mine in zip(values, seconds["specc"], strict=True)]
@@ -200,12 +198,12 @@ def measure(model: Model, rounds: int) -> None:
         print(f"{name:<16} {statistics.median(values):11.3f} {middle:12.2f} {low:6.2f} {high:5.2f}")
 
 
-def main(rounds: int) -> None:
+def main(enough: float) -> None:
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one thread of {os.cpu_count()} cores, medians of {rounds} rounds")
+    print(f"torch {torch.__version__}, one thread of {os.cpu_count()} cores")
     for model in MODELS:
-        measure(model, rounds)
+        measure(model, enough)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 15)
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 20.0)
