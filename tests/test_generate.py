@@ -16,6 +16,7 @@ from specc.kernels.cache import Cache, next_tokens
 from specc.lower import lower
 from specc.passes import second
 from specc.spec.core import Layout, Model, Spec
+from specc.verify import relations
 from specc.verify.launch import run_ranks
 from specc.verify.run import in_double, load_file
 from tests import zoo
@@ -134,6 +135,27 @@ def test_ranks_of_tp_generate_the_same(vocab: int) -> None:
     for logits, found in run_ranks(2, generated, model, Layout(tp=2, generate=True)):
         assert_near(torch.as_tensor(logits), module(tokens))
         assert torch.equal(torch.as_tensor(found), want)
+
+
+WRONG = {"": [], "self.end - new.size(2) : self.end": ["decoded"], "logits.argmax": ["follow"]}
+
+
+@pytest.mark.parametrize("old", WRONG)
+def test_verify_generates(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And tells a cache that is written elsewhere, and what is not the likeliest."""
+    changes = {"self.end - new.size(2) : self.end": ": new.size(2)", "logits.argmax": "logits.argmin"}
+
+    def spoiled(*args: Any) -> Any:
+        files = emit(*args)
+        return replace(files, source=files.source.replace(old, changes[old])) if old else files
+
+    monkeypatch.setattr(relations, "emit", spoiled)
+    layout = Layout(tp=2, generate=True)
+    found = relations.setting(llama(layers=1), layout)
+    rows = [*relations.plain_relations(found, layout), *relations.layout_relations(found, layout)]
+    assert [row.name for row in rows if row.name.endswith(("in parts", "that follow"))] and len(rows) > 20
+    assert [word for row in rows if not row.holds for word in ("decoded", "follow") if word in row.name] == WRONG[old]
+    assert all("decoded" in row.name or "follow" in row.name for row in rows if not row.holds)
 
 
 def test_half_precision_generates() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -156,7 +157,8 @@ def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
 
 def plain_relations(found: Setting, layout: Layout) -> list[Relation]:
     """The generated file on one device, with the layout's checkpointing: bit for bit, and a course of its trainer."""
-    alone = Layout(checkpoint=layout.checkpoint, precision=layout.precision, microbatches=layout.microbatches)
+    alone = replace(Layout(checkpoint=layout.checkpoint), precision=layout.precision, generate=layout.generate)
+    alone = replace(alone, microbatches=layout.microbatches)
     files = emit(Spec(found.model, (alone,)), alone)
     rows = _as_interpreted(found, files)
     if rows[0].holds:
@@ -172,7 +174,19 @@ def _as_interpreted(found: Setting, files: Files) -> list[Relation]:
     rows = [Relation("same parameters in the same order", *_bound(unlike(made, found.weights), 0.0))]
     if rows[0].holds:
         rows += _step_relations(module, file.loss, found)
+    if rows[0].holds and "Cache" in file.__dict__:
+        module.load_state_dict(found.weights)
+        rows.append(Relation("logits of tokens decoded in parts", *_bound(_decoded(file, module, found), TOLERANCE)))
     return [replace(row, name=f"file on one device = interpreter: {row.name}") for row in rows]
+
+
+def _decoded(file: ModuleType, module: Any, found: Setting) -> tuple[float, str]:
+    """Of a prompt in two parts and one token behind it."""
+    (tokens,) = found.batch.inputs
+    cache, half = file.Cache(tokens.size(1)), tokens.size(1) // 2
+    with torch.no_grad():
+        parts = [module.decode(part, cache) for part in tokens.split([half, tokens.size(1) - half - 1, 1], 1)]
+    return largest({"logits": torch.cat(parts, 1)}, {"logits": found.reference.outputs[0]})
 
 
 def _courses(found: Setting, files: Files, alone: Layout) -> list[Relation]:
@@ -238,7 +252,14 @@ def _rank_relations(found: Setting, layout: Layout, results: list[dict[str, Any]
         Relation("initial weights", float(bool(unequal)), 0.0, ", ".join(unequal[:3])),
         *_course_relations(found, courses, layout),
         *_shipped_relations(found, [r["shipped"] for r in results], layout),
+        *(_following(found, result) for result in results if layout.generate),
     ]
+
+
+def _following(found: Setting, result: dict[str, Any]) -> Relation:
+    """Tokens that a rank says follow the batch without its last ones: the likeliest."""
+    unlike = torch.as_tensor(result["next"]) != found.reference.outputs[0][:, -2:-1].argmax(-1)
+    return Relation("tokens that follow", float(unlike.sum()), 0.0)
 
 
 def _course_relations(found: Setting, courses: list[Found], layout: Layout) -> list[Relation]:

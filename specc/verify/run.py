@@ -61,12 +61,21 @@ def on_this_rank(
         return {"strange": strange}
     unequal = [key for key, p in module.named_parameters() if not torch.equal(whole(p), initial[key].double())]
     found = course(make, given, mine, fill)
+    following = _following(file, make().module, mesh, given) if layout.generate else None
     torch.set_default_dtype(torch.float32)
     make = partial(_made, load_file(source, name), mesh, [mine(x) for x in given.first.tensors])
     shipped = as_shipped(make(), given, mine)
     if any(mesh.get_local_rank(axis.name) for axis in mesh_of(layout)):
         return None
-    return {"found": found, "init": unequal, "shipped": shipped}
+    return {"found": found, "init": unequal, "shipped": shipped, "next": following}
+
+
+def _following(file: ModuleType, module: nn.Module, mesh: DeviceMesh, given: Given) -> Tensor:
+    """The likeliest tokens behind all but the last ones of the batch."""
+    for name, p in module.named_parameters():
+        fill(p, given.weights[name])
+    tokens = given.first.inputs[0][:, :-1]
+    return file.generate(module, mesh, tokens, 1)[:, tokens.size(1) :]
 
 
 def _made(file: ModuleType, mesh: DeviceMesh, batch: list[Tensor]) -> Any:
