@@ -12,6 +12,7 @@ from specc import Loaded
 from specc.interpret import initial_weights
 from specc.spec.core import Layout, Spec
 from tests import models
+from tests.test_house import ROOT
 
 
 def test_importing_does_not_import_torch() -> None:
@@ -27,3 +28,13 @@ def test_a_spec_has_a_graph_and_a_module() -> None:
         assert torch.equal(module.get_parameter(name), value.double())
     assert module(torch.zeros(1, 4, dtype=torch.int64)).shape == (1, 4, models.VOCAB)
     assert loaded.module().embedding.weight.dtype == torch.float32
+
+
+def test_networkx_is_imported_when_it_is_asked_for() -> None:
+    """A third of what a build would take; what a graph is given with, or is not in order, networkx looks at."""
+    build = (
+        "from specc.cli import main\ntry: main(['build', '--check', 'specs/tiny/gpt2-tiny.yaml', '-o', 'nowhere'])\n"
+    )
+    code = f"import sys\n{build}except SystemExit: print('networkx' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.stdout.splitlines()[-1] == "False", result.stderr

@@ -95,11 +95,11 @@ MAY_IMPORT = {
     "components": ("source", "ir", "lower"),
     "spec": ("source", "components", "tables"),
     "lower": ("spec", "components", "ir", "tables"),
-    "passes": ("source", "spec", "components", "ir", "ops"),
+    "passes": ("source", "spec", "components", "ir", "ops", "extension"),
     "interpret": ("ir", "ops", "kernels", "extension", "tables"),
     "emit": ("compile", "source", "spec", "components", "ir", "ops", "tables"),
     "cost": ("source", "spec", "components", "ir", "ops"),
-    "verify": ("spec", "components", "lower", "passes", "emit", "interpret"),
+    "verify": ("compile", "ir", "spec", "components", "lower", "passes", "emit", "interpret"),
     "cli": ("compile", "source", "spec", "ir", "cost", "emit", "verify", "extension", "tables"),
 }
 

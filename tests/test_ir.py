@@ -103,10 +103,8 @@ def scopes(change: Callable[[Scope], Scope]) -> Callable[[Graph], Graph]:
 
 
 def island(graph: Graph) -> Graph:
-    """An input alone may be idle: what reads it may not stand alone, too."""
-    other = replace(graph.op("tokens"), id="other")
-    reader = Op("other_positions", "positions", (other.ref,), attrs=(("axes", ("seq",)),))
-    return graph.with_ops([other, reader, *graph.ops])
+    other = replace(graph.op("tokens"), id="other")  # which alone may be idle
+    return graph.with_ops([other, Op("other2", "scale", (other.ref,)), *graph.ops])
 
 
 def other_shape(graph: Graph) -> Graph:

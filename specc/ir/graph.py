@@ -15,8 +15,6 @@ from functools import cached_property
 from operator import is_
 from typing import TYPE_CHECKING
 
-import networkx as nx
-
 from specc.ir.groups import Groups
 from specc.ir.op import Op, Path, Ref, stage_of
 from specc.ir.repeat import Repeat, layer_of, layer_scope
@@ -24,6 +22,8 @@ from specc.ir.types import MeshAxis, Spmd, TensorType
 from specc.tables import Tables, tables
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from specc.ops.base import OpDef
 
 TOKENS = 4096
@@ -92,7 +92,9 @@ class Graph:
     @cached_property
     def nx(self) -> nx.MultiDiGraph[str]:
         """The same as a graph of networkx: ops as `op` of their nodes, edges with the numbers of output and operand."""
-        graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        from networkx import MultiDiGraph  # its import is a third of a build, which does not ask
+
+        graph: nx.MultiDiGraph[str] = MultiDiGraph()
         graph.add_nodes_from((op.id, {"op": op}) for op in self.ops)
         for op in self.ops:
             for operand, ref in enumerate(op.inputs):
@@ -117,6 +119,31 @@ class Graph:
         made = replace(like, ops=tuple(data["op"] for _, data in nodes.nodes(data=True)))
         made.__dict__["nx"] = nodes
         return made
+
+    @cached_property
+    def orderly(self) -> bool:
+        """Whether ops alone tell that nothing is used before it is made, and that all but idle inputs hang together.
+
+        Where that is not so, or where networkx has been asked for or given, what it says is looked at.
+        """
+        if "nx" in self.__dict__:
+            return False
+        piece: dict[str, str] = {}  # of each op, another one of its piece; itself for one
+
+        def of(id: str) -> str:
+            while (up := piece[id]) != id:
+                piece[id] = id = piece[up]
+            return id
+
+        for op in self.ops:
+            piece[op.id] = op.id
+            for ref in op.inputs:
+                if ref.op not in piece or ref.op == op.id:
+                    return False
+                piece[of(ref.op)] = of(op.id)
+        ends = {ref.op for ref in (*self.outputs, self.loss)}
+        idle = {op.id for op in self.ops if op.kind == "input" and not self.users(op.ref)}
+        return ends <= piece.keys() and len({of(op.id) for op in self.ops if op.id not in idle}) == 1
 
     def op(self, id: str) -> Op:
         """Raises KeyError."""

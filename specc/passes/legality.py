@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import networkx as nx
-
 from specc.ir.graph import Graph
 from specc.ir.op import Op, OpError, Path, Ref, dotted
 from specc.ir.parameters import clashes
@@ -62,23 +60,32 @@ def legality(graph: Graph, layout: Layout, after: str = "legality") -> Graph:
 def _ordered(view: _View) -> Problems:
     """No cycle, and op order is a topological order."""
     graph = view.graph
-    place = {op.id: n for n, op in enumerate(graph.ops)}
-    backward = [(a, b) for a, b in graph.nx.edges() if a in place and b in place and place[a] >= place[b]]
-    if backward and not nx.is_directed_acyclic_graph(graph.nx):
-        cycle = next((c for c in nx.strongly_connected_components(graph.nx) if len(c) > 1), set(graph.nx))
+    for op in graph.ops:
+        if op.kind not in graph.tables.ops:
+            yield op.id, f"is of no known kind: {op.kind}"
+    if graph.orderly:
+        return
+    from networkx import is_directed_acyclic_graph, strongly_connected_components
+
+    if not is_directed_acyclic_graph(graph.nx):
+        cycle = next((c for c in strongly_connected_components(graph.nx) if len(c) > 1), set(graph.nx))
         yield min(cycle), "is in a cycle"
+    place = {op.id: n for n, op in enumerate(graph.ops)}
     for node, op in zip(graph.nx.nodes, graph.ops, strict=True):
         if node != op.id:
             yield op.id, f"stands under the name {node}"
-        if op.kind not in graph.tables.ops:
-            yield op.id, f"is of no known kind: {op.kind}"
-    for producer, user in backward:
-        yield user, f"stands before {producer}, which it uses"
+    for producer, user in graph.nx.edges():
+        if place[producer] >= place[user]:
+            yield user, f"stands before {producer}, which it uses"
 
 
 def _wired(view: _View) -> Problems:
     """Each operand has one producer, edges say what operands say, and the graph but for idle inputs is one piece."""
     graph = view.graph
+    if graph.orderly:
+        return
+    from networkx import weakly_connected_components
+
     for op in graph.ops:
         edges = sorted((data["operand"], a, data["out"]) for a, _, data in graph.nx.in_edges(op.id, data=True))
         if edges != [(n, ref.op, ref.out) for n, ref in enumerate(op.inputs)]:
@@ -87,7 +94,7 @@ def _wired(view: _View) -> Problems:
         if ref.op not in graph.nx:
             yield ref.op, f"is the {what}, but not in the graph"
     idle = {op.id for op in graph.ops if op.kind == "input" and not graph.users(op.ref)}
-    pieces = [part for part in nx.weakly_connected_components(graph.nx) if not part <= idle]
+    pieces = [part for part in weakly_connected_components(graph.nx) if not part <= idle]
     if len(pieces) != 1:
         yield min(min(pieces, key=len, default=idle)), "is not connected to the rest"
 
@@ -111,7 +118,7 @@ def _alive(view: _View) -> Problems:
 def _carries(graph: Graph, end: Op) -> int:
     """How many values the layers before an end hand on; 0 where it ends nothing."""
     id = end.text("repeat")
-    return len(graph.op(id).inputs) if id in graph.nx else 0
+    return next((len(op.inputs) for op in graph.ops if op.id == id), 0)
 
 
 def _typed(view: _View) -> Problems:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
@@ -85,6 +84,8 @@ def alike(word: str, known: Iterable[str], synonyms: Mapping[str, tuple[str, ...
     if len(same) == 1 or plain in ELSEWHERE:
         return same[:1] if len(same) == 1 else []
     number = _digits(plain)  # relu2 is no slip of relu
+    from difflib import get_close_matches  # most specs have no slip
+
     return [other for other in get_close_matches(word[:LONGEST], known, 1, CLOSE) if _digits(other) == number]
 
 
