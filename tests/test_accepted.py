@@ -119,3 +119,37 @@ def test_many_of_everything_are_built(name: str, tmp_path: Path) -> None:
     text = f"{HEAD}{MANY[name]}{LAYOUTS}"
     write(tmp_path, text.replace("pp: 3", "pp: 2") if name == "quotes" else text, 0)
     formatted(tmp_path)
+
+
+def test_a_comprehension_that_is_too_long_is_no_call(tmp_path: Path) -> None:
+    """Two blocks whose constructors differ in every argument, in stages."""
+    one, two = (f"[{{attention: {{heads: {n}}}}}, {{ffn: {{hidden: {16 * n}}}}}]" for n in (4, 2))
+    pattern = "decoder: {layers: 4, pattern: {head: [a], cycle: [b]}}"
+    text = f"specc: 1\nname: m\nd_model: 32\nvocab: 96\nblocks: {{a: {one}, b: {two}}}\n{pattern}\nlayout: {{pp: 2}}\n"
+    write(tmp_path, text, 0)
+    formatted(tmp_path)
+
+
+def calls(stages: int) -> int:
+    """Calls of functions that it takes to write a file of so many stages."""
+    text = f"{HEAD}decoder: {{layers: 3000, block: [{ATTENTION}, {FFN}]}}\nlayout: {{pp: {{stages: {stages}}}}}\n"
+    spec = load(Source("s.yaml", text))
+    assert isinstance(spec, Spec), spec
+    count = 0
+
+    def counting(*_: object) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(counting)
+    try:
+        emit(spec, spec.layout())
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_file_costs_what_it_has_stages() -> None:
+    calls(4)  # what is made once
+    few, more, many = map(calls, (100, 200, 400))
+    assert many - more < 2.2 * (more - few)

@@ -109,7 +109,7 @@ def _unmerged(call: Call) -> list[Call]:
     spans = Repeat.of(loops[0].repeat).spans
     found: list[Call] = []
     for span in spans:
-        loop = replace(loops[0], repeat=loops[0].repeat.having(start=span.start, n=span.n))
+        loop = replace(loops[0], repeat=loops[0].repeat.having(start=span.start, n=span.n, spans=()))
         items = tuple(loop if isinstance(item, Loop) else item for item in call.items)
         names = (call.scope.names[0], f"Stage{span.stage}")
         found.append(replace(call, scope=replace(call.scope, path=(Stage(span.stage),), names=names), items=items))
@@ -119,6 +119,7 @@ def _unmerged(call: Call) -> list[Call]:
 def _levels(roots: list[Call]) -> list[list[Call]]:
     """Calls by height, innermost first; the roots are the last level."""
     levels: list[list[Call]] = []
+    tops = {call.path for call in roots}
 
     def visit(call: Call) -> int:
         heights = [0]
@@ -127,7 +128,7 @@ def _levels(roots: list[Call]) -> list[list[Call]]:
             heights += [visit(child) + 1 for child in inner]
         height = max(heights)
         levels.extend([] for _ in range(height + 1 - len(levels)))
-        if call not in roots:
+        if call.path not in tops:
             levels[height].append(call)
         return height
 

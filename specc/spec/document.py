@@ -14,9 +14,12 @@ LAYERS = 100_000
 PERIOD = 256
 """Layers that a pattern repeats, at most."""
 RANKS = 2**16
-"""Ranks of an axis, at most; also stages and parts of a batch."""
+"""Ranks of an axis, at most; also parts of a batch."""
+STAGES = 2**10
+"""Pipeline stages, at most: a file lists them, and a build goes through each."""
 Layers = Annotated[int, Field(ge=1, le=LAYERS)]
 Count = Annotated[int, Field(ge=1, le=RANKS)]
+Stages = Annotated[int, Field(ge=1, le=STAGES)]
 Named = Annotated[list[str], Field(default_factory=list, max_length=PERIOD)]
 
 
@@ -157,7 +160,7 @@ class InitDoc(Config):
 class PipelineDoc(Config):
     """Pipeline stages."""
 
-    stages: Count
+    stages: Stages
     """Number of stages, one a rank."""
     schedule: Literal["gpipe", "1f1b"] = "1f1b"
     """Order of forward and backward passes."""
@@ -183,7 +186,7 @@ class LayoutDoc(Config):
     """Split activations between blocks over tp, too."""
     dp: Count = 1
     """Ranks that hold different samples (FSDP2)."""
-    pp: Annotated[Annotated[Count, Tag("number")] | Annotated[PipelineDoc, Tag("mapping")], by_kind] = 1
+    pp: Annotated[Annotated[Stages, Tag("number")] | Annotated[PipelineDoc, Tag("mapping")], by_kind] = 1
     """Pipeline stages."""
     microbatches: Count | None = None
     """Parts of a batch: through the pipeline, or one after the other. Default: stages with pp, else 1."""
