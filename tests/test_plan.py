@@ -224,7 +224,7 @@ def test_flops_are_counted_over_no_more_tokens_than_a_model_takes() -> None:
 def test_each_stage_is_told_what_it_takes() -> None:
     """Equal stages are held once, and told of each; tokens that are split are counted by what a rank sends."""
     found = zoo.spec("llama-3.1-8b")
-    graph = compiled(found, found.layout("h100x32"))
+    graph = compiled(found, found.layout("h100x64"))
     sent = [[(value.name, value.bytes) for value in values] for values in crossing(graph, 4)]
     assert sent == [[("x", 2 * 4096 / 8)]] * 3
     found = zoo.spec("transformer-base")
@@ -237,20 +237,26 @@ def test_each_stage_is_told_what_it_takes() -> None:
 def test_plan_of_a_model_as_a_user_reads_it() -> None:
     text = plan(ROOT / "specs" / "llama-3.1-8b.yaml")
     lines = text.splitlines()
-    assert lines[0] == "llama-3.1-8b, layout h100x32" and "8,030,261,248 parameters" in lines
+    assert lines[0] == "llama-3.1-8b, layout h100x64" and "8,030,261,248 parameters" in lines
     assert all(len(line) <= 120 and line == line.rstrip() and line.isascii() for line in lines)
     values = {cells[0]: cells[1:] for cells in table(text, "value")}
     assert values["decoder.attention.kv_heads"] == ["8", "line 13"]
-    assert values["layouts.h100x32.pp.starts"] == ["layers.9, layers.17, layers.26", "default: balanced by flops"]
+    assert values["layouts.h100x64.pp.starts"] == ["layers.9, layers.17, layers.26", "default: balanced by flops"]
     parameters = {cells[0]: cells[1:] for cells in table(text, "parameter")}
-    assert parameters["embedding.weight"] == ["[128256, 4096]", "[16032, 4096]", "tp Shard(0)", "0", "525,336,576"]
-    assert parameters["layers.{0..31}.attention.o.weight"][1:4] == ["[4096, 512]", "tp Shard(1)", "0..3"]
+    assert parameters["embedding.weight"] == [
+        "[128256, 4096]",
+        "[8016, 4096]",
+        "dp FSDP, tp Shard(0)",
+        "0",
+        "525,336,576",
+    ]
+    assert parameters["layers.{0..31}.attention.o.weight"][1:4] == ["[2048, 512]", "dp FSDP, tp Shard(1)", "0..3"]
     assert sum(int(cells[-1].replace(",", "")) for cells in parameters.values()) == 8_030_261_248
     stages = table(text, "stage ")
     assert [cells[1] for cells in stages] == ["layers.0..8", "layers.9..16", "layers.17..25", "layers.26..31"]
     assert sum(int(cells[2].replace(",", "")) for cells in stages) == 8_030_261_248
     assert abs(sum(float(cells[-1].split()[0]) for cells in stages) - 100) < 0.3
-    assert ["0", "1", "x", "[batch, seq/tp, d_model]", "1,024"] in table(text, "from")
+    assert ["0", "1", "x", "[seq/tp, batch, d_model]", "1,024"] in table(text, "from")
     assert table(text, "collectives") == [
         ["decoder", "2 all-gather, 2 reduce-scatter", "2 all-gather, 2 reduce-scatter", "2 all-gather"],
         ["outside of layers", "1 all-gather, 1 reduce-scatter", "1 all-gather, 1 reduce-scatter", "none"],

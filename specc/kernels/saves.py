@@ -14,8 +14,8 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 
 def kernels(ctx, op, *args, **kwargs) -> CheckpointPolicy:
     """Attention kernels, of any device, do not run again."""
-    kept = "scaled_dot_product" in str(op)
-    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+    stays = "scaled_dot_product" in str(op)
+    return CheckpointPolicy.MUST_SAVE if stays else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 keep_core = partial(create_selective_checkpoint_contexts, kernels)
@@ -23,8 +23,8 @@ keep_core = partial(create_selective_checkpoint_contexts, kernels)
 
 def again(ctx, op, *args, **kwargs) -> CheckpointPolicy:
     """All runs again but compiled attention kernels, with which torch would lose the mesh of saved weights."""
-    kept = torch.compiler.is_compiling() and "scaled_dot_product" in str(op)
-    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+    stays = torch.compiler.is_compiling() and "scaled_dot_product" in str(op)
+    return CheckpointPolicy.MUST_SAVE if stays else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 keep_nothing = partial(create_selective_checkpoint_contexts, again)
@@ -39,8 +39,8 @@ def named(ctx, op, *args, **kwargs) -> CheckpointPolicy:
     """What is made under a label does not run again, casts of weights apart; nor do compiled attention kernels."""
     name, kernel = get_current_meta().get("custom", {}).get("kept", ""), "scaled_dot_product" in str(op)
     made = kernel if name.endswith(".core") else bool(name) and not op.is_view and "_to_copy" not in str(op)
-    kept = made or (kernel and torch.compiler.is_compiling())
-    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+    stays = made or (kernel and torch.compiler.is_compiling())
+    return CheckpointPolicy.MUST_SAVE if stays else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 keep_named = partial(create_selective_checkpoint_contexts, named)
