@@ -19,8 +19,10 @@ from specc.verify.course import LR, MAX_NORM, SEED
 from specc.verify.launch import run_ranks
 from specc.verify.relations import Setting, setting
 from specc.verify.run import load_file, world_size
+from specc.verify.shrink import shrink
 from tests import models
 from tests.files import file_of, source_of
+from tests.test_axes import PARTS, spec_of
 
 CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -228,6 +230,19 @@ def test_a_step_of_every_shell_is_near_that_in_double(name: str, shell: str, pre
         assert one.seen == {DTYPES[precision]}
     found, _ = wanted(model, SHELLS[shell])
     worst = 1e-5 if precision == "fp32" else 2 * rounding(model, layout)
+    assert relative(results, found.reference.gradients) <= worst <= 0.2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("layout", ["{ep: 2}", "{dp: 2, ep: 2}"])
+def test_gradients_that_are_sums_need_nothing_that_gloo_has_not(layout: str, precision: str) -> None:
+    """Where a data axis splits weights, FSDP2 must not average: by a factor of 1 alone it would ask for PREMUL_SUM."""
+    spec = spec_of(layout, PARTS)
+    model, ranks = shrink(spec.model, replace(spec.layout(), precision=precision), 8)
+    results = check(model, ranks, NEAR[precision])
+    assert all(one.stored == {torch.float32} and one.seen == {DTYPES[precision]} for one in results)
+    found, _ = wanted(model, replace(ranks, precision="fp32"))
+    worst = 1e-5 if precision == "fp32" else 2 * rounding(model, ranks)
     assert relative(results, found.reference.gradients) <= worst <= 0.2
 
 

@@ -99,5 +99,6 @@ DATA = [
     layout(2, False, 2, "gpipe", "every 2", dp=2),
     layout(2, True, 2, "1f1b", "save", dp=2),
     layout(1, False, 4, "1f1b", "none", dp=2),
+    replace(layout(2, True, 2, "1f1b", "save", dp=2), precision="bf16"),
 ]
 """With two data ranks under FSDP2."""
