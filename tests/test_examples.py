@@ -87,28 +87,6 @@ def test_what_is_saved_goes_on_in_another_layout(model: str, checkout: Path) -> 
     assert largest(data, whole[6:]) <= 1e-9
 
 
-HALF = "layouts: {half: {%s, precision: bf16}}"
-
-
-def test_half_precision_learns_as_float32_does(checkout: Path) -> None:
-    """On one process, in stages and over data ranks: its losses are nearer than those of another seed."""
-    options = "--batch 16 --seq 32 --steps 60 --held-out 4"
-    single = f"python examples/train_text.py single/llama_text_single.py {options}"
-    whole, other = told(single, checkout), told(f"{single} --seed 1", checkout)
-    for layout in ("tp: 1", "tp: 2, sequence_parallel: true, pp: 2", "tp: 2, dp: 2"):
-        layouts("llama", HALF % layout, checkout)
-        start = "python" if layout == "tp: 1" else "torchrun --nproc-per-node 4"
-        half = told(f"{start} examples/train_text.py half/llama_text.py {options}", checkout)
-        assert 1e-4 < apart(half, whole) < 0.5 * apart(other, whole), layout
-        assert abs(half[-1]["held_out.next"] - whole[-1]["held_out.next"]) < 0.1
-
-
-def apart(found: Lines, wanted: Lines) -> float:
-    """Mean difference of the losses."""
-    pairs = [(a["loss"], b["loss"]) for a, b in zip(found[:-1], wanted[:-1], strict=True)]
-    return sum(abs(a - b) for a, b in pairs) / len(pairs)
-
-
 def test_what_cannot_be_resumed_is_told(checkout: Path) -> None:
     command = f"python examples/train_text.py single/llama_text_single.py {SMALL}"
     (checkout / "broken" / "step-2").mkdir(parents=True)
@@ -178,7 +156,7 @@ def train(checkout: Path, path: str, options: argparse.Namespace) -> Lines:
     torch.set_default_dtype(torch.float64)
     example = loaded(checkout / "examples" / "train_text.py")
     file = loaded(checkout / path)
-    file.__dict__.update({name: torch.float64 for name in ("COMPUTE", "REDUCE") if hasattr(file, name)})
+    file.__dict__["REDUCE"] = torch.float64
     return list(example.run(options, file, torch.device("cpu")))
 
 
