@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from specc.spec.document import LayoutDoc
 from specc.spec.grammar import values
 from specc.spec.language import language
 from specc.tables import tables
@@ -43,8 +44,7 @@ HELP = {
     "layouts in one": (
         "layout: {tp: 2, pp: {stages: 2}, microbatches: 4, checkpoint: {save: [attention.core]}}",
         "layout: {one: {tp: 2}}",
-        "E201 unknown key one; did you mean layouts? keys here are tp, sequence_parallel, dp, pp, "
-        "microbatches, precision, checkpoint",
+        f"E201 unknown key one; did you mean layouts? keys here are {', '.join(LayoutDoc.model_fields)}",
     ),
 }
 
