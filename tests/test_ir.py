@@ -243,8 +243,8 @@ def test_text_shows_placement_and_nesting() -> None:
     assert lines[0] == "mesh dp=2, tp=2"
     assert lines[1] == "%x = stage0 First():"
     assert (
-        "  %x = embedding(%tokens, embedding.weight [vocab=96, d_model=32] normal(0.02) dp:R tp:S(vocab)) "
-        "{dtype=float32} tp=vocab_parallel : float32[batch, seq, d_model=32] dp:S(batch) tp:P"
+        "  %x = embedding(%tokens2, embedding.weight [vocab=96, d_model=32] normal(0.02) dp:R tp:S(vocab)) "
+        "{dtype=float32} tp=vocab_parallel : float32[seq, batch, d_model=32] dp:S(batch) tp:P"
     ) in lines
     repeat = next(line for line in lines if "repeat layers" in line)
     assert repeat.startswith("  %x4 = repeat layers 0..2 (%x3)")
