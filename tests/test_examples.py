@@ -156,7 +156,7 @@ def train(checkout: Path, path: str, options: argparse.Namespace) -> Lines:
     torch.set_default_dtype(torch.float64)
     example = loaded(checkout / "examples" / "train_text.py")
     file = loaded(checkout / path)
-    file.__dict__["REDUCE"] = torch.float64
+    file.__dict__.update({name: torch.float64 for name in ("COMPUTE", "REDUCE") if hasattr(file, name)})
     return list(example.run(options, file, torch.device("cpu")))
 
 
