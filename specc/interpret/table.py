@@ -69,7 +69,7 @@ def merge(x: Tensor, *, first: str = "batch") -> Tensor:
     return x.transpose(0, 1) if first == "tokens" else x
 
 
-def transpose(x: Tensor) -> Tensor:
+def transpose(x: Tensor, *, mixed: bool = False) -> Tensor:
     """x [a, b, ...] -> [b, a, ...]"""
     return x.transpose(0, 1)
 

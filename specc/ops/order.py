@@ -22,7 +22,9 @@ def _with_one(op: Op, ins: Types) -> Types:
 
 def _whole_first(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     """Tokens are joined before they are transposed, along the first axis."""
-    places = [*(shards_of(ins[0], mesh) if mesh.data else ()), R, *(() if mesh.data else (I,))]
+    if mesh.data:
+        return [Signature((t,), (t,)) for t in (*shards_of(ins[0], mesh), R)]
+    places = (I, R) if ins[0].grad and "mixed" in dict(op.attrs) else (R, I)
     return [Signature((t,), (t,)) for t in places]
 
 

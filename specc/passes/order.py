@@ -15,7 +15,8 @@ from specc.spec.core import Layout
 def order(graph: Graph, layout: Layout) -> Graph:
     """[seq, batch, d_model] under sequence parallelism, so that gathering and scattering tokens copies nothing.
 
-    What is embedded is transposed before, what leaves the stream after; inputs, heads and outputs are as they are.
+    What is embedded is transposed before, what leaves the stream after, and so is what an op takes that mixes tokens,
+    as the balance of experts does; inputs, heads and outputs are as they are.
     """
     if not any(mesh.tokens and not mesh.data for mesh in mesh_of(layout)):
         return graph
@@ -31,6 +32,12 @@ def order(graph: Graph, layout: Layout) -> Graph:
 def _ordered(graph: Graph, op: Op) -> list[Op]:
     """Ops that give the operands of this one in the order that it needs."""
     types = [graph.type(ref) for ref in op.inputs]
+    if op.kind != "attention" and set(graph.definition(op).facts(op, tuple(types)).mix) & {*TOKEN_AXES}:
+        streams = [n for n, type in enumerate(types) if _by_row(type) and _streams(graph, op.inputs[n])]
+        return [
+            replace(_made(graph, op, n, "transpose"), id=f"{op.id}_transpose{n}", attrs=(("mixed", True),))
+            for n in streams
+        ]
     if op.kind in ("embedding", "sinusoid") and _by_row(types[0]):
         return [_made(graph, op, 0, "transpose")]
     if op.kind == "linear" and not op.scope and _by_row(types[0]):
@@ -38,6 +45,12 @@ def _ordered(graph: Graph, op: Op) -> list[Op]:
     if op.kind == "add" and len({len(type.axes) for type in types}) > 1:
         return [_made(graph, op, n, "unsqueeze") for n, type in enumerate(types) if type.axes[0].name in TOKEN_AXES]
     return []
+
+
+def _streams(graph: Graph, ref: Ref) -> bool:
+    """Whether a value comes from what is embedded: inputs and what is made of them alone keep their order."""
+    op = graph.op(ref.op)
+    return graph.type(ref).grad or (op.kind != "input" and any(_streams(graph, given) for given in op.inputs))
 
 
 def _by_row(type: TensorType) -> bool:
