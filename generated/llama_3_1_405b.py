@@ -239,8 +239,11 @@ class Trainer:
         losses: list[Tensor] = []
         inputs = (tokens,) if self.index == 0 else ()
         ranks = self.mesh["dp"].size()  # FSDP takes the mean of gradients over them
+        parameters = list(self.module.parameters())
+        before = take_gradients(parameters)
         options = {"scale": scale * ranks}
         schedule(*inputs, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
+        add_gradients(parameters, before)
         value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach()
         value = value / ranks
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
@@ -355,11 +358,14 @@ def fill(x: Tensor, size: tuple[int, int], end: int, row: int) -> Tensor:
 
 @contextmanager
 def resharding(module: nn.Module) -> Iterator[None]:
-    """Without backward nothing else lets go of gathered weights, which stand in the place of the parameters."""
+    """Lets go of gathered weights, as nothing else does without backward, and keeps gradients, as pipelines do not."""
+    gradients = {p: p.grad for p in module.parameters()}
     yield
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
+    for p, grad in gradients.items():
+        p.grad = grad
 
 
 def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
@@ -432,6 +438,23 @@ def gradient_norm(parameters: list, device: str) -> Tensor:
         square += p.grad.to_local().to(REDUCE).square().sum() / copies
     dist.all_reduce(square)
     return square.sqrt()
+
+
+def take_gradients(parameters: list) -> list:
+    """Gradients of earlier calls, taken off."""
+    taken = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
+    return taken
+
+
+def add_gradients(parameters: list, before: list) -> None:
+    """Add those of earlier calls to the new ones."""
+    for p, earlier in zip(parameters, before, strict=True):
+        if p.grad is None:  # frozen, or nothing is trained
+            p.grad = earlier
+        elif earlier is not None:
+            p.grad += earlier
 
 
 class AllReduce(Function):

@@ -265,10 +265,12 @@ class Trainer:
         """The loss times scale, over all ranks."""
         losses: list[Tensor] = []
         inputs = (target,) if self.index == 0 else ()
-        before = take_gradients(self.tied)
+        parameters = [p for p, _ in self.tied]
+        before = take_gradients(parameters)
         options = {"scale": scale}
         schedule(*inputs, source=source, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
-        sum_copies(self.tied, before)
+        sum_copies(self.tied)
+        add_gradients(parameters, before)
         value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach()
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
         return value
@@ -459,23 +461,28 @@ def tied_weights(
     return list(zip(held, groups, strict=True)), {p for p, holders in held.items() if holders[0] != index}
 
 
-def take_gradients(tied: list) -> list:
-    """Gradients of earlier calls, which are summed already."""
-    taken = [p.grad for p, _ in tied]
-    for p, _ in tied:
+def take_gradients(parameters: list) -> list:
+    """Gradients of earlier calls, taken off."""
+    taken = [p.grad for p in parameters]
+    for p in parameters:
         p.grad = None
     return taken
 
 
-def sum_copies(tied: list, before: list) -> None:
-    """Sum new gradients over the stages that hold a sharded weight, and add those of earlier calls."""
-    for (p, group), earlier in zip(tied, before, strict=True):
+def add_gradients(parameters: list, before: list) -> None:
+    """Add those of earlier calls to the new ones."""
+    for p, earlier in zip(parameters, before, strict=True):
         if p.grad is None:  # frozen, or nothing is trained
             p.grad = earlier
-            continue
-        dist.all_reduce(p.grad.to_local(), group=group)
-        if earlier is not None:
+        elif earlier is not None:
             p.grad += earlier
+
+
+def sum_copies(tied: list) -> None:
+    """Sum the gradients of sharded weights over the stages that hold them."""
+    for p, group in tied:
+        if p.grad is not None:
+            dist.all_reduce(p.grad.to_local(), group=group)
 
 
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:

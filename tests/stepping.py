@@ -19,6 +19,7 @@ from specc.verify.course import LR, SEED
 from specc.verify.run import load_file
 
 ROWS, SEQ = 8, 8
+PAD = 0  # of an encoder's input
 CPU = torch.device("cpu")
 Told = dict[str, Tensor]
 
@@ -120,12 +121,15 @@ def parts(rank: Rank, scale: float = 1.0) -> Told:
 
 
 def short(rank: Rank) -> Told:
-    """The last data rank has a row and two tokens less; on one device these have no labels."""
+    """The last data rank has a row and two tokens less; on one device these have no labels, or are padding."""
     trainer, own = rank.trainer(), rank.own()
     if rank.mesh is None:
         labels = rank.batch[-1].clone()
         labels[-1], labels[ROWS // 2 :, -2:] = -100, -100
         own = (*own[:-1], labels)
+        if len(own) > 2:
+            own = (own[0].clone(), *own[1:])
+            own[0][ROWS // 2 :, -2:] = PAD
     elif rank.ranks == 1:
         labels = own[-1].clone()
         labels[ROWS // 2 :, -2:] = -100

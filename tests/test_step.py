@@ -14,10 +14,11 @@ from specc.spec.core import Layout, Model, Pipeline, Spec
 from specc.verify.launch import RankError, run_ranks
 from specc.verify.relations import setting
 from specc.verify.run import in_double, world_size
-from tests.models import gpt2, llama
-from tests.stepping import ROWS, SCENARIOS, SEQ, Told, on_rank
+from tests.models import gpt2, llama, transformer
+from tests.stepping import PAD, ROWS, SCENARIOS, SEQ, Told, on_rank
 
 TIED, APART, BIASED = llama(layers=2, tied=True, vocab=97), llama(layers=2), gpt2(layers=2)
+PAIR = transformer(layers=1)
 PP = Pipeline(2, "1f1b")
 LAYOUTS = {
     "one in parts": (TIED, Layout(microbatches=4)),
@@ -28,6 +29,8 @@ LAYOUTS = {
     "pp": (APART, Layout(pp=PP, microbatches=4)),
     "pp tied": (TIED, Layout(pp=Pipeline(2, "gpipe"), microbatches=2)),
     "pp tp": (TIED, Layout(tp=2, pp=PP, microbatches=2)),
+    "dp pair": (PAIR, Layout(dp=2, microbatches=2)),
+    "pp dp pair": (PAIR, Layout(dp=2, pp=PP, microbatches=2)),
     "pp dp tied": (TIED, Layout(dp=2, pp=PP, microbatches=2)),
 }
 NAMES = tuple(SCENARIOS)
@@ -45,7 +48,13 @@ def given(model: Model) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(3)
     tokens, labels = (torch.randint(model.vocab, (ROWS, SEQ), generator=generator) for _ in range(2))
     hidden = torch.rand(labels.shape, generator=generator) < torch.linspace(0.1, 0.8, ROWS)[:, None]
-    return weights, (tokens, labels.masked_fill(hidden, -100).index_fill(0, torch.tensor([2]), -100))
+    labels = labels.masked_fill(hidden, -100).index_fill(0, torch.tensor([2]), -100)
+    if model.pad is None:
+        return weights, (tokens, labels)
+    assert model.pad == PAD
+    source = torch.randint(1, model.vocab, (ROWS, SEQ + 2), generator=generator)
+    source[1, 4:] = PAD
+    return weights, (source, tokens, labels)
 
 
 @cache
@@ -118,6 +127,7 @@ MUTANTS = [
     ("tp", ".masked_fill(labels.eq(-100), 0).sum()", ".sum()", "two steps"),
     ("tp", "[: shape[0], : shape[1]]", "", "evaluation"),
     ("pp dp tied", ", resharding(self.module)", "", "evaluation"),
+    ("pp dp pair", "    p.grad = grad", "    pass", "evaluation"),
     ("dp in parts", "value = value / ranks", "value = value * 1", "two steps"),
     ("dp in parts", "self.count(labels) if count is None else count", "self.count(labels)", "two parts"),
     ("one in parts", "value += part.detach()", "value = part.detach()", "two steps"),

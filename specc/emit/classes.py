@@ -7,8 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from specc.emit.body import CLOSE, OPEN, Body, Function
+from specc.emit.code import Code
+from specc.emit.function import Function as Method
+from specc.emit.function import Module, function, lines, listed, shape
 from specc.emit.parts import Hole
-from specc.emit.wrap import wrapped
 from specc.ir.op import Path
 
 
@@ -62,7 +64,7 @@ def make_class(name: str, bodies: list[Body], axes: list[str]) -> Class:
     methods = [
         _method(item, [_fill(line, columns, arguments, "self.") for line in item.lines]) for item in first.methods
     ]
-    forward = "\n".join(line for method in methods for line in method)
+    forward = "\n".join(line for method in methods for line in (method.takes, *method.body))
     text = "\n".join([*init, forward])
     meshes = [axis for axis in axes if re.search(rf"\b{axis}\b", text)]
     stored = [axis for axis in meshes if re.search(rf"\bself\.{axis}\b", forward)]
@@ -71,23 +73,18 @@ def make_class(name: str, bodies: list[Body], axes: list[str]) -> Class:
     typed = {arg: _annotation([hole.value for hole in columns[n]]) for n, arg in arguments.items()}
     parameters = [f"{arg}: {kind}" for arg, kind in typed.items()] + [f"{axis}: DeviceMesh" for axis in meshes]
     body = ["super().__init__()", *(f"self.{item} = {item}" for item in stored), *init]
-    lines = [f"class {name}(nn.Module):"]
-    lines += wrapped(f"    def __init__({', '.join(['self', *parameters])}):")
-    lines += [row for line in body for row in wrapped(f"        {line}")]
-    lines += [row for method in methods for row in ["", *method]]
+    view = Module(Code(name), (), listed(["self", *parameters]), lines(body), tuple(methods))
     numbers = {arg: n for n, arg in reversed(arguments.items())}
     constructors = {
         item.path: tuple(item.holes[numbers[arg]].value for arg in typed) + tuple(meshes) for item in bodies
     }
-    return Class(name, "\n".join(lines), (*typed, *meshes), constructors)
+    return Class(name, shape("class.j2", of=view), (*typed, *meshes), constructors)
 
 
-def _method(item: Function, lines: list[str]) -> list[str]:
+def _method(item: Function, body: list[str]) -> Method:
     result = "Tensor" if item.results == 1 else f"tuple[{', '.join(['Tensor'] * item.results)}]"
     takes = zip(item.formals, item.types, strict=True)
-    formals = ", ".join(["self", *(f"{name}: {kind}" for name, kind in takes)])
-    head = wrapped(f"    def {item.name}({formals}) -> {result}:")
-    return [*head, *(row for line in lines for row in wrapped(f"        {line}"))]
+    return function(item.name, ["self", *(f"{name}: {kind}" for name, kind in takes)], result, body)
 
 
 def _arguments(columns: list[tuple[Hole, ...]]) -> dict[int, str]:

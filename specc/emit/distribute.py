@@ -7,9 +7,8 @@ from math import prod
 
 from specc.emit.code import Code
 from specc.emit.context import Context, of_mesh
-from specc.emit.function import shape
+from specc.emit.function import Lines, shape
 
-Lines = tuple[Code, ...]
 POLICY = "MixedPrecisionPolicy(param_dtype=COMPUTE, reduce_dtype=REDUCE, cast_forward_inputs=False)"
 
 SUMS = (

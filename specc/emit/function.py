@@ -1,13 +1,35 @@
-"""Functions and classes of a generated file as lines, broken where they are too long."""
+"""Functions and classes of a generated file: what their templates are filled from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from specc.emit.code import Code, part
 from specc.emit.wrap import wrapped
 
-Lines = list[str]
+Lines = tuple[Code, ...]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function or a method; parameters with their types."""
+
+    name: Code
+    takes: Code
+    gives: Code
+    body: Lines
+
+
+@dataclass(frozen=True)
+class Module:
+    """A class of modules: its constructor and its methods. `doc` is one text or none."""
+
+    name: Code
+    doc: Lines
+    takes: Code
+    init: Lines
+    methods: tuple[Function, ...]
 
 
 def shape(template: str, **views: object) -> Code:
@@ -15,20 +37,16 @@ def shape(template: str, **views: object) -> Code:
     return Code("\n".join(row for line in part(template, **views).split("\n") for row in wrapped(line)))
 
 
-def function(name: str, takes: Iterable[str], gives: str, doc: str, body: Iterable[str]) -> Lines:
-    """`takes` are the parameters with their types; `gives` may be empty, for a constructor."""
-    head = f"def {name}({', '.join(takes)}){f' -> {gives}' if gives else ''}:"
-    return [*wrapped(head), *inner([f'"""{doc}"""'] * bool(doc)), *inner(body)]
+def lines(texts: Iterable[str]) -> Lines:
+    """Text that is source already, line by line."""
+    return tuple(map(Code, texts))
 
 
-def of_class(name: str, base: str, doc: str, methods: Iterable[Lines]) -> Lines:
-    """A class: its methods with a line between."""
-    lines = [f"class {name}{f'({base})' if base else ''}:", *inner([f'"""{doc}"""'] * bool(doc))]
-    for method in methods:
-        lines += ["", *inner(method)] if len(lines) > 1 else inner(method)
-    return lines
+def listed(texts: Iterable[str]) -> Code:
+    """Source with commas between."""
+    return Code(", ".join(texts))
 
 
-def inner(lines: Iterable[str]) -> Lines:
-    """The lines one level deeper; what is then too long is broken."""
-    return [row for line in lines for row in (wrapped(f"    {line}") if line else [""])]
+def function(name: str, takes: Iterable[str], gives: str, body: Iterable[str]) -> Function:
+    """Of texts that are source."""
+    return Function(Code(name), listed(takes), Code(gives), lines(body))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from specc.emit.code import Code
+from specc.emit.function import Function, Module, function, lines, listed, shape
 from specc.emit.leaf import Held, Leaf, classes, options
-from specc.emit.wrap import wrapped
 from specc.ir.graph import Graph
 
 CAST = ".to(COMPUTE)"
@@ -39,18 +39,16 @@ def leaf_class(graph: Graph, name: str) -> Code:
                 else f"self.{param}.to_local(grad_placements=self.grads)"
             )
     cast = CAST * first.cast
-    lines = [f"class {name}(nn.Module):", f'    """{_doc(leaves)}"""', ""]
-    lines += wrapped(f"    def __init__({', '.join(['self', *taken])}):")
-    lines += [row for line in init for row in wrapped(f"        {line}")]
+    methods: list[Function] = []
     if form.inputs:
-        lines += ["", f"    def forward(self, {form.inputs}) -> Tensor:"]
         if form.lookup:
             body = form.lookup(values["weight"], cast)
         else:
             read_as = {param: f"{value}{cast}" for param, value in values.items()}
             body = form.call(read_as, "bias" in chosen and "bias" in values)
-        lines += [row for line in body for row in wrapped(f"        {line}")]
-    return Code("\n".join(lines))
+        methods.append(function("forward", ["self", form.inputs], "Tensor", body))
+    doc = Code(_doc(leaves))
+    return shape("class.j2", of=Module(Code(name), (doc,), listed(["self", *taken]), lines(init), tuple(methods)))
 
 
 def read(value: str, held: Held) -> str:

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 from specc.emit.body import CLOSE, OPEN, body
-from specc.emit.function import function
+from specc.emit.code import Code
+from specc.emit.function import function, shape
 from specc.ir.graph import Graph
 from specc.ir.op import Ref
 from specc.ir.tree import loss_tree
@@ -17,7 +18,7 @@ from specc.ir.types import TensorType
 class Loss:
     """Its source, the mesh axes that it takes last, and kernels that it calls."""
 
-    source: str
+    source: Code
     axes: tuple[str, ...]
     calls: tuple[str, ...]
 
@@ -37,10 +38,8 @@ def loss(graph: Graph) -> Loss:
     takes = [f"{given[0]}: Tensor" if count == 1 else f"outputs: tuple[{', '.join(['Tensor'] * count)}]"]
     takes += [f"{name}: {_annotation(graph.type(ref))}" for name, ref in fed]
     lines = [f"{', '.join(given)} = outputs"] * (count > 1) + [line.replace("self.", "") for line in lines]
-    text = function(
-        "loss", [*takes, *(f"{axis}: DeviceMesh" for axis in axes)], "Tensor", _doc(graph, call.inputs[count:]), lines
-    )
-    return Loss("\n".join(text), axes, made.calls)
+    view = function("loss", [*takes, *(f"{axis}: DeviceMesh" for axis in axes)], "Tensor", lines)
+    return Loss(shape("function.j2", of=view, doc=Code(_doc(graph, call.inputs[count:]))), axes, made.calls)
 
 
 def _annotation(type: TensorType) -> str:

@@ -7,11 +7,10 @@ from itertools import groupby
 
 from specc.emit.code import Code, ident
 from specc.emit.context import Context, of_mesh
-from specc.emit.function import shape
+from specc.emit.function import Lines, shape
 from specc.emit.wrap import wrapped
 
 DEVICE, MESH, SEED = "device: torch.device", "mesh: DeviceMesh", "seed: int"
-Lines = tuple[Code, ...]
 
 
 @dataclass(frozen=True)

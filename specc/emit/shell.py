@@ -24,6 +24,7 @@ KERNELS = (
         "clip_by_mesh",
         "tied_weights",
         "take_gradients",
+        "add_gradients",
         "sum_copies",
         "sum_whole_copies",
     ),

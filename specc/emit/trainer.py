@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from specc.emit.code import Code, lit, part
 from specc.emit.context import Context, of_mesh
-from specc.emit.function import shape
+from specc.emit.function import Lines, lines, listed, shape
 from specc.emit.make import DEVICE, MESH, SEED
 from specc.emit.names import keyword
 from specc.emit.weights import condition
 from specc.ir.types import MeshAxis
 
 SCHEDULES = {"1f1b": "Schedule1F1B", "gpipe": "ScheduleGPipe"}
-Lines = tuple[Code, ...]
 
 
 @dataclass(frozen=True)
@@ -104,32 +102,24 @@ def _adamw(of: Context) -> Code:
     return part("adamw_meshes.j2" if of.own else "adamw.j2", embedding=Code(rule))
 
 
-def _listed(names: Iterable[str]) -> Code:
-    return Code(", ".join(names))
-
-
-def _lines(*lines: str) -> Lines:
-    return tuple(map(Code, lines))
-
-
 def _common(of: Context) -> Common:
     fed = (*of.inputs, "labels")
     takes = [f"{MESH}, {DEVICE}, batch: int", *(f"{x}: int" for x in of.lengths)] if of.axes else [DEVICE]
     reading = ["torch.no_grad()"] + ["evaluating(self.module)"] * of.random
     return Common(
-        takes=_listed([*takes, SEED, "lr: float"]),
-        checks=_lines(*_checks(of), *_seed(of)),
-        inputs=_listed(of.inputs),
-        given=_listed(f"{name}: Tensor" for name in of.inputs),
-        names=_listed(fed),
-        tensors=_listed(f"{name}: Tensor" for name in fed),
+        takes=listed([*takes, SEED, "lr: float"]),
+        checks=lines([*_checks(of), *_seed(of)]),
+        inputs=listed(of.inputs),
+        given=listed(f"{name}: Tensor" for name in of.inputs),
+        names=listed(fed),
+        tensors=listed(f"{name}: Tensor" for name in fed),
         counted=Code("all ranks' number of them" if of.data else "their number if not given"),
         count=Code("self.count(labels)" if of.data else "labels.ne(-100).sum()"),
         everywhere=Code(", over all ranks" * bool(of.axes)),
-        reading=_listed([*reading, *["resharding(self.module)"] * bool(of.pp and of.data)]),
+        reading=listed([*reading, *["resharding(self.module)"] * bool(of.data)]),
         norm=Code(_norm(of)),
         clip=Code("clip_by_mesh" if of.own else "nn.utils.clip_grads_with_norm_"),
-        full=_lines(f"{', '.join(fed)} = self.full({', '.join(fed)})") if of.axes else (),
+        full=lines([f"{', '.join(fed)} = self.full({', '.join(fed)})"]) if of.axes else (),
         training=Code("self.schedule.step, " * of.pp),
         evaluating=Code("self.schedule.eval, " * of.pp),
         schedule=Code("schedule: Callable[..., object], " * of.pp),
@@ -138,18 +128,18 @@ def _common(of: Context) -> Common:
 
 def _checks(of: Context) -> list[str]:
     """What a batch must be to be cut."""
-    lines: list[str] = []
+    found: list[str] = []
     if of.axes and of.layout.microbatches > 1:
-        lines += ["if batch % MICROBATCHES:"]
-        lines += ['    raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")']
+        found += ["if batch % MICROBATCHES:"]
+        found += ['    raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")']
     for axis in (axis for axis in of.graph.mesh if not axis.data):
         lengths = [length for length in dict.fromkeys(of.lengths) if length in axis.tokens]
         if lengths and len(lengths) == 1:
-            lines += [f"if {lengths[0]} % {axis.size}:", f"    {_uneven(lengths[0], axis)}"]
+            found += [f"if {lengths[0]} % {axis.size}:", f"    {_uneven(lengths[0], axis)}"]
         elif lengths:
-            lines += [f"for length in ({', '.join(lengths)}):", f"    if length % {axis.size}:"]
-            lines += [f"        {_uneven('length', axis)}"]
-    return lines
+            found += [f"for length in ({', '.join(lengths)}):", f"    if length % {axis.size}:"]
+            found += [f"        {_uneven('length', axis)}"]
+    return found
 
 
 def _uneven(length: str, axis: MeshAxis) -> str:
@@ -185,10 +175,10 @@ def _run(of: Context, options: str) -> Run:
     return Run(
         parts="trainer/parts.j2" if parts else "trainer/whole.j2",
         loop=Code(f"n, ({fed}) in enumerate(parts, 1)" if synced else f"{fed} in parts"),
-        last=_lines("self.module.set_requires_gradient_sync(n == MICROBATCHES)") if synced else (),
+        last=lines(["self.module.set_requires_gradient_sync(n == MICROBATCHES)"]) if synced else (),
         options=Code(options.replace("mesh[", "self.mesh[")),
         first=Code("[0]" * (len(of.graph.outputs) > 1)),
-        ranks=_lines(f"ranks = {mesh}.size()  # FSDP takes the mean of gradients over them") if averaged else (),
+        ranks=lines([f"ranks = {mesh}.size()  # FSDP takes the mean of gradients over them"]) if averaged else (),
         times=Code(" * ranks" * averaged),
         returned=_returned(of, parts or of.pp, averaged),
     )
@@ -199,10 +189,10 @@ def _returned(of: Context, detached: bool, averaged: bool) -> Lines:
     value = "value" if detached else "value.detach()"
     groups = (*(("pp",) if of.pp else ()), *of.graph.groups.data)
     if not groups:
-        return _lines(f"return {value}")
-    lines = [f"value = {value}{' / ranks' * averaged}"] * (averaged or not detached)
-    lines += [f'dist.all_reduce(value, group=self.mesh.get_group("{axis}"))' for axis in groups]
-    return _lines(*lines, "return value")
+        return lines([f"return {value}"])
+    rows = [f"value = {value}{' / ranks' * averaged}"] * (averaged or not detached)
+    rows += [f'dist.all_reduce(value, group=self.mesh.get_group("{axis}"))' for axis in groups]
+    return lines([*rows, "return value"])
 
 
 def _ranks(of: Context) -> Ranks:
@@ -216,11 +206,11 @@ def _ranks(of: Context) -> Ranks:
     return Ranks(
         holds=Code(f"The {what} and {'its' if of.pp else 'an'} optimizer."),
         fed=Code(_fed(of)),
-        types=_listed("Tensor" for _ in fed),
-        counted=(_lines(*data),) if data else (),
+        types=listed("Tensor" for _ in fed),
+        counted=(lines(data),) if data else (),
         mapping=Code(f"{{{', '.join(f'{lit(name)}: {name}' for name in fed)}}}"),
         sizes=Code(f"{{{', '.join(sizes)}}}"),
-        exact=_lines(*(f'check_length("{x}", {x}, self.sizes["{x}"])' for x, end in ends.items() if end is None)),
+        exact=lines((f'check_length("{x}", {x}, self.sizes["{x}"])' for x, end in ends.items() if end is None)),
         fills=tuple((Code(name), ends[name] or 0, rows[name]) for name in fed),
         last=Code(of.inputs[-1]),
         own=Code(" of this rank's samples" * bool(data)),
@@ -249,15 +239,18 @@ def _whole(of: Context) -> str:
 def _stages(of: Context, options: str) -> Stages:
     summed = "sum_copies" if of.distributed else "sum_whole_copies"
     own = [name for name in of.inputs if name not in of.passed]
+    held_back = bool(of.tied or of.data)  # pipelines drop gradients of FSDP when they go on after an evaluation
+    mine = "list(self.module.parameters())" if of.data else "[p for p, _ in self.tied]"
+    taken = [f"parameters = {mine}", "before = take_gradients(parameters)"]
     held = 'tied_weights(self.module, TIED, self.index, mesh.get_group("pp"))'
     return Stages(
         inputs=Code(f"({', '.join(own)}{',' * (len(own) == 1)})"),
         passed=Code("".join(f", {keyword(name)}={name}" for name in of.passed)),
-        spans=_listed(of.lengths),
+        spans=listed(of.lengths),
         schedule=Code(SCHEDULES[of.layout.pp.schedule]),
         loss=Code(f"partial(loss{options})" if options else "loss"),
-        tied=_lines(f"self.tied, self.copies = {held}") if of.tied else (),
-        taken=_lines("before = take_gradients(self.tied)") if of.tied else (),
-        summed=_lines(f"{summed}(self.tied, before)") if of.tied else (),
-        picked=_lines("logits, *_ = logits") if len(of.graph.outputs) > 1 else (),
+        tied=lines([f"self.tied, self.copies = {held}"]) if of.tied else (),
+        taken=lines(taken if held_back else ()),
+        summed=lines([*[f"{summed}(self.tied)"] * bool(of.tied), *["add_gradients(parameters, before)"] * held_back]),
+        picked=lines(["logits, *_ = logits"]) if len(of.graph.outputs) > 1 else (),
     )

@@ -47,31 +47,32 @@ def tied_weights(
     return list(zip(held, groups, strict=True)), {p for p, holders in held.items() if holders[0] != index}
 
 
-def take_gradients(tied: list) -> list:
-    """Gradients of earlier calls, which are summed already."""
-    taken = [p.grad for p, _ in tied]
-    for p, _ in tied:
+def take_gradients(parameters: list) -> list:
+    """Gradients of earlier calls, taken off."""
+    taken = [p.grad for p in parameters]
+    for p in parameters:
         p.grad = None
     return taken
 
 
-def sum_copies(tied: list, before: list) -> None:
-    """Sum new gradients over the stages that hold a sharded weight, and add those of earlier calls."""
-    for (p, group), earlier in zip(tied, before, strict=True):
+def add_gradients(parameters: list, before: list) -> None:
+    """Add those of earlier calls to the new ones."""
+    for p, earlier in zip(parameters, before, strict=True):
         if p.grad is None:  # frozen, or nothing is trained
             p.grad = earlier
-            continue
-        dist.all_reduce(p.grad.to_local(), group=group)
-        if earlier is not None:
+        elif earlier is not None:
             p.grad += earlier
 
 
-def sum_whole_copies(tied: list, before: list) -> None:
-    """Sum new gradients over the stages that hold a weight, and add those of earlier calls."""
-    for (p, group), earlier in zip(tied, before, strict=True):
-        if p.grad is None:  # frozen, or nothing is trained
-            p.grad = earlier
-            continue
-        dist.all_reduce(p.grad, group=group)
-        if earlier is not None:
-            p.grad += earlier
+def sum_copies(tied: list) -> None:
+    """Sum the gradients of sharded weights over the stages that hold them."""
+    for p, group in tied:
+        if p.grad is not None:
+            dist.all_reduce(p.grad.to_local(), group=group)
+
+
+def sum_whole_copies(tied: list) -> None:
+    """Sum the gradients of weights over the stages that hold them."""
+    for p, group in tied:
+        if p.grad is not None:
+            dist.all_reduce(p.grad, group=group)
