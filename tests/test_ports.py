@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,13 +15,13 @@ from specc.passes.legality import legality
 from specc.source import Source
 from specc.spec import Spec, load
 from specc.spec.core import Checkpoint, Layout, Pipeline
-from specc.tables import tables
+from specc.tables import Tables, tables
 from specc.verify.relations import describe, layout_relations, plain_relations, setting
 from specc.verify.run import world_size
 from tests.mutants import mutants, retyped
-from tests.ports import moe
+from tests.ports import mamba2, moe
 
-MOE = tables((moe.EXTENSION,))
+MOE, MAMBA = tables((moe.EXTENSION,)), tables((mamba2.EXTENSION,))
 TEXT = """\
 specc: 1
 name: mixed
@@ -35,8 +36,22 @@ decoder:
 """
 
 
-def spec(text: str = TEXT) -> Spec:
-    found = load(Source("experts.yaml", text), MOE)
+STATES = """\
+specc: 1
+name: states
+d_model: 32
+vocab: 96
+norm: {kind: rms, eps: 1e-2}
+decoder:
+  layers: 3
+  block:
+    - mamba2: {heads: 4, groups: GROUPS}
+    - ffn: {hidden: 16}
+"""
+
+
+def spec(text: str = TEXT, known: Tables = MOE) -> Spec:
+    found = load(Source("ports.yaml", text), known)
     assert isinstance(found, Spec), found
     return found
 
@@ -75,6 +90,12 @@ def test_a_mixture_of_experts_with_a_balance_is_exact(layout: Layout) -> None:
 @pytest.mark.parametrize("layout", APART, ids=describe)
 def test_a_mixture_of_experts_over_parts_of_samples_is_exact(layout: Layout) -> None:
     exact(spec(TEXT.replace("balance: 0.3, ", "")), layout)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=describe)
+def test_a_state_space_is_exact(layout: Layout, groups: int) -> None:
+    exact(spec(STATES.replace("GROUPS", str(groups)), MAMBA), replace(layout, tables=MAMBA))
 
 
 def test_experts_read_as_one_writes_them() -> None:

@@ -183,7 +183,7 @@ BALANCE = OpDef(
 )
 
 
-def _called(name: str, *attrs: str) -> Callable[[Graph, Op], Expr]:
+def called(name: str, *attrs: str) -> Callable[[Graph, Op], Expr]:
     """A call on all operands, parameters and attributes."""
 
     def made(graph: Graph, op: Op) -> Expr:
@@ -223,11 +223,11 @@ EXTENSION = Extension(
     (ROUTE, DISPATCH, GROUPED, COMBINE, BALANCE),
     (EXPERTS,),
     {
-        "route": _called("route", "top_k", "renormalised"),
-        "dispatch": _called("dispatch"),
-        "grouped_linear": _called("grouped_linear"),
-        "combine": _called("combine"),
-        "balance": _called("balance"),
+        "route": called("route", "top_k", "renormalised"),
+        "dispatch": called("dispatch"),
+        "grouped_linear": called("grouped_linear"),
+        "combine": called("combine"),
+        "balance": called("balance"),
     },
     kernels=(Path(__file__).with_name("experts.py"),),
     functions="tests.ports.experts:FUNCTIONS",
