@@ -93,7 +93,7 @@ CONV = OpDef(
     "causal_conv",
     as_first,
     _conv_signatures,
-    lambda op, ins: Facts(mix=(ins[0].axes[1].name,)),
+    lambda op, ins: Facts(mix=tuple(a.name for a in ins[0].axes[:2] if a.name != "batch")),
     flops=lambda op, ins, symbols: 2 * TAPS * ins[0].numel(symbols),
     saves=lambda op: ("in0",),
 )
@@ -158,7 +158,7 @@ EXTENSION = Extension(
     (MAMBA2,),
     (CONV, SCAN),
     FORMS,
-    {"causal_conv": called("causal_conv"), "scan": called("scan", "chunk")},
+    {"causal_conv": called("causal_conv", ordered=True), "scan": called("scan", "chunk", ordered=True)},
     kernels=(Path(__file__).with_name("recurrent.py"),),
     functions="tests.ports.recurrent:FUNCTIONS",
 )

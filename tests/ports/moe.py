@@ -12,7 +12,7 @@ from specc.components.base import Component, Config, Dim, Given
 from specc.emit.expr.base import hole, read
 from specc.emit.forms.base import Form
 from specc.emit.forms.dense import COLUMN, ROW
-from specc.emit.parts import Expr, Part, Use
+from specc.emit.parts import ATOM, Expr, Part, Use
 from specc.extension import Extension, LayoutAxis
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
@@ -183,21 +183,25 @@ BALANCE = OpDef(
 )
 
 
-def called(name: str, *attrs: str) -> Callable[[Graph, Op], Expr]:
-    """A call on all operands, parameters and attributes."""
+def called(name: str, *attrs: str, ordered: bool = False) -> Callable[[Graph, Op], Expr]:
+    """A call on all operands, parameters and attributes; `ordered`: the function wants the batch first."""
+
+    def turn(axes: tuple[Axis, ...]) -> str:
+        return ".transpose(0, 1)" if ordered and len(axes) > 1 and axes[1].name == "batch" else ""
 
     def made(graph: Graph, op: Op) -> Expr:
         parts: list[Part] = []
         calls = [name]
         for ref in op.inputs:
-            parts += [", ", Use(ref)]
+            turned = turn(graph.type(ref).axes)
+            parts += [", ", Use(ref, ATOM if turned else 0), turned]
         for n in range(len(op.params)):
             text, kernels = read(graph, op, n)
             parts += [", ", text]
             calls += kernels
         for attr in attrs:
             parts += [", ", hole(op, attr, op.attr(attr))]
-        return Expr((f"{name}(", *parts[1:], ")"), calls=tuple(calls))
+        return Expr((f"{name}(", *parts[1:], f"){turn(op.outs[0].axes)}"), calls=tuple(calls))
 
     return made
 
@@ -227,7 +231,7 @@ EXTENSION = Extension(
         "dispatch": called("dispatch"),
         "grouped_linear": called("grouped_linear"),
         "combine": called("combine"),
-        "balance": called("balance"),
+        "balance": called("balance", ordered=True),
     },
     kernels=(Path(__file__).with_name("experts.py"),),
     functions="tests.ports.experts:FUNCTIONS",
