@@ -89,7 +89,7 @@ def test_dropout_is_there_and_follows_the_mode(name: str) -> None:
 def test_checkpoints_change_nothing(name: str, checkpoint: str) -> None:
     layout = zoo.layout(1, False, 1, "1f1b", checkpoint)
     model = zoo.still(EVERY[name]) if checkpoint == "save" else EVERY[name]
-    calls, saves = (source_of(model, layout).count(word) for word in ("checkpoint(", "with kept("))
+    calls, saves = (source_of(model, layout).count(word) for word in ("checkpoint(", "context_fn=keep_"))
     assert calls and (saves > 0) == (checkpoint == "save")
     for train in (False, True):
         plain, recomputed = generated(model, torch.float64), generated(model, torch.float64, layout)

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from specc.compile import compile_spec
 from specc.emit import Files, emit
 from specc.interpret import init_weights, initial_weights, interpret, interpret_loss
 from specc.ir.graph import Graph
 from specc.ir.op import Op
 from specc.ir.types import Place
 from specc.lower import lower
-from specc.passes import typed
+from specc.passes import compile_graph, typed
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout, Model, Spec
 from specc.verify.course import LR, SEED, Batch, Found, Given, Step, course, expected, one_device
@@ -231,8 +230,7 @@ def _bound(worst: tuple[float, str], bound: float) -> tuple[float, float, str]:
 
 def layout_relations(found: Setting, layout: Layout, timeout: float = 300.0) -> list[Relation]:
     """A course of the trainer on every rank of the layout, over gloo, against the interpreter on one device."""
-    spec = Spec(found.model, (layout,))
-    files, placed = emit(spec, layout), compile_spec(spec, layout).placed
+    files, placed = emit(Spec(found.model, (layout,)), layout), compile_graph(lower(found.model), layout)
     given = replace(found.given, dropout=one_mask(placed, layout))
     arguments = (files.source, files.name, layout, found.initial, given)
     results = [r for r in run_ranks(world_size(layout), on_this_rank, *arguments, timeout=timeout) if r is not None]
