@@ -69,7 +69,7 @@ def test_what_later_stages_do_not_need_stays(name: str) -> None:
     found = spec(CASES[name])
     layout = found.layout()
     rows = layout_relations(setting(found.model, layout), layout)
-    assert len(rows) == 6 and not [row for row in rows if not row.holds]
+    assert len(rows) >= 6 and not [row for row in rows if not row.holds]
 
 
 def masked(layers: int) -> Model:

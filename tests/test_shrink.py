@@ -104,7 +104,7 @@ def test_legal_specs_are_proven(name: str) -> None:
     found = spec(text)
     model, layout = shrink(found.model, found.layout(), ranks)
     rows = layout_relations(setting(model, layout), layout)
-    assert len(rows) == 6 and not [row for row in rows if not row.holds]
+    assert len(rows) >= 6 and not [row for row in rows if not row.holds]
 
 
 @pytest.mark.parametrize(("tp", "heads", "kv_heads"), [(1, 8, 2), (2, 16, 4), (4, 32, 8), (8, 32, 8)])

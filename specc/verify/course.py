@@ -125,7 +125,8 @@ def course(make: Callable[[], Any], given: Given, own: Own, fill: Fill) -> Found
 def expected(module: nn.Module, loss: Callable[..., Tensor], given: Given) -> Found:
     """The same of a plain module; `loss` takes what it returns, labels and a scale."""
     labels = given.second.labels.ne(-100).sum()
-    one, two = (_fresh(module, loss, given, batch) for batch in (given.first, given.second))
+    (one,) = _fresh(module, loss, given, given.first)
+    two, empty = _fresh(module, loss, given, given.second, given.second.unlabelled)
     found: Found = {
         "loss": _numbers(loss=one.loss),
         "gradients": one.gradients,
@@ -133,7 +134,7 @@ def expected(module: nn.Module, loss: Callable[..., Tensor], given: Given) -> Fo
         "weights after an AdamW step": one.weights,
         "settings of the optimizer": _settings(adamw(module), module),
         "Trainer.step": _numbers(loss=two.loss, norm=two.norm) | two.weights,
-        "Trainer.step without labels": _numbers(loss=0, norm=0) | two.weights,
+        "Trainer.step without labels": _numbers(loss=empty.loss, norm=empty.norm) | empty.weights,
         "evaluate": _numbers(loss=two.loss * labels, labels=labels),
         "predict": {"logits": two.outputs[0]},
     }
@@ -143,31 +144,36 @@ def expected(module: nn.Module, loss: Callable[..., Tensor], given: Given) -> Fo
     found["gradients of two batches"] = dict(zip(one.gradients, summed, strict=True))
     if given.dropout:
         torch.manual_seed(SEED)
-        dropped = _fresh(module.train(), loss, given, given.first)
+        (dropped,) = _fresh(module.train(), loss, given, given.first)
         found["dropout"] = _numbers(loss=dropped.loss) | dropped.gradients
         module.eval()
     module.get_parameter(given.frozen).requires_grad_(False)
-    frozen = _fresh(module, loss, given, given.second)
+    (frozen,) = _fresh(module, loss, given, given.second)
     found["Trainer.step, a parameter frozen"] = _numbers(loss=frozen.loss, norm=frozen.norm) | frozen.weights
     module.requires_grad_(True)
     return found
 
 
-def _fresh(module: nn.Module, loss: Callable[..., Tensor], given: Given, batch: Batch) -> Step:
-    module.zero_grad()
+def _fresh(module: nn.Module, loss: Callable[..., Tensor], given: Given, *batches: Batch) -> list[Step]:
+    """Steps that follow each other, from the weights given."""
     module.load_state_dict(given.weights)
-    return one_device(module, loss, batch)
-
-
-def one_device(module: nn.Module, loss: Callable[..., Tensor], batch: Batch) -> Step:
-    """A step of a plain module, with clipping and AdamW written out by torch alone."""
     optimizer = adamw(module)
+    return [one_device(module, loss, batch, optimizer) for batch in batches]
+
+
+def one_device(
+    module: nn.Module, loss: Callable[..., Tensor], batch: Batch, optimizer: torch.optim.Optimizer | None = None
+) -> Step:
+    """A step of a plain module, with clipping and AdamW written out by torch alone; no update for a norm of 0."""
+    optimizer = optimizer or adamw(module)
+    module.zero_grad()
     outputs = module(*batch.inputs)
-    value = loss(outputs, batch.labels, 1 / batch.labels.ne(-100).sum())
+    value = loss(outputs, batch.labels, 1 / batch.labels.ne(-100).sum().clamp(min=1))
     value.backward()
     gradients = _gradients(module)
     norm = nn.utils.clip_grad_norm_(module.parameters(), MAX_NORM)
-    optimizer.step()
+    if norm > 0:
+        optimizer.step()
     shown = tree_map_only(Tensor, Tensor.detach, outputs)
     shown = shown if isinstance(shown, tuple) else (shown,)
     return Step(value.item(), norm.item(), shown, gradients, _weights(module))
