@@ -80,7 +80,7 @@ class Stages:
     tied: Lines
     taken: Lines
     summed: Lines
-    picked: Lines
+    outputs: Code  # types of what the last stage gives
 
 
 def trainer(of: Context, options: str) -> Code:
@@ -91,7 +91,8 @@ def trainer(of: Context, options: str) -> Code:
     elif not of.pp:
         made = shape("trainer/mesh.j2", of=common, run=run, ranks=_ranks(of))
     else:
-        made = shape("trainer/stages.j2", of=common, run=run, ranks=_ranks(of), stages=_stages(of, options))
+        name = "stages" if len(of.graph.outputs) == 1 else "stages_terms"
+        made = shape(f"trainer/{name}.j2", of=common, run=run, ranks=_ranks(of), stages=_stages(of, options))
     return Code("\n\n\n").join((made, _adamw(of)))
 
 
@@ -239,6 +240,7 @@ def _whole(of: Context) -> str:
 def _stages(of: Context, options: str) -> Stages:
     summed = "sum_copies" if of.distributed else "sum_whole_copies"
     own = [name for name in of.inputs if name not in of.passed]
+    outputs = of.graph.outputs
     held_back = bool(of.tied or of.data)  # pipelines drop gradients of FSDP when they go on after an evaluation
     mine = "list(self.module.parameters())" if of.data else "[p for p, _ in self.tied]"
     taken = [f"parameters = {mine}", "before = take_gradients(parameters)"]
@@ -248,9 +250,9 @@ def _stages(of: Context, options: str) -> Stages:
         passed=Code("".join(f", {keyword(name)}={name}" for name in of.passed)),
         spans=listed(of.lengths),
         schedule=Code(SCHEDULES[of.layout.pp.schedule]),
-        loss=Code(f"partial(loss{options})" if options else "loss"),
+        loss=Code("self.loss" if len(outputs) > 1 else f"partial(loss{options})" if options else "loss"),
         tied=lines([f"self.tied, self.copies = {held}"]) if of.tied else (),
         taken=lines(taken if held_back else ()),
         summed=lines([*[f"{summed}(self.tied)"] * bool(of.tied), *["add_gradients(parameters, before)"] * held_back]),
-        picked=lines(["logits, *_ = logits"]) if len(of.graph.outputs) > 1 else (),
+        outputs=listed("Tensor" for _ in outputs),
     )

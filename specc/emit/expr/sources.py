@@ -41,7 +41,7 @@ def _sinusoid(graph: Graph, op: Op) -> Expr:
 
 
 def _zero(graph: Graph, op: Op) -> Expr:
-    return Expr((Use(_latest(graph, op, op.inputs[0]), ATOM), ".new_zeros(())"))
+    return Expr((Use(_latest(graph, op, op.inputs[0]), ATOM), ".new_zeros((), dtype=REDUCE)"))
 
 
 def _latest(graph: Graph, op: Op, ref: Ref) -> Ref:
