@@ -109,6 +109,7 @@ ATTENTION = OpDef(
     flops=_attention_flops,
     saves=lambda op: ("in0", "in1", "in2", "out0"),
     random=lambda op: bool(op.attr("dropout")),
+    any_order=True,
 )
 
 OPS = (SPLIT, MERGE, ROPE, ATTENTION)

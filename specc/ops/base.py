@@ -91,6 +91,7 @@ class OpDef:
     flops: Callable[[Op, Types, Mapping[str, int]], int] = lambda op, ins, symbols: 0
     saves: Callable[[Op], tuple[str, ...]] = lambda op: ()
     random: Callable[[Op], bool] = lambda op: False
+    any_order: bool = False  # what mixes tokens takes them before or after samples, as its types say
     traffic: Callable[[Op, str], Traffic] = lambda op, lowering: Traffic()
 
 

@@ -32,7 +32,8 @@ def order(graph: Graph, layout: Layout) -> Graph:
 def _ordered(graph: Graph, op: Op) -> list[Op]:
     """Ops that give the operands of this one in the order that it needs."""
     types = [graph.type(ref) for ref in op.inputs]
-    if op.kind != "attention" and set(graph.definition(op).facts(op, tuple(types)).mix) & {*TOKEN_AXES}:
+    definition = graph.definition(op)
+    if not definition.any_order and set(definition.facts(op, tuple(types)).mix) & {*TOKEN_AXES}:
         streams = [n for n, type in enumerate(types) if _by_row(type) and _streams(graph, op.inputs[n])]
         return [
             replace(_made(graph, op, n, "transpose"), id=f"{op.id}_transpose{n}", attrs=(("mixed", True),))

@@ -96,6 +96,7 @@ CONV = OpDef(
     lambda op, ins: Facts(mix=tuple(a.name for a in ins[0].axes[:2] if a.name != "batch")),
     flops=lambda op, ins, symbols: 2 * TAPS * ins[0].numel(symbols),
     saves=lambda op: ("in0",),
+    any_order=True,
 )
 
 
@@ -128,6 +129,7 @@ SCAN = OpDef(
     _scan_facts,
     flops=_scan_flops,
     saves=lambda op: ("in0", "in1", "in2", "in3"),
+    any_order=True,
 )
 
 
