@@ -123,7 +123,6 @@ EXCEPTIONS = {
         "specc/ops/attention.py",
         "specc/passes/fold.py",
         "specc/passes/decode.py",
-        "specc/passes/order.py",
     ),
     "ffn": ("specc/emit/leaf.py",),  # the axis of features between linears
 }

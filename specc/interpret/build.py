@@ -137,7 +137,8 @@ def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
     What a layout rounds is not rounded here: all has the type of the parameters.
     """
     if op.kind != "positions":
-        return {name: value for name, value in op.attrs if name != "dtype"}
+        rows = {"rows": len(graph.type(op.inputs[0]).axes) > 1} if op.kind == "rope_table" else {}
+        return {name: value for name, value in op.attrs if name != "dtype"} | rows
     axes = op.attr("axes")
     names = [axis.name for axis in graph.type(op.inputs[0]).axes]
     if not isinstance(axes, tuple) or len(axes) != 1 or axes[0] not in names:

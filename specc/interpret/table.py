@@ -139,10 +139,10 @@ def positions(x: Tensor, *, dim: int) -> Tensor:
 
 
 def rope_tables(
-    positions: Tensor, *, head_dim: int, theta: float, scaling: tuple[str | float, ...] | None = None
+    positions: Tensor, *, rows: bool, head_dim: int, theta: float, scaling: tuple[str | float, ...] | None = None
 ) -> Tensor:
-    """positions [seq] -> [2, seq, head_dim], or [batch, seq] -> [2, batch, 1, seq, head_dim]"""
-    positions = positions.unsqueeze(1) if positions.ndim > 1 else positions
+    """positions [seq] -> [2, seq, head_dim], or of rows [batch, seq] -> [2, batch, 1, seq, head_dim]"""
+    positions = positions.unsqueeze(1) if rows else positions
     if scaling is None:
         return rope_table(positions, head_dim, theta)
     kind, *numbers = scaling

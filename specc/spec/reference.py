@@ -66,7 +66,7 @@ SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("branch", OWN["BranchDoc"]),
     *_components(),
     ("init", document.InitDoc),
-    ("layout", document.LayoutDoc),
+    ("layout", OWN["LayoutDoc"]),
     ("pipeline", document.PipelineDoc),
     ("checkpoint", document.EveryDoc),
 )
