@@ -62,7 +62,7 @@ def cost(text: str) -> tuple[list[Diagnostic], int, int]:
 def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Those that are compared with others."""
     compared: list[str] = []
-    monkeypatch.setattr("specc.spec.grammar.get_close_matches", lambda word, *_: compared.append(word) or [])
+    monkeypatch.setattr("difflib.get_close_matches", lambda word, *_: compared.append(word) or [])
     for reader in ("specc.source.guard._parse", "specc.source.yaml._compose"):  # libyaml wants a plain text
         real = getattr(yaml, reader.rpartition("_")[2])
         monkeypatch.setattr(reader, lambda text, real=real, **options: real(str(text), **options))

@@ -117,7 +117,7 @@ def test_one_device_is_as_it_should_be(model: Model) -> None:
 
 
 MUTANTS = [
-    ("pp tied", "if p.grad is None:", "if False:", "embedding frozen"),
+    ("pp tied", "if p.grad is None:", "if False:", "evaluation"),
     ("pp tied", "p.grad += earlier", "pass", "two parts"),
     ("pp", "if p.grad is not None]", "]", "layers frozen"),
     ("pp", " & (norm > 0)", "", "no labels"),
@@ -126,8 +126,6 @@ MUTANTS = [
     ("tp", "    self.optimizer.found_inf = ", "    self.found = ", "no labels"),
     ("tp", ".masked_fill(labels.eq(-100), 0).sum()", ".sum()", "two steps"),
     ("tp", "[: shape[0], : shape[1]]", "", "evaluation"),
-    ("pp dp tied", ", resharding(self.module)", "", "evaluation"),
-    ("pp dp pair", "    p.grad = grad", "    pass", "evaluation"),
     ("dp in parts", "value = value / ranks", "value = value * 1", "two steps"),
     ("dp in parts", "self.count(labels) if count is None else count", "self.count(labels)", "two parts"),
     ("one in parts", "value += part.detach()", "value = part.detach()", "two steps"),
