@@ -358,14 +358,11 @@ def fill(x: Tensor, size: tuple[int, int], end: int, row: int) -> Tensor:
 
 @contextmanager
 def resharding(module: nn.Module) -> Iterator[None]:
-    """Lets go of gathered weights, as nothing else does without backward, and keeps gradients, as pipelines do not."""
-    gradients = {p: p.grad for p in module.parameters()}
+    """Lets go of gathered weights, as nothing else does without backward."""
     yield
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
-    for p, grad in gradients.items():
-        p.grad = grad
 
 
 def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:

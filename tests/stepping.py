@@ -140,12 +140,20 @@ def short(rank: Rank) -> Told:
     return {"loss": value, **gradients(trainer)}
 
 
+def same(held: list[nn.Parameter], trainer: Any) -> bool:
+    """Whether the module has those parameters, and no gathered ones in their place."""
+    return all(a is b for a, b in zip(held, trainer.module.parameters(), strict=True))
+
+
 def looks(rank: Rank) -> Told:
     """Evaluation and logits between steps see the weights of then."""
     trainer, own = rank.trainer(), rank.own()
+    held = list(trainer.module.parameters())
     found = {"before": trainer.evaluate(*own)}
     found["loss 0"] = trainer.forward_backward(*own)
-    found["amid"] = trainer.evaluate(*own)  # which leaves the gradients as they are
+    found["amid"] = trainer.evaluate(*own)  # which leaves parameters and gradients as they are
+    found["held amid"] = torch.tensor(float(same(held, trainer)))
+    found |= gradients(trainer)
     found["norm 0"] = trainer.clip_gradients(1.0)
     trainer.optimizer.step()
     found["between"] = trainer.evaluate(*own)
@@ -158,6 +166,7 @@ def looks(rank: Rank) -> Told:
         few = trainer.predict(*(x[row : row + 1, :3] for x in own[:-1]))
         if few is not None:
             found[f"few {rank.rows.start + row}"] = few[0]
+    found["held"] = torch.tensor(float(same(held, trainer)))
     rank.fill(trainer.module)
     return found | {"again": trainer.evaluate(*own)}
 

@@ -126,6 +126,7 @@ MUTANTS = [
     ("tp", "    self.optimizer.found_inf = ", "    self.found = ", "no labels"),
     ("tp", ".masked_fill(labels.eq(-100), 0).sum()", ".sum()", "two steps"),
     ("tp", "[: shape[0], : shape[1]]", "", "evaluation"),
+    ("tp dp", ", resharding(self.module)", "", "evaluation"),
     ("dp in parts", "value = value / ranks", "value = value * 1", "two steps"),
     ("dp in parts", "self.count(labels) if count is None else count", "self.count(labels)", "two parts"),
     ("one in parts", "value += part.detach()", "value = part.detach()", "two steps"),
