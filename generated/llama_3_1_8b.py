@@ -11,9 +11,7 @@ data parallel with FSDP2 over dp = 2, or what the ranks allow
 computed in bf16; gradients, their sums over ranks, loss, norm and update in fp32
 every layer is recomputed in backward but for attention.core, attention.o
 
-params   e32caf772f1c
-compute  9f94c75aabe5
-layout   8472c80783d5
+params e32caf772f1c, compute 9f94c75aabe5, layout 8472c80783d5
 """
 
 import hashlib
@@ -233,8 +231,7 @@ class Trainer:
         options = {"scale": scale * ranks}
         schedule(*inputs, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
         add_gradients(parameters, before)
-        value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach()
-        value = value / ranks
+        value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach() / ranks
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
         dist.all_reduce(value, group=self.mesh.get_group("dp"))
         return value
@@ -302,7 +299,7 @@ class RMSNorm(nn.Module):
         self.weight = parameter((dim,), Replicate(), tp)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], partial_grad(self.weight), self.eps)
+        return F.rms_norm(x, x.shape[-1:], self.weight.to_local(grad_placements=[Partial()]), self.eps)
 
 
 class ColumnLinear(nn.Module):
@@ -373,46 +370,32 @@ def scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     return result
 
 
-class AllGather(Function):
+class Collective(Function):
+    """`there` makes outputs of inputs, `back` gradients of gradients."""
+
     @staticmethod
-    def forward(ctx, x, group):
-        ctx.group = group
-        return gather(x, group)
+    def forward(ctx, x, there, back, group):
+        ctx.back, ctx.group = back, group
+        return there(x, group)
 
     @staticmethod
     def backward(ctx, grad):
-        return scatter(grad, ctx.group), None
+        return ctx.back(grad, ctx.group), None, None, None
 
 
 def all_gather(x: Tensor, tp: DeviceMesh) -> Tensor:
     """Join the shards of the first axis; the gradient is summed and scattered."""
-    return AllGather.apply(x, tp.get_group())
-
-
-class ReduceScatter(Function):
-    @staticmethod
-    def forward(ctx, x, group):
-        ctx.group = group
-        return scatter(x, group)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return gather(grad, ctx.group), None
+    return Collective.apply(x, gather, scatter, tp.get_group())
 
 
 def reduce_scatter(x: Tensor, tp: DeviceMesh) -> Tensor:
     """Sum over tp and keep this rank's shard of the first axis; the gradient is gathered."""
-    return ReduceScatter.apply(x, tp.get_group())
+    return Collective.apply(x, scatter, gather, tp.get_group())
 
 
 def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:
     """An uninitialised parameter of that full shape, placed over tp."""
     return Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
-
-
-def partial_grad(p: DTensor) -> Tensor:
-    """A replicated parameter that every rank applies to its own part, so its gradient is a partial sum."""
-    return p.to_local(grad_placements=[Partial()])
 
 
 def gradient_norm(parameters: list, device: str) -> Tensor:
@@ -443,21 +426,19 @@ def add_gradients(parameters: list, before: list) -> None:
             p.grad += earlier
 
 
-class AllReduce(Function):
-    @staticmethod
-    def forward(ctx, x, group):
-        x = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(x, group=group)
-        return x
+def total(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    x = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(x, group=group)
+    return x
 
-    @staticmethod
-    def backward(ctx, grad):
-        return grad, None
+
+def same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    return x.view_as(x)
 
 
 def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
     """Sum over tp; every rank already holds the whole gradient."""
-    return AllReduce.apply(x, tp.get_group())
+    return Collective.apply(x, total, same, tp.get_group())
 
 
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:

@@ -9,9 +9,7 @@ tensor parallel over tp = 2
 2 pipeline stages, 1f1b, 4 microbatches
 every layer is recomputed in backward
 
-params   57eccb7da1e9
-compute  9c6b4796ae8a
-layout   c2041875a07f
+params 57eccb7da1e9, compute 9c6b4796ae8a, layout c2041875a07f
 """
 
 import hashlib
@@ -400,39 +398,37 @@ def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     return DTensor.from_local(logits, tp, [Shard(2)], shape=shape, stride=stride).full_tensor()
 
 
-class AllReduce(Function):
+def total(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    x = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(x, group=group)
+    return x
+
+
+def same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    return x.view_as(x)
+
+
+class Collective(Function):
+    """`there` makes outputs of inputs, `back` gradients of gradients."""
+
     @staticmethod
-    def forward(ctx, x, group):
-        x = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(x, group=group)
-        return x
+    def forward(ctx, x, there, back, group):
+        ctx.back, ctx.group = back, group
+        return there(x, group)
 
     @staticmethod
     def backward(ctx, grad):
-        return grad, None
+        return ctx.back(grad, ctx.group), None, None, None
 
 
 def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
     """Sum over tp; every rank already holds the whole gradient."""
-    return AllReduce.apply(x, tp.get_group())
-
-
-class CopyToShards(Function):
-    @staticmethod
-    def forward(ctx, x, group):
-        ctx.group = group
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, grad):
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad, group=ctx.group)
-        return grad, None
+    return Collective.apply(x, total, same, tp.get_group())
 
 
 def copy_to_shards(x: Tensor, tp: DeviceMesh) -> Tensor:
     """The same value for every rank's own shard of weights; the gradient is summed over tp."""
-    return CopyToShards.apply(x, tp.get_group())
+    return Collective.apply(x, same, total, tp.get_group())
 
 
 def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:

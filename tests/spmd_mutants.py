@@ -53,8 +53,6 @@ def _wrong(call: ast.Call) -> Iterator[str]:
         for other in COLLECTIVES:
             if other != called:
                 yield f"{other}({x}, {dim}, {axis})" if other in WITH_DIM else f"{other}({x}, {axis})"
-    elif called == "partial_grad":
-        yield f"{args[0]}.to_local()"
     elif called == "shard_dropout":
         yield f"F.dropout({', '.join(args[:-1])})"
     elif called.endswith((".weight.to_local", ".bias.to_local")):

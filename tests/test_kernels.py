@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -22,7 +22,6 @@ from specc.kernels.collectives import (
     all_reduce,
     copy_to_shards,
     parameter,
-    partial_grad,
     reduce_scatter,
     shard,
 )
@@ -79,7 +78,7 @@ def column_then_row(world: int, sequence_parallel: bool, dim: int) -> float:
         params[2].to_local().copy_(part(down, 1, tp))
     own = (part(x, dim, tp) if sequence_parallel else x).clone().requires_grad_()
     if sequence_parallel:
-        y = all_gather(F.rms_norm(own, (8,), partial_grad(params[0])), tp)
+        y = all_gather(F.rms_norm(own, (8,), params[0].to_local(grad_placements=[Partial()])), tp)
         y = reduce_scatter(F.linear(F.linear(y, params[1].to_local()).tanh(), params[2].to_local()), tp)
         y.backward(part(out_grad, dim, tp))
     else:

@@ -153,7 +153,7 @@ def test_kernels_are_pasted_with_what_they_use():
     text = pasted(["gradient_norm", "split_cross_entropy", "evaluating"])
     tree = ast.parse(text)
     defined = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
-    assert defined.index("AllReduce") < defined.index("all_reduce") < defined.index("split_cross_entropy")
+    assert defined.index("Collective") < defined.index("all_reduce") < defined.index("split_cross_entropy")
     assert {"gradient_norm", "evaluating"} <= set(defined) and "all_gather" not in defined
     assert "REDUCE =" not in text  # a constant of the file
     assert "import contextmanager" in imports(names(tree)) and "distribute_tensor" not in imports(names(tree))
@@ -249,7 +249,7 @@ MUTANTS = [
     ("tp2 sp", "p.grad = p.grad.redistribute(placements=p.placements)", "", "gradient norm"),
     ("dp2", "p.ndim > 1 and not", "not", "AdamW step"),
     ("dp2", 'and not name.endswith("embedding.weight")', "", "AdamW step"),
-    ("tp2 sp", "partial_grad(self.weight)", "self.weight.to_local()", "gradients"),
+    ("tp2 sp", "self.weight.to_local(grad_placements=[Partial()])", "self.weight.to_local()", "gradients"),
     ("tp2 sp", "[low - 16 * block : high - 16 * block]", "[: high - low]", "initial weights"),
     ("tp2", "rows = ids - self.start", "rows = ids", "loss"),
 ]

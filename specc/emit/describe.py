@@ -26,7 +26,7 @@ def describe(of: Context, fingerprints: tuple[tuple[str, str], ...]) -> str:
     lines += [f"    {_launch(of)}", ""]
     lines += [f"{total(of.graph):,} parameters in float32; tested with torch {TORCH}, the oldest that will do"]
     lines += [*(row for line in _layout(of) for row in _filled(line)), ""]
-    lines += [f"{name:<8} {digits}" for name, digits in fingerprints]
+    lines.append(", ".join(f"{name} {digits}" for name, digits in fingerprints))
     return "\n".join(lines)
 
 

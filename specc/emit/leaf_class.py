@@ -62,8 +62,6 @@ def local(value: str, held: Held) -> str:
         return value
     if held.grads == held.placements:
         return f"{value}.to_local()"
-    if len(held.grads) == 1:
-        return f"partial_grad({value})"
     return f"{value}.to_local(grad_placements=[{', '.join(held.grads)}])"
 
 

@@ -58,7 +58,6 @@ def shell(of: Context) -> Shell:
 def _kernels(of: Context) -> tuple[str, ...]:
     leaves = [leaf for group in classes(of.graph).values() for leaf in group]
     used = ["parameter"] * any(len(leaf.axes) == 1 for leaf in leaves)
-    used += ["partial_grad"] * any(leaf.partial for leaf in leaves)
     return tuple(used)
 
 

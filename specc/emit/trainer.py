@@ -48,6 +48,7 @@ class Run:
     first: Code  # which output are the logits
     ranks: Lines
     times: Code  # what the scale is multiplied by
+    mean: Code  # what undoes that
     returned: Lines
 
 
@@ -181,7 +182,8 @@ def _run(of: Context, options: str) -> Run:
         first=Code("[0]" * (len(of.graph.outputs) > 1)),
         ranks=lines([f"ranks = {mesh}.size()  # FSDP takes the mean of gradients over them"]) if averaged else (),
         times=Code(" * ranks" * averaged),
-        returned=_returned(of, parts or of.pp, averaged),
+        mean=Code(" / ranks" * averaged),
+        returned=_returned(of, parts or of.pp, averaged and not of.pp),
     )
 
 

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Partial, Placement, distribute_tensor
+from torch.distributed.tensor import Placement, distribute_tensor
 from torch.nn import Parameter
 
 
@@ -21,31 +21,47 @@ def scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     return result
 
 
-class AllGather(Function):
+def total(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    x = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(x, group=group)
+    return x
+
+
+def same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    return x.view_as(x)
+
+
+class Collective(Function):
+    """`there` makes outputs of inputs, `back` gradients of gradients."""
+
     @staticmethod
-    def forward(ctx, x, group):
-        ctx.group = group
-        return gather(x, group)
+    def forward(ctx, x, there, back, group):
+        ctx.back, ctx.group = back, group
+        return there(x, group)
 
     @staticmethod
     def backward(ctx, grad):
-        return scatter(grad, ctx.group), None
+        return ctx.back(grad, ctx.group), None, None, None
 
 
 def all_gather(x: Tensor, tp: DeviceMesh) -> Tensor:
     """Join the shards of the first axis; the gradient is summed and scattered."""
-    return AllGather.apply(x, tp.get_group())
+    return Collective.apply(x, gather, scatter, tp.get_group())
 
 
-class ReduceScatter(Function):
-    @staticmethod
-    def forward(ctx, x, group):
-        ctx.group = group
-        return scatter(x, group)
+def reduce_scatter(x: Tensor, tp: DeviceMesh) -> Tensor:
+    """Sum over tp and keep this rank's shard of the first axis; the gradient is gathered."""
+    return Collective.apply(x, scatter, gather, tp.get_group())
 
-    @staticmethod
-    def backward(ctx, grad):
-        return gather(grad, ctx.group), None
+
+def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
+    """Sum over tp; every rank already holds the whole gradient."""
+    return Collective.apply(x, total, same, tp.get_group())
+
+
+def copy_to_shards(x: Tensor, tp: DeviceMesh) -> Tensor:
+    """The same value for every rank's own shard of weights; the gradient is summed over tp."""
+    return Collective.apply(x, same, total, tp.get_group())
 
 
 class AllGatherWhole(Function):
@@ -64,46 +80,6 @@ def all_gather_whole(x: Tensor, tp: DeviceMesh) -> Tensor:
     return AllGatherWhole.apply(x, tp)
 
 
-def reduce_scatter(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """Sum over tp and keep this rank's shard of the first axis; the gradient is gathered."""
-    return ReduceScatter.apply(x, tp.get_group())
-
-
-class AllReduce(Function):
-    @staticmethod
-    def forward(ctx, x, group):
-        x = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(x, group=group)
-        return x
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad, None
-
-
-def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """Sum over tp; every rank already holds the whole gradient."""
-    return AllReduce.apply(x, tp.get_group())
-
-
-class CopyToShards(Function):
-    @staticmethod
-    def forward(ctx, x, group):
-        ctx.group = group
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, grad):
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad, group=ctx.group)
-        return grad, None
-
-
-def copy_to_shards(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """The same value for every rank's own shard of weights; the gradient is summed over tp."""
-    return CopyToShards.apply(x, tp.get_group())
-
-
 def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """This rank's shard of `dim` of a replicated value whose gradient is summed elsewhere."""
     return x.chunk(tp.size(), dim)[tp.get_local_rank()]
@@ -112,8 +88,3 @@ def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
 def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:
     """An uninitialised parameter of that full shape, placed over tp."""
     return Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
-
-
-def partial_grad(p: DTensor) -> Tensor:
-    """A replicated parameter that every rank applies to its own part, so its gradient is a partial sum."""
-    return p.to_local(grad_placements=[Partial()])

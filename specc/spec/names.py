@@ -28,8 +28,8 @@ WORDS = ("type", "lazy")  # from 3.12 and 3.15
 DEVICES = ("aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
 """Windows has no files of these names."""
 CLASSES = (
-    *("AllGather", "AllGatherWhole", "AllReduce", "Bias", "ChannelScale", "ColumnLinear", "CopyToShards", "Embedding"),
-    *("LayerNorm", "RMSNorm", "ReduceScatter", "RowLinear", "Trainer", "VocabEmbedding"),
+    *("AllGatherWhole", "Bias", "ChannelScale", "Collective", "ColumnLinear", "Embedding"),
+    *("LayerNorm", "RMSNorm", "RowLinear", "Trainer", "VocabEmbedding"),
     *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),
     *("Iterator", "Mapping", "MixedPrecisionPolicy", "Parameter", "Partial", "PipelineStage", "Placement", "Replicate"),
     *("Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),

@@ -33,10 +33,9 @@ def member(op: Op, param: Param) -> str:
     return "self." + ".".join(str(part) for part in param.path[len(in_model(op.scope)) :])
 
 
-def read(graph: Graph, op: Op, n: int) -> tuple[str, tuple[str, ...]]:
-    """A parameter as the op uses it, `self.o.bias` or its local part, and the kernels that stand in it."""
-    text = read_leaf(member(op, op.params[n]), held(graph, op, n))
-    return text, ("partial_grad",) * text.startswith("partial_grad(")
+def read(graph: Graph, op: Op, n: int) -> str:
+    """A parameter as the op uses it: `self.o.bias` or its local part."""
+    return read_leaf(member(op, op.params[n]), held(graph, op, n))
 
 
 def local_size(graph: Graph, axis: Axis, type: Spmd) -> int:

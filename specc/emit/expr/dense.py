@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
 
 from specc.emit.expr.base import Writer, hole, member, number, read
 from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Use
@@ -16,14 +15,13 @@ def _leaf(graph: Graph, op: Op) -> Expr:
     if op.params[0].role == op.kind:
         module = member(op, op.params[0]).rpartition(".")[0]
         return Expr((f"{module}(", Use(x), ")"))
-    weights, calls = zip(*(read(graph, op, n) for n in range(len(op.params))), strict=True)
-    return Expr(("F.linear(", Use(x), f", {', '.join(weights)})"), calls=tuple(chain(*calls)))
+    weights = (read(graph, op, n) for n in range(len(op.params)))
+    return Expr(("F.linear(", Use(x), f", {', '.join(weights)})"))
 
 
 def _with_param(sign: str, need: int, level: int) -> Callable[[Graph, Op], Expr]:
     def write(graph: Graph, op: Op) -> Expr:
-        param, calls = read(graph, op, 0)
-        return Expr((Use(op.inputs[0], need), f" {sign} {param}"), level, calls)
+        return Expr((Use(op.inputs[0], need), f" {sign} {read(graph, op, 0)}"), level)
 
     return write
 
