@@ -67,7 +67,7 @@ SHADOWS = (
     "trainer",
     "device-mesh",
     "pipeline.stage",
-    "reduce-scatter",
+    "collective",
 )
 CAPITALS = ("none", "true", "false", "ellipsis", "not-implemented", "base-exception", "value_error", "s-t-a-g-e-s")
 
