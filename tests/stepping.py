@@ -13,10 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from specc.verify.course import LR, SEED
-from specc.verify.run import load_file
+from specc.verify.course import LR, SEED, whole
+from specc.verify.run import fill, load_file
 
 ROWS, SEQ = 8, 8
 PAD = 0  # of an encoder's input
@@ -47,33 +46,19 @@ class Rank:
 
     def fill(self, module: nn.Module) -> None:
         for name, p in module.named_parameters():
-            filled(p, self.weights[name])
+            fill(p, self.weights[name])
 
     def own(self) -> tuple[Tensor, ...]:
         return tuple(x[self.rows] for x in self.batch)
 
 
-@torch.no_grad()
-def filled(p: Tensor, value: Tensor) -> None:
-    if not isinstance(p, DTensor):
-        p.copy_(value)
-        return
-    shape, offset = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
-    p.to_local().copy_(value[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))])
-
-
-@torch.no_grad()
-def whole(p: Tensor) -> Tensor:
-    return (p.full_tensor() if isinstance(p, DTensor) else p.detach()).clone()
-
-
 def weights(trainer: Any) -> Told:
-    return {f"weight {name}": whole(p) for name, p in trainer.module.named_parameters()}
+    return {f"weight {name}": whole(p).clone() for name, p in trainer.module.named_parameters()}
 
 
 def gradients(trainer: Any) -> Told:
     held = {name: p.grad for name, p in trainer.module.named_parameters() if p.grad is not None}
-    return {f"gradient {name}": whole(grad) for name, grad in held.items()}
+    return {f"gradient {name}": whole(grad).clone() for name, grad in held.items()}
 
 
 def steps(rank: Rank, frozen: tuple[str, ...] = ()) -> Told:
