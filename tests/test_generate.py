@@ -181,5 +181,5 @@ def test_what_has_no_room_is_told() -> None:
 def test_a_file_without_it_has_none_of_it() -> None:
     assert "cache" not in source_of(llama(), Layout()).lower() and VOCAB == 96
     plain, other = source_of(llama(), Layout()), source_of(llama())
-    lines = [line for line in plain.splitlines() if not line.startswith("layout")]
+    lines = [line for line in plain.splitlines() if not line.startswith("params ")]
     assert [line for line in lines if line not in other.splitlines()] == []

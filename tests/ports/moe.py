@@ -191,17 +191,14 @@ def called(name: str, *attrs: str, ordered: bool = False) -> Callable[[Graph, Op
 
     def made(graph: Graph, op: Op) -> Expr:
         parts: list[Part] = []
-        calls = [name]
         for ref in op.inputs:
             turned = turn(graph.type(ref).axes)
             parts += [", ", Use(ref, ATOM if turned else 0), turned]
         for n in range(len(op.params)):
-            text, kernels = read(graph, op, n)
-            parts += [", ", text]
-            calls += kernels
+            parts += [", ", read(graph, op, n)]
         for attr in attrs:
             parts += [", ", hole(op, attr, op.attr(attr))]
-        return Expr((f"{name}(", *parts[1:], f"){turn(op.outs[0].axes)}"), calls=tuple(calls))
+        return Expr((f"{name}(", *parts[1:], f"){turn(op.outs[0].axes)}"), calls=(name,))
 
     return made
 
