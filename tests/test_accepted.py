@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,8 @@ def general(count: int) -> str:
     )
     parts = [f"{{{ATTENTION if n % 2 else 'ffn: {hidden: 512}'}, {keys}}}" for n in range(count)]
     scales = "alpha: 0.123456789012345, beta: 1.2345678901234567"
-    whole = f"{{norm: true, {scales}, base: normed, parallel: [{', '.join(parts)}]}}"
-    return f"decoder: {{layers: 3, block: [{whole}]}}\n"
+    whole = f"{{norm: true, {scales}, base: normed, branches: [{', '.join(parts)}]}}"
+    return f"decoder: {{layers: 3, block: [sublayer: {whole}]}}\n"
 
 
 FFN = "ffn: {hidden: 512}"
@@ -130,9 +131,8 @@ def test_a_comprehension_that_is_too_long_is_no_call(tmp_path: Path) -> None:
     formatted(tmp_path)
 
 
-def calls(stages: int) -> int:
-    """Calls of functions that it takes to write a file of so many stages."""
-    text = f"{HEAD}decoder: {{layers: 3000, block: [{ATTENTION}, {FFN}]}}\nlayout: {{pp: {{stages: {stages}}}}}\n"
+def calls(text: str, do: Callable[[Spec], object]) -> int:
+    """Events of functions, calls and returns, that it takes to do that with a spec."""
     spec = load(Source("s.yaml", text))
     assert isinstance(spec, Spec), spec
     count = 0
@@ -143,13 +143,33 @@ def calls(stages: int) -> int:
 
     sys.setprofile(counting)
     try:
-        emit(spec, spec.layout())
+        do(spec)
     finally:
         sys.setprofile(None)
     return count
 
 
 def test_a_file_costs_what_it_has_stages() -> None:
-    calls(4)  # what is made once
-    few, more, many = map(calls, (100, 200, 400))
+    def cost(stages: int) -> int:
+        layers = f"{HEAD}decoder: {{layers: 3000, block: [{ATTENTION}, {FFN}]}}\n"
+        return calls(f"{layers}layout: {{pp: {{stages: {stages}}}}}\n", lambda spec: emit(spec, spec.layout()))
+
+    cost(4)  # what is made once
+    few, more, many = map(cost, (100, 200, 400))
     assert many - more < 2.2 * (more - few)
+
+
+def test_blocks_that_are_nearly_alike_cost_little() -> None:
+    """What is known of an op is known of all that are like it: in each block only the width of the ffn is another."""
+
+    def cost(blocks: int) -> int:
+        each = "".join(f"  b{n}: [{ATTENTION}, {{ffn: {{hidden: {64 + 4 * n}}}}}]\n" for n in range(blocks))
+        pattern = f"{{layers: {blocks}, pattern: [{', '.join(f'b{n}' for n in range(blocks))}]}}"
+        layout = "{tp: 2, sequence_parallel: true, pp: 2, checkpoint: full}"
+        text = f"{HEAD}blocks:\n{each}decoder: {pattern}\nlayout: {layout}\n"
+        return calls(text, lambda spec: emit(spec, spec.layout()))
+
+    cost(4)
+    few, more, many = map(cost, (10, 20, 40))
+    assert many - more < 2.2 * (more - few)
+    assert many - more < 20 * 34_000  # 28,000 when this was written

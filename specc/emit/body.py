@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from specc.emit.checkpoints import Part as Method
 from specc.emit.checkpoints import called, label, parts_of, policy
@@ -71,19 +71,17 @@ class Body:
 class Holes:
     """Collects the holes of a body."""
 
-    found: list[Hole] = field(default_factory=list[Hole])
+    found: dict[str, tuple[int, Hole]] = field(default_factory=dict[str, tuple[int, Hole]])  # by their keys
     entry: str = ""  # whose they are, where not the forward's
 
     def mark(self, hole: Hole) -> str:
         """Raises ValueError where a hole of that key has another value: one of them would be lost."""
-        hole = replace(hole, key=f"{self.entry}{hole.key}")
-        for n, known in enumerate(self.found):
-            if known.key == hole.key:
-                if known.value != hole.value:
-                    raise ValueError(f"{hole.key} is {known.value} and {hole.value}")
-                return f"{OPEN}{n}{CLOSE}"
-        self.found.append(hole)
-        return f"{OPEN}{len(self.found) - 1}{CLOSE}"
+        if self.entry:
+            hole = hole._replace(key=f"{self.entry}{hole.key}")
+        n, known = self.found.setdefault(hole.key, (len(self.found), hole))
+        if known.value != hole.value:
+            raise ValueError(f"{hole.key} is {known.value} and {hole.value}")
+        return f"{OPEN}{n}{CLOSE}"
 
 
 def body(
@@ -116,7 +114,8 @@ def body(
             write(part.name, inner.items, inner.inputs, own, inner.outputs)
     if other is not None:
         methods.append(_method(other, Holes(holes.found, f"{other.name}."), root, calls))
-    return Body(call.path, call.scope.names, tuple(init), tuple(methods), tuple(holes.found), tuple(calls))
+    found = tuple([hole for _, hole in holes.found.values()])
+    return Body(call.path, call.scope.names, tuple(init), tuple(methods), found, tuple(calls))
 
 
 def _method(of: Entry, holes: Holes, root: bool, calls: dict[str, None]) -> Function:
@@ -169,7 +168,8 @@ class _Forward:
         items = [item for item in map(self._item, self.items) if item is not None]
         self.loops = {item.end.id: item for item in self.items if isinstance(item, Loop)}
         made = fold(items, self.results)
-        last = {ref: n for n, line in enumerate(made) for ref in _uses(line.parts)}
+        sources = [_uses(line.parts) for line in made]
+        last = {ref: n for n, source in enumerate(sources) for ref in source}
         last |= {ref: len(made) for ref in self.results}
         self.naming = Naming(self.graph, last)
         self.axes = axis_names(self.graph, self.formals, self.root)
@@ -183,7 +183,7 @@ class _Forward:
                 out += self._loop(self.loops[line.item.refs[0].op], n)
                 continue
             returned = n == len(made) - 1 and line.item.refs == self.results
-            out += self._line(line, n, returned)
+            out += self._line(line, sources[n], n, returned)
         if not returned:
             out.append(f"return {', '.join(self.naming.names[ref] + self._whole(ref) for ref in self.results)}")
         return out
@@ -216,27 +216,27 @@ class _Forward:
             return Item(item.outputs, "call", Expr((*parts, ")")))
         if item.kind == "input":
             return None
-        own = bool(label(self.graph, item)) or bool(self._random(item))
         written = expression(self.graph, item)
+        own = bool(label(self.graph, item)) or bool(self._random(item, written))
         self.calls |= dict.fromkeys(written.calls)
         refs = tuple(Ref(item.id, out) for out in range(len(item.outs)))
         return Item(refs, item.kind, written, alone=written.alone or own, solid=own)
 
-    def _random(self, op: Op) -> list[str]:
+    def _random(self, op: Op, written: Expr) -> list[str]:
         """Mesh axes for which the op's line must draw numbers of its own, unless its expression sees to that."""
-        axes = own_random(self.graph, op)
-        return [] if axes and expression(self.graph, op).draws else axes
+        return [] if written.draws else own_random(self.graph, op)
 
-    def _line(self, line: Line, n: int, returned: bool) -> list[str]:
+    def _line(self, line: Line, source: list[Ref], n: int, returned: bool) -> list[str]:
         code = text(line.parts, lambda ref: self.naming.names[ref], self.holes.mark)
         targets = [self.naming.choose(ref, n) for ref in line.item.refs]
         ref = line.item.refs[0]
-        source = _uses(line.parts)
         comment = shape(self.graph, ref, self.axes)
-        known = {shape(self.graph, used, self.axes) for used in source}
-        op = self.graph.op(ref.op)
-        kept, random = ("", []) if line.item.kind == "call" else (label(self.graph, op), self._random(op))
-        shown = comment not in known and comment != self.said and bool(self.graph.type(ref).axes)
+        kept, random = "", list[str]()
+        if line.item.solid:
+            op = self.graph.op(ref.op)
+            kept, random = label(self.graph, op), self._random(op, line.item.expr)
+        shown = comment != self.said and bool(self.graph.type(ref).axes)
+        shown = shown and all(shape(self.graph, used, self.axes) != comment for used in source)
         if shown:
             self.said = comment
         head = "return " if returned else f"{', '.join(targets)} = "

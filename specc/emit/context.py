@@ -96,7 +96,7 @@ class Context:
         """Name of the length of each input."""
         return tuple(axis.name for op in self.graph.inputs for axis in op.outs[0].axes[1:])
 
-    @property
+    @cached_property
     def random(self) -> bool:
         """Whether training draws random numbers."""
         return any(self.graph.definition(op).random(op) for op in self.graph.ops)

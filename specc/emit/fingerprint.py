@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 
 from specc.ir.graph import Graph
@@ -34,7 +34,7 @@ def fingerprints(unplaced: Graph, graph: Graph, layout: Layout) -> tuple[tuple[s
     return (
         ("params", _digest(_params(unplaced))),
         ("compute", _digest(_compute(unplaced))),
-        ("layout", _digest([plan, _stages(graph), sorted({_canonical(_placing(op)) for op in graph.ops})])),
+        ("layout", _digest([plan, _stages(graph), sorted({_canonical(_placing(op)) for op in _placed(graph)})])),
     )
 
 
@@ -53,8 +53,12 @@ def _canonical(value: Json) -> str:
 def _params(graph: Graph) -> Json:
     """Shapes by global name. Layers are told as ranges, whatever runs and periods they come from."""
     found: dict[tuple[str, str], list[range]] = {}
+    known: dict[tuple[Axis, ...], str] = {}
     for param in stored(graph):
-        key = (".".join(template(param.param.path)), json.dumps(_axes(param.param.axes)))
+        axes = param.param.axes
+        if axes not in known:
+            known[axes] = json.dumps(_axes(axes))
+        key = (".".join(template(param.param.path)), known[axes])
         found.setdefault(key, []).extend(() if param.layers is None else (param.layers,))
     return sorted([name, axes, _ranges(spans)] for (name, axes), spans in found.items())
 
@@ -79,16 +83,18 @@ def _compute(graph: Graph) -> Json:
     """Ops by their numbers, not by their names."""
     numbers = {op.id: n for n, op in enumerate(graph.ops)}
     ends = [_ref(ref, numbers) for ref in (*graph.outputs, graph.loss)]
-    return [[_op(op, numbers) for op in graph.ops], ends]
+    distinct = {id(out): out for op in graph.ops for out in op.outs}  # what is equal is mostly the same object
+    types = {key: _type(out) for key, out in distinct.items()}
+    return [[_op(op, numbers, types) for op in graph.ops], ends]
 
 
-def _op(op: Op, numbers: Mapping[str, int]) -> list[Json]:
+def _op(op: Op, numbers: Mapping[str, int], types: Mapping[int, Json]) -> list[Json]:
     attrs = {key: _attr(value) for key, value in op.attrs}
     if op.kind == "end":
         attrs["repeat"] = numbers[op.text("repeat")]
     layers = [[part.offset, part.run] for part in op.scope if isinstance(part, Layer)]
     inputs = [_ref(ref, numbers) for ref in op.inputs]
-    return [op.kind, inputs, [_param(p) for p in op.params], attrs, layers, [_type(out) for out in op.outs]]
+    return [op.kind, inputs, [_param(p) for p in op.params], attrs, layers, [types[id(out)] for out in op.outs]]
 
 
 def _ref(ref: Ref, numbers: Mapping[str, int]) -> Json:
@@ -108,11 +114,19 @@ def _type(type: TensorType) -> Json:
 
 
 def _attr(value: Attr) -> Json:
+    if isinstance(value, (Axis, Place)):
+        return str(value)
     if isinstance(value, tuple):
         return [_attr(item) for item in value]
-    if isinstance(value, Span):
-        return [value.stage, value.start, value.n]
-    return str(value) if isinstance(value, (Axis, Place)) else value
+    return [value.stage, value.start, value.n] if isinstance(value, Span) else value
+
+
+def _placed(graph: Graph) -> Iterable[Op]:
+    """One of each that are placed alike; what is equal is mostly the same object."""
+    found: dict[tuple[object, ...], Op] = {}
+    for op in graph.ops:
+        found.setdefault((op.kind, tuple(map(id, (*op.types, *op.uses))), op.lowering, op.kept), op)
+    return found.values()
 
 
 def _placing(op: Op) -> Json:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 from specc.emit.parts import Expr, Hole, Part, Use
 from specc.ir.op import Ref
@@ -20,8 +21,7 @@ NAME = 5  # characters a name is taken to have while lines are chosen
 HOLE = 5  # and a constant
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A value (or several, of one call) and its expression. `alone`: never inside another line."""
 
     refs: tuple[Ref, ...]
@@ -31,16 +31,14 @@ class Item:
     solid: bool = False  # operands are names: nothing is folded into it
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """An item that owns a line, with everything folded into it."""
 
     item: Item
     parts: tuple[Part | Inner, ...]
 
 
-@dataclass(frozen=True)
-class Inner:
+class Inner(NamedTuple):
     """A folded expression within another."""
 
     item: Item
@@ -50,14 +48,57 @@ class Inner:
 
 def fold(items: list[Item], results: Iterable[Ref]) -> list[Line]:
     """Lines in item order. `results` own their lines: they are what the scope returns."""
-    folded = _candidates(items, tuple(results))
+    numbers: dict[Ref, int] = {}
+    plain = tuple([_plain(item, numbers) for item in items])
+    chosen = _folded(plain, tuple([numbers.setdefault(ref, len(numbers)) for ref in results]))
+    folded = {ref for ref, n in numbers.items() if n in chosen}
+    made = {ref: item for item in items for ref in item.refs}
+    return [Line(item, _inline(item, made, folded)) for item in items if item.refs[0] not in folded]
+
+
+PlainPart = str | bool | tuple[int, int, bool]
+PlainItem = tuple[tuple[int, ...], str, tuple[PlainPart, ...], int, bool, bool]
+"""An item without the names in it: values are numbers, of a constant only whether it may be left out."""
+
+
+def _plain(item: Item, numbers: dict[Ref, int]) -> PlainItem:
+    parts: list[PlainPart] = []
+    for part in item.expr.parts:
+        if isinstance(part, str):
+            parts.append(part)
+        elif isinstance(part, Use):
+            parts.append((numbers.setdefault(part.ref, len(numbers)), part.need, part.named))
+        else:
+            parts.append(part.default is not None)
+    refs = tuple([numbers.setdefault(ref, len(numbers)) for ref in item.refs])
+    return refs, item.kind, tuple(parts), item.expr.level, item.alone, item.solid
+
+
+def _item(plain: PlainItem) -> Item:
+    numbers, kind, parts, level, alone, solid = plain
+    made: list[Part] = []
+    for part in parts:
+        if isinstance(part, str):
+            made.append(part)
+        elif isinstance(part, bool):
+            made.append(Hole("", "", "", default="" if part else None))
+        else:
+            made.append(Use(Ref("", part[0]), part[1], part[2]))
+    return Item(tuple([Ref("", n) for n in numbers]), kind, Expr(tuple(made), level), alone, solid)
+
+
+@lru_cache(maxsize=256)
+def _folded(plain: tuple[PlainItem, ...], results: tuple[int, ...]) -> frozenset[int]:
+    """Numbers of the values that stand inside the line of their user. Many scopes are alike but for names."""
+    items = [_item(item) for item in plain]
+    folded = _candidates(items, tuple([Ref("", n) for n in results]))
     made = {ref: item for item in items for ref in item.refs}
     while True:
         lines = [Line(item, _inline(item, made, folded)) for item in items if item.refs[0] not in folded]
         long = next((line for line in lines if not _good(line.parts) and _inner(line.parts)), None)
         late = _late(lines, {item.refs[0]: n for n, item in enumerate(items)})
         if long is None and late is None:
-            return lines
+            return frozenset([ref.out for ref in folded])
         folded -= set(_unfold(long)) if long is not None else {late}
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from specc.emit.forms.base import Form
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Param, Path, Use, dotted
+from specc.ir.op import Op, Param, Path, Use, dotted, likeness
 from specc.ir.stored import stored
 from specc.ir.types import Place, Spmd
 
@@ -64,9 +64,20 @@ def leaves(graph: Graph) -> dict[Path, Leaf]:
     for op in graph.ops:
         for n, param in enumerate(op.params):
             reads.setdefault(param.path[:-1], []).append((op, n))
-    found = {path: _leaf(graph, path, ops) for path, ops in reads.items()}
+    known: dict[tuple[object, ...], Leaf] = {}
+    found: dict[Path, Leaf] = {}
+    for path, ops in reads.items():
+        like = tuple([(n, op.params[n].path[-1], op.lowering, _likeness(op)) for op, n in ops])
+        if like not in known:
+            known[like] = _leaf(graph, path, ops)
+        found[path] = known[like]
     _check(graph, found)
     return found
+
+
+def _likeness(op: Op) -> tuple[object, ...]:
+    """Equal for ops that read parameters alike; what is equal is mostly the same object."""
+    return likeness(op, (*op.outs, *op.uses))
 
 
 @lru_cache(maxsize=4)
@@ -156,8 +167,12 @@ def _check(graph: Graph, found: dict[Path, Leaf]) -> None:
         for name, held in leaf.held:
             if leaf.own and declared.setdefault((leaf.cls, name), held).read != held.read:
                 raise ValueError(f"{dotted(path)} reads its {name}, other {leaf.cls} do not")
+    right: set[tuple[object, ...]] = set()
     for row in stored(graph):
         leaf, name = found[row.param.path[:-1]], str(row.param.path[-1])
+        like = (id(leaf), name, row.param.axes, id(row.spmd))
+        if like in right:
+            continue
         sizes = dict(zip(leaf.form.sizes, (value for _, value in leaf.sizes), strict=True))
         shape = tuple(sizes[size] for size in leaf.form.params[name])
         names = [axis.shard_name for axis in row.param.axes]
@@ -166,3 +181,4 @@ def _check(graph: Graph, found: dict[Path, Leaf]) -> None:
         wanted = {m: _placement(p, names) for m, p in row.spmd.places if m in leaf.axes or p.kind == "S"}
         if (shape, said) != (row.shape, wanted):
             raise ValueError(f"{row.name} is {row.shape} {wanted}, but its {leaf.cls} has {shape} {said}")
+        right.add(like)

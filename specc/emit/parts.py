@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from specc.ir.op import Ref
 
 ATOM, PRODUCT, SUM, COMPARED = 3, 2, 1, 0  # how tightly an expression binds
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """An operand: how tightly it must bind, and whether it must be a name."""
 
     ref: Ref
@@ -18,8 +17,7 @@ class Use:
     named: bool = False
 
 
-@dataclass(frozen=True)
-class Hole:
+class Hole(NamedTuple):
     """A constant that may differ between calls of one class.
 
     An optional keyword argument is `before + value + after`; it is left out where every call has its `default`.
@@ -36,8 +34,7 @@ class Hole:
 Part = str | Use | Hole
 
 
-@dataclass(frozen=True)
-class Expr:
+class Expr(NamedTuple):
     """Parts in order, and how tightly the whole binds.
 
     `calls`: kernels that stand in it. `alone`: its value has a line of its own. `draws`: it sees to it that ranks draw

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from operator import is_
 from typing import TYPE_CHECKING
 
 from specc.ir.groups import Groups
-from specc.ir.op import Op, Path, Ref, stage_of
+from specc.ir.op import Likeness, Op, Path, Ref, likeness, stage_of
 from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.types import MeshAxis, Spmd, TensorType
 from specc.tables import Tables, tables
@@ -24,7 +25,7 @@ from specc.tables import Tables, tables
 if TYPE_CHECKING:
     import networkx as nx
 
-    from specc.ops.base import OpDef
+    from specc.ops.base import Facts, OpDef
 
 TOKENS = 4096
 """Flops are counted over a sequence of so many tokens, or of as many as a model takes if these are less."""
@@ -155,11 +156,39 @@ class Graph:
 
     def definition(self, op: Op) -> OpDef:
         """What an op of that kind declares. Raises KeyError."""
-        return self.tables.op(op.kind)
+        return self.tables.ops[op.kind]
+
+    def facts(self, op: Op) -> Facts:
+        """What the op does to its indices, after the shapes pass; one object for ops that are alike."""
+        ins = self.ins(op)
+        key = likeness(op, ins)
+        found = self._facts.get(key)
+        if found is None:
+            found = self._facts[key] = self.definition(op).facts(op, ins)
+        return found
+
+    @cached_property
+    def _facts(self) -> dict[Likeness, Facts]:
+        return {}
 
     def type(self, ref: Ref) -> TensorType:
         """Tensor type of a value, after the shapes pass."""
         return self.op(ref.op).outs[ref.out]
+
+    def ins(self, op: Op) -> tuple[TensorType, ...]:
+        """Tensor types of its operands, after the shapes pass."""
+        made = self._by_id
+        return tuple([made[ref.op].outs[ref.out] for ref in op.inputs])
+
+    def given(self, op: Op) -> tuple[Spmd, ...]:
+        """SPMD types of its operands, after the place pass."""
+        made = self._by_id
+        return tuple([made[ref.op].types[ref.out] for ref in op.inputs])
+
+    @cached_property
+    def shown(self) -> dict[tuple[int, int, tuple[tuple[str, str], ...]], str]:
+        """Texts of shapes, as `specc.ir.shape` writes them, by the types that they are of and how axes are renamed."""
+        return {}
 
     def spmd(self, ref: Ref) -> Spmd:
         """SPMD type of a value, after the place pass."""
@@ -168,6 +197,14 @@ class Graph:
     def users(self, ref: Ref) -> tuple[Op, ...]:
         """Ops that use the value, in op order of first use."""
         return self._users.get(ref, ())
+
+    def readers(self, ref: Ref) -> tuple[str, ...]:
+        """Ids of the ops that use the value."""
+        return self._readers.get(ref, ())
+
+    @cached_property
+    def _readers(self) -> dict[Ref, tuple[str, ...]]:
+        return {ref: tuple([user.id for user in users]) for ref, users in self._users.items()}
 
     @cached_property
     def _users(self) -> dict[Ref, tuple[Op, ...]]:
@@ -221,8 +258,8 @@ class Graph:
     def ops_at(self) -> dict[Path | None, tuple[Op, ...]]:
         """Ops of each block of a repeat by its scope, in op order; those outside repeats at None."""
         found: dict[Path | None, list[Op]] = {}
-        for op in self.ops:
-            found.setdefault(layer_scope(op.scope), []).append(op)
+        for scope, ops in groupby(self.ops, lambda op: op.scope):
+            found.setdefault(layer_scope(scope), []).extend(ops)
         return {path: tuple(ops) for path, ops in found.items()}
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,8 +11,7 @@ from specc.ir.types import Axis, Place, Spmd, TensorType
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """A path component inside a repeat: the layer at this position of the period of that run of the stack.
 
     In ids of ops `+1`, in runs after the first `2+1`: run 2, position 1.
@@ -24,8 +24,7 @@ class Layer:
         return f"{'' if not self.run else self.run}+{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """The first path component in a pipeline stage, the first of several equal ones: no part of a parameter's name."""
 
     number: int
@@ -163,6 +162,17 @@ class Op:
     def having(self, **attrs: Attr) -> Op:
         """This op with attributes set."""
         return self.changed(attrs=tuple({**dict(self.attrs), **attrs}.items()))
+
+
+Likeness = tuple[str, tuple[tuple[str, Attr], ...], tuple[tuple[tuple[Axis, ...], str], ...], tuple[int, ...]]
+
+
+def likeness(op: Op, given: Iterable[object]) -> Likeness:
+    """Equal for ops of which an OpDef says the same: of one kind, with the same attributes and parameters but for their
+    names, and given the very same objects (types that `shapes` made, say), which must live as long as it is kept.
+    """
+    params = tuple([(param.axes, param.role) for param in op.params]) if op.params else ()
+    return op.kind, op.attrs, params, tuple(map(id, given))
 
 
 class OpError(Exception):

@@ -64,9 +64,15 @@ def _spans(op: Op) -> tuple[Span, ...]:
 
 def layer_of(path: Path) -> Layer | None:
     """The component that stands for a layer, None outside repeats."""
-    return next((part for part in path if isinstance(part, Layer)), None)
+    for part in path:
+        if isinstance(part, Layer):
+            return part
+    return None
 
 
 def layer_scope(path: Path) -> Path | None:
     """The path up to its layer, None outside repeats."""
-    return next((path[: n + 1] for n, part in enumerate(path) if isinstance(part, Layer)), None)
+    for n, part in enumerate(path, 1):
+        if isinstance(part, Layer):
+            return path[:n]
+    return None

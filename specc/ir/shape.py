@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from specc.ir.graph import Graph
 from specc.ir.op import Ref
+from specc.ir.types import Spmd, TensorType
 
 
 def shape(graph: Graph, ref: Ref, axes: dict[str, str]) -> str:
     """`[batch, seq/tp, d_model]`, axes renamed by `axes`; data axes are left out, every tensor is local to them."""
-    return _shape(graph, ref, tuple(axes.items()))
+    type, spmd = graph.type(ref), graph.spmd(ref)
+    key = (id(type), id(spmd), tuple(axes.items()))
+    found = graph.shown.get(key)
+    if found is None:
+        found = graph.shown[key] = _shape(graph, type, spmd, axes)
+    return found
 
 
-@lru_cache(maxsize=1024)
-def _shape(graph: Graph, ref: Ref, renamed: tuple[tuple[str, str], ...]) -> str:
-    """Asked of one value by each line that reads it."""
-    axes = dict(renamed)
-    type = graph.type(ref)
-    spmd = graph.spmd(ref)
+def _shape(graph: Graph, type: TensorType, spmd: Spmd, axes: dict[str, str]) -> str:
     model = graph.groups.model
     words: list[str] = []
     for axis in type.axes:

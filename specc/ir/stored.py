@@ -10,7 +10,7 @@ from math import prod
 
 from specc.ir.graph import Graph
 from specc.ir.op import Layer, Param, Path, dotted
-from specc.ir.repeat import layer_of, layer_scope
+from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.types import Spmd
 
 
@@ -55,14 +55,15 @@ class Stored:
 def stored(graph: Graph) -> tuple[Stored, ...]:
     """In the order of first use, blocks of a run by their first layer; what is cut into stages is one."""
     found: dict[Path, Stored] = {}
-    for op in graph.ops:
-        for n, param in enumerate(op.params):
-            spmd = op.uses[n].stored if op.uses else Spmd()
-            own = Stored(param, spmd, graph.stages_of(op.scope), _layers(graph, op.scope, param))
-            known = found.setdefault(param.path, own)
-            if known is not own and own.stages[0] not in known.stages:
-                layers = None if known.layers is None or own.layers is None else _joined(known.layers, own.layers)
-                found[param.path] = Stored(known.param, known.spmd, (*known.stages, *own.stages), layers)
+    for scope, ops in groupby(graph.ops, lambda op: op.scope):
+        repeat, stages = graph.repeat_of(scope), graph.stages_of(scope)
+        for op in ops:
+            for n, param in enumerate(op.params):
+                own = Stored(param, op.uses[n].stored if op.uses else Spmd(), stages, _layers(repeat, param))
+                known = found.setdefault(param.path, own)
+                if known is not own and own.stages[0] not in known.stages:
+                    layers = None if known.layers is None or own.layers is None else _joined(known.layers, own.layers)
+                    found[param.path] = Stored(known.param, known.spmd, (*known.stages, *own.stages), layers)
     runs = groupby(found.values(), lambda item: _run(item.param.path))
     return tuple(item for _, run in runs for item in sorted(run, key=lambda item: item.layers[0] if item.layers else 0))
 
@@ -72,8 +73,8 @@ def _run(path: Path) -> tuple[Path, int] | None:
     return None if layer is None or scope is None else (scope[:-1], layer.run)
 
 
-def _layers(graph: Graph, scope: Path, param: Param) -> range | None:
-    layer, repeat = layer_of(param.path), graph.repeat_of(scope)
+def _layers(repeat: Repeat | None, param: Param) -> range | None:
+    layer = layer_of(param.path)
     return None if layer is None or repeat is None else repeat.layers(layer.offset)
 
 

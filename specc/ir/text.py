@@ -167,6 +167,6 @@ def _spmd(spmd: Spmd) -> str:
 
 
 def _attr(value: Attr) -> str:
-    if isinstance(value, tuple):
-        return f"({', '.join(_attr(item) for item in value)})"
-    return value.name if isinstance(value, Axis) else str(value)
+    if isinstance(value, Axis):
+        return value.name
+    return f"({', '.join(map(_attr, value))})" if isinstance(value, tuple) else str(value)

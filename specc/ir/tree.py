@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -128,32 +128,38 @@ def loops(call: Call) -> Iterator[Loop]:
 
 def _inputs(graph: Graph, scope: Scope, ops: list[Op]) -> tuple[Ref, ...]:
     made = {op.id for op in ops}
-    external = dict.fromkeys(ref for op in ops for ref in op.inputs if ref.op not in made)
+    external = tuple(dict.fromkeys([ref for op in ops for ref in op.inputs if ref.op not in made]))
+    if not scope.path:
+        return external
     order = {ref: n for n, ref in enumerate(scope.inputs)}
-    for ref in external:
-        if graph.origin(ref) not in order and scope.path:
+    places = {ref: order.get(graph.origin(ref)) for ref in external}
+    for ref, place in places.items():
+        if place is None:
             raise ValueError(f"scope {scope.path} uses {ref}, which is not among its inputs")
-    return tuple(sorted(external, key=lambda ref: order[graph.origin(ref)])) if scope.path else tuple(external)
+    return _sorted(places)
 
 
 def _outputs(graph: Graph, scope: Scope, ops: list[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:
-    refs, made = leaving(graph, ops, extra), {op.id for op in ops}
+    refs = leaving(graph, ops, extra)
+    if not scope.path:
+        return refs
     order = {ref: n for n, ref in reversed([*enumerate(scope.outputs)])}
-    for ref in refs:
-        if graph.origin(ref) not in order and scope.path:
+    places = {ref: order.get(graph.origin(ref)) for ref in refs}
+    for ref, place in places.items():
+        if place is None:
+            made = {op.id for op in ops}
             if any(inside(op.scope, scope.path) for op in graph.ops if op.id not in made):
                 raise ValueError(f"the ops of scope {scope.path} are not contiguous: {ref.op}")
             raise ValueError(f"{ref} leaves scope {scope.path}, but is not among its outputs")
-    return tuple(sorted(refs, key=lambda ref: order[graph.origin(ref)])) if scope.path else refs
+    return _sorted(places)
 
 
-def leaving(graph: Graph, ops: list[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:
+def _sorted(places: dict[Ref, int | None]) -> tuple[Ref, ...]:
+    return tuple(sorted(places, key=lambda ref: places[ref] or 0))
+
+
+def leaving(graph: Graph, ops: Sequence[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:
     """Values of these ops that others use, and those of `extra`; before shapes are known, the first of each op only."""
     made = {op.id for op in ops}
-    found: list[Ref] = []
-    for op in ops:
-        for out in range(len(op.outs) or 1):
-            ref = Ref(op.id, out)
-            if ref in extra or not all(user.id in made for user in graph.users(ref)):
-                found.append(ref)
-    return tuple(found)
+    refs = [Ref(op.id, out) for op in ops for out in range(len(op.outs) or 1)]
+    return tuple([ref for ref in refs if ref in extra or not made.issuperset(graph.readers(ref))])

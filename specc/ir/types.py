@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 TOKEN_AXES = ("seq", "source", "target")
 Size = int | str
 """A number, or the name of a size that is known when the model runs ("batch", "seq")."""
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(NamedTuple):
     """A tensor axis. A compound one ("heads*head_dim") shards by its first factor, a ragged one anywhere."""
 
     name: str
@@ -108,17 +108,7 @@ class Spmd:
 
     def put(self, mesh_axis: str, place: Place) -> Spmd:
         """This type with another place on one mesh axis; a shard is added or removed as the innermost one."""
-        nesting = dict(self.nesting)
-        old = dict(self.places).get(mesh_axis)
-        if old is not None and old.kind == "S":
-            order = nesting[old.axis]
-            if order[-1] != mesh_axis:
-                raise ValueError(f"only the innermost shard of {old.axis} can be converted, not {mesh_axis} of {order}")
-            nesting[old.axis] = order[:-1]
-        if place.kind == "S":
-            nesting[place.axis] = (*nesting.get(place.axis, ()), mesh_axis)
-        places = {**dict(self.places), mesh_axis: place}
-        return Spmd(tuple(places.items()), tuple(sorted((a, m) for a, m in nesting.items() if m)))
+        return _put(self, mesh_axis, place)
 
     def shards(self, axis: Axis) -> tuple[str, ...]:
         """Mesh axes that split the tensor axis, outer to inner."""
@@ -126,6 +116,21 @@ class Spmd:
 
     def __str__(self) -> str:
         return " ".join(f"{m}:{p}" for m, p in self.places)
+
+
+@lru_cache(maxsize=1024)
+def _put(type: Spmd, mesh_axis: str, place: Place) -> Spmd:
+    nesting = dict(type.nesting)
+    old = dict(type.places).get(mesh_axis)
+    if old is not None and old.kind == "S":
+        order = nesting[old.axis]
+        if order[-1] != mesh_axis:
+            raise ValueError(f"only the innermost shard of {old.axis} can be converted, not {mesh_axis} of {order}")
+        nesting[old.axis] = order[:-1]
+    if place.kind == "S":
+        nesting[place.axis] = (*nesting.get(place.axis, ()), mesh_axis)
+    places = {**dict(type.places), mesh_axis: place}
+    return Spmd(tuple(places.items()), tuple(sorted((a, m) for a, m in nesting.items() if m)))
 
 
 @lru_cache(maxsize=1024)

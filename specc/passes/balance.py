@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import accumulate, pairwise
 
 from specc.ir.graph import Graph
-from specc.ir.op import Op
+from specc.ir.op import Likeness, Op, likeness
 from specc.ir.repeat import layer_of
 from specc.passes.parts import Section, sections
 from specc.source import Diagnostic, Node, span_of
@@ -111,8 +111,14 @@ def _earliest(ends: list[int], stages: int, limit: int) -> list[int]:
 def _costs(graph: Graph, found: list[Section]) -> list[int]:
     """Flops of each layer, with what goes along with it."""
 
+    known: dict[Likeness, int] = {}
+
     def flops(op: Op) -> int:
-        return graph.definition(op).flops(op, tuple(graph.type(ref) for ref in op.inputs), graph.symbols)
+        ins = graph.ins(op)
+        key = likeness(op, ins)
+        if key not in known:
+            known[key] = graph.definition(op).flops(op, ins, graph.symbols)
+        return known[key]
 
     costs: list[int] = []
     for item in found:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from specc.ir.graph import Graph
-from specc.ir.op import Op, OpError, Param, Path, Ref, dotted
-from specc.ir.tree import loops, tree
+from specc.ir.op import Likeness, Op, OpError, Param, Path, Ref, dotted, likeness
+from specc.ir.tree import leaving
 from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Facts
 from specc.spec.core import Layout
@@ -22,6 +22,9 @@ LINKS = frozenset({"PI", "PS", "PR", "IR", "SR", "SI", "IS", "RS", "SS"})
 """Conversions that exist. R to I is none: partial gradients would be counted as whole ones. Nothing becomes P."""
 
 CARRIES = frozenset({"repeat", "end", "cut"})
+
+
+Alike = tuple[Likeness, tuple[tuple[str, str], ...]]
 
 
 class SpmdError(OpError):
@@ -53,21 +56,31 @@ class _Operand:
 def check(graph: Graph, layout: Layout) -> Graph:
     """The same graph. Raises SpmdError naming op and mesh axis."""
     storage: dict[Path, Spmd] = {}
+    passed: set[Alike] = set()
     for op in graph.ops:
-        _check_recorded(graph, op)
-        for number, (param, use) in enumerate(zip(op.params, op.uses, strict=True)):
-            _check_use(graph, op, number)
+        if (like := _alike(graph, op)) not in passed:
+            _check_recorded(graph, op)
+            for number in range(len(op.params)):
+                _check_use(graph, op, number)
+            for number, derived in enumerate(derive(graph, op)):
+                _compare(graph, op, number, derived)
+            passed.add(like)
+        for param, use in zip(op.params, op.uses, strict=True):
             if storage.setdefault(param.path, use.stored) != use.stored:
                 raise SpmdError(op, "the mesh", f"{dotted(param.path)} is stored as {use.stored} here, elsewhere not")
-        for number, derived in enumerate(derive(graph, op)):
-            _compare(graph, op, number, derived)
         if op.kind in CARRIES:
             _check_carries(graph, op, op.inputs)
-    for loop in loops(tree(graph)):
-        for block in loop.blocks:
-            _check_carries(graph, loop.repeat, block.outputs)
+    for repeat in graph.repeats:
+        for block in repeat.blocks:
+            _check_carries(graph, repeat.op, leaving(graph, graph.ops_at.get(block, ()), ()))
     _check_ends(graph)
     return graph
+
+
+def _alike(graph: Graph, op: Op) -> Alike:
+    """Equal for ops of which the same holds: all that is checked of one by itself, but for its parameters' names."""
+    given = (*graph.ins(op), *graph.given(op))
+    return likeness(op, (*given, *op.outs, *op.types, *op.uses)), op.lowering
 
 
 def stream_type(type: TensorType, mesh: MeshAxis) -> Place:
@@ -92,7 +105,7 @@ def derive(graph: Graph, op: Op) -> tuple[Spmd, ...]:
         if op.params or op.lowering:
             raise SpmdError(op, "the mesh", "carries values, but has parameters or a lowering")
         return tuple(graph.spmd(ref) for ref in op.inputs)
-    facts = graph.definition(op).facts(op, tuple(graph.type(ref) for ref in op.inputs))
+    facts = graph.facts(op)
     operands = [o for o in _operands(graph, op, facts) if o.number not in facts.shape_only]
     known = {mesh.name for mesh in graph.mesh}
     for name, lowering in op.lowering:

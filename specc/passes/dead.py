@@ -21,7 +21,7 @@ def dead(graph: Graph, layout: Layout) -> Graph:
                 op = _exporting(graph, op, needed, moved)
             kept.append(op)
             needed.update(op.inputs)
-            alive.update(ref.op for ref in op.inputs)
+            alive.update([ref.op for ref in op.inputs])
     if not moved:
         return graph.with_ops(reversed(kept))
     ops = (replace(op, inputs=tuple(moved.get(ref, ref) for ref in op.inputs)) for op in reversed(kept))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 
 from specc.ir.graph import Graph
-from specc.ir.op import Op, OpError, Path, Ref, dotted
+from specc.ir.op import Op, OpError, Path, Ref, dotted, likeness
 from specc.ir.parameters import clashes
 from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.tree import Call, Loop, loops, tree
@@ -35,6 +37,19 @@ class _View:
     layout: Layout
     typed: bool
     placed: bool
+
+    @cached_property
+    def distinct(self) -> tuple[Op, ...]:
+        """The first of each that are alike in all but their names: what concerns one op alone is asked of these."""
+        found: dict[tuple[object, ...], Op] = {}
+        for op in self.graph.ops:
+            given = [object for ref in op.inputs for object in self._given(ref)]
+            found.setdefault((likeness(op, (*given, *op.outs, *op.types, *op.uses)), op.lowering), op)
+        return tuple(found.values())
+
+    def _given(self, ref: Ref) -> Iterable[object]:
+        op = self.graph.op(ref.op)
+        return (*op.outs[ref.out : ref.out + 1], *op.types[ref.out : ref.out + 1])
 
 
 Problems = Iterator[tuple[str, str]]
@@ -103,31 +118,31 @@ def _alive(view: _View) -> Problems:
     """Every value is needed, for the model's output or the loss; inputs of the model may be idle."""
     graph = view.graph
     needed = {ref.op for ref in (*graph.outputs, graph.loss)}
-    handed_on = {Ref(op.id, n) for op in graph.ops if op.kind == "end" for n in range(_carries(graph, op))}
+    carries = {op.id: len(op.inputs) for op in graph.ops if op.kind == "repeat"}
+    ends = [op for op in graph.ops if op.kind == "end"]
+    handed_on = {Ref(op.id, n) for op in ends for n in range(carries.get(op.text("repeat"), 0))}
+    asked = {*graph.outputs, graph.loss, *handed_on}
     for op in reversed(graph.ops):
-        needed.update(ref.op for ref in op.inputs if op.id in needed)
+        if op.id in needed:
+            needed.update([ref.op for ref in op.inputs])
     for op in graph.ops:
         if op.id not in needed and op.kind != "input":
             yield op.id, "is dead: neither output nor loss needs it"
         for out in range(len(op.outs)):
             ref = Ref(op.id, out)
-            if op.id in needed and ref not in (*graph.outputs, graph.loss, *handed_on) and not graph.users(ref):
+            if op.id in needed and not graph.readers(ref) and ref not in asked:
                 yield op.id, f"output {out} is dead: nobody uses it"
-
-
-def _carries(graph: Graph, end: Op) -> int:
-    """How many values the layers before an end hand on; 0 where it ends nothing."""
-    id = end.text("repeat")
-    return next((len(op.inputs) for op in graph.ops if op.id == id), 0)
 
 
 def _typed(view: _View) -> Problems:
     """All ops have tensor types or none, and they are what the ops' rules give."""
-    graph = view.graph
+    graph, distinct = view.graph, {op.id for op in view.distinct}
     for op in graph.ops if view.typed else ():
         for ref in op.inputs:
             if ref.out >= len(graph.op(ref.op).outs):
                 yield op.id, f"uses {ref}, which does not exist"
+        if op.id not in distinct:
+            continue
         expected = graph.definition(op).infer(op, tuple(graph.type(ref) for ref in op.inputs))
         if op.outs != expected:
             yield op.id, f"has types {[str(t) for t in op.outs]}, its rule gives {[str(t) for t in expected]}"
@@ -147,18 +162,19 @@ def _scoped(view: _View) -> Problems:
             yield where, f"has no name for its class: {scope.names}"
     containers = {(*op.scope, op.text("path")) for op in graph.ops if op.kind == "repeat"}
     behind = False
-    for op in graph.ops:
-        if op.scope == ("loss",):
+    for path, ops in groupby(graph.ops, lambda op: op.scope):
+        op = next(ops)
+        if path == ("loss",):
             behind = True
-            if op.scope not in graph.scope_at:
+            if path not in graph.scope_at:
                 yield op.id, "stands in loss, which is not declared"
             continue
         if behind:
             yield op.id, "is of the model, but stands behind the loss"
-        for depth in range(1, len(op.scope) + 1):
-            if op.scope[:depth] not in graph.scope_at and op.scope[:depth] not in containers:
-                yield op.id, f"stands in {dotted(op.scope[:depth])}, which is not declared"
-        if op.scope in containers:
+        for depth in range(1, len(path) + 1):
+            if path[:depth] not in graph.scope_at and path[:depth] not in containers:
+                yield op.id, f"stands in {dotted(path[:depth])}, which is not declared"
+        if path in containers:
             yield op.id, "stands in a repeat, but in no layer of it"
     if graph.op(graph.loss.op).scope != ("loss",) or any(graph.op(ref.op).scope == ("loss",) for ref in graph.outputs):
         yield graph.loss.op, "the loss stands outside the model, the output inside"
@@ -170,7 +186,10 @@ def _repeated(view: _View) -> Problems:
     ends = Counter(op.text("repeat") for op in view.graph.ops if op.kind == "end")
     blocks: frozenset[Path | None] = frozenset()  # of the repeat
     layers: dict[str, int] = {}
+    scope, layer = (), None  # of the op before, as most have it
     for op in view.graph.ops:
+        if op.scope != scope:
+            scope, layer = op.scope, layer_scope(op.scope)
         if op.kind == "repeat":
             if opened is not None:
                 yield op.id, f"is in the repeat {opened.id}"
@@ -189,9 +208,9 @@ def _repeated(view: _View) -> Problems:
                 yield op.id, f"ends {op.text('repeat')}, but {opened.id if opened else 'nothing'} is open here"
             opened = None
         elif opened is None:
-            if layer_of(op.scope) is not None:
+            if layer is not None:
                 yield op.id, "stands in a layer, but in no repeat"
-        elif layer_scope(op.scope) not in blocks:
+        elif layer not in blocks:
             yield op.id, f"stands in {opened.id}, but in none of its layers"
 
 
@@ -295,7 +314,7 @@ def _placed(view: _View) -> Problems:
     wanted = {axis.name: axis.size for axis in mesh_of(view.layout)}
     if mesh != wanted or len(mesh) != len(graph.mesh):
         yield "the graph", f"is placed on the mesh {mesh}, the layout has {wanted}"
-    for op in graph.ops:
+    for op in view.distinct:
         if len(op.types) != len(op.outs) or len(op.uses) != len(op.params):
             yield op.id, f"{len(op.types)} types for {len(op.outs)} outputs, {len(op.uses)} uses for {len(op.params)}"
         for spmd in (*op.types, *(spmd for use in op.uses for spmd in (use.stored, use.used))):
@@ -306,7 +325,7 @@ def _placed(view: _View) -> Problems:
 def _divisible(view: _View) -> Problems:
     """Every mesh axis that splits a tensor axis splits it evenly; only vocab may be uneven, unless converted."""
     graph = view.graph
-    for op in graph.ops if view.placed else ():
+    for op in view.distinct if view.placed else ():
         pairs = [*zip((out.axes for out in op.outs), op.types, strict=True)]
         pairs += [(param.axes, use.stored) for param, use in zip(op.params, op.uses, strict=True)]
         converted = [op.place("src").axis, op.place("dst").axis] if op.kind == "convert" else []

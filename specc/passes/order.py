@@ -24,16 +24,16 @@ def order(graph: Graph, layout: Layout) -> Graph:
     for op in graph.ops:
         made = _ordered(graph, op) if op.scope[:1] != ("loss",) else []
         moved = {new.inputs[0]: new.ref for new in made}
-        op = replace(op, inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
+        if moved:
+            op = op.changed(inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
         ops += [*made, op.having(first="tokens") if op.kind in ("split", "merge") else op]
     return shapes(graph.with_ops(ops), layout)
 
 
 def _ordered(graph: Graph, op: Op) -> list[Op]:
     """Ops that give the operands of this one in the order that it needs."""
-    types = [graph.type(ref) for ref in op.inputs]
-    definition = graph.definition(op)
-    if not definition.any_order and set(definition.facts(op, tuple(types)).mix) & {*TOKEN_AXES}:
+    types = graph.ins(op)
+    if not graph.definition(op).any_order and any(index in TOKEN_AXES for index in graph.facts(op).mix):
         streams = [n for n, type in enumerate(types) if _by_row(type) and _streams(graph, op.inputs[n])]
         return [
             replace(_made(graph, op, n, "transpose"), id=f"{op.id}_transpose{n}", attrs=(("mixed", True),))

@@ -33,6 +33,11 @@ class Section:
             found.setdefault(layer_of(op.scope), []).append(op)
         return found
 
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Of the ops of the body."""
+        return frozenset([op.id for op in self.body])
+
     @property
     def layers(self) -> range:
         return range(self.repeat.start, self.repeat.start + self.repeat.n)
@@ -128,17 +133,20 @@ class Held:
 
 def held(graph: Graph, part: Part) -> Held:
     """What is read by, or made in, these layers: a carry that no layer changes is an invariant of them."""
-    run = {op.id for op in part.of.body}
+    run = part.of.ids
     entering: dict[int | Ref, None] = {}
     made: dict[int | Ref, None] = {}
     for block in part.blocks:
         own = {op.id for op in graph.ops_at[block]}
         taken, given = part.taken(graph, block), part.given(graph, block)
         carried = {ref: n for n, ref in enumerate(taken)}
-        for ref in (ref for op in graph.ops_at[block] for ref in op.inputs):
-            key = carried.get(ref, ref if ref.op in run and ref.op not in own else None)
-            if key is not None and key not in made:
-                entering[key] = None
+        for op in graph.ops_at[block]:
+            for ref in op.inputs:
+                if ref.op in own:  # most are
+                    continue
+                key = carried.get(ref, ref if ref.op in run else None)
+                if key is not None and key not in made:
+                    entering[key] = None
         made |= {n: None for n, pair in enumerate(zip(taken, given, strict=True)) if pair[0] != pair[1]}
         made |= {ref: None for ref in graph.scope_at[block].outputs[len(given) :] if ref.op in own}
     numbers = [key for key in entering if isinstance(key, int)]
@@ -149,23 +157,25 @@ def alive(graph: Graph, plan: Iterable[list[Part]]) -> list[frozenset[Ref]]:
     """Values that are needed from each stage on and made before it, and at last the model's outputs."""
     found = [frozenset(graph.outputs)]
     for parts in reversed([*plan]):
-        made = [held(graph, part).made for part in parts]
+        every = [held(graph, part) for part in parts]
+        made = [item.made for item in every]
         later = (_before(parts, made, ref) for ref in found[0])
-        found.insert(0, frozenset((*(ref for ref in later if ref is not None), *_needs(graph, parts, made))))
+        found.insert(0, frozenset((*(ref for ref in later if ref is not None), *_needs(graph, parts, every))))
     return found
 
 
-def _needs(graph: Graph, parts: list[Part], made: list[tuple[int | Ref, ...]]) -> list[Ref]:
+def _needs(graph: Graph, parts: list[Part], every: list[Held]) -> list[Ref]:
     """Values of other stages that a stage of these parts reads."""
+    made = [item.made for item in every]
     pending: dict[Ref, None] = {}
     outside: dict[Ref, None] = {}
-    for part in parts:
-        for key in held(graph, part).entering:
+    for part, own in zip(parts, every, strict=True):
+        for key in own.entering:
             reads = pending if part.first and isinstance(key, int) else outside
             reads[part.start[key] if isinstance(key, int) else key] = None
-        known = {ref for block in part.blocks for ref in part.taken(graph, block)}
-        known |= {Ref(op.id, out) for op in part.of.body for out in range(len(op.outs))}
-        pending |= dict.fromkeys(ref for op in part.ops for ref in op.inputs if ref not in known)
+        known, run = {ref for block in part.blocks for ref in part.taken(graph, block)}, part.of.ids
+        for op in part.ops:
+            pending |= dict.fromkeys([ref for ref in op.inputs if ref.op not in run and ref not in known])
     refs = list(pending)
     while refs:
         ref = _before(parts, made, refs.pop(0))
@@ -212,4 +222,4 @@ def made_again(graph: Graph, op: Op) -> bool:
 
 def shapes_of(graph: Graph, op: Op) -> tuple[int, ...]:
     """Numbers of the operands of which the op reads the shape only."""
-    return graph.definition(op).facts(op, tuple(graph.type(ref) for ref in op.inputs)).shape_only
+    return graph.facts(op).shape_only

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 
-from specc.ir.graph import Graph, common, inside
-from specc.ir.op import Op, OpError, Path, Ref, Use
+from specc.ir.graph import Graph, common
+from specc.ir.op import Likeness, Op, OpError, Path, Ref, Use, likeness
 from specc.ir.repeat import layer_scope
 from specc.ir.types import I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Signature
@@ -43,12 +44,26 @@ Demand = tuple[Op, int]
 """An op, and the number of its operand."""
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What is chosen for an op: the types of its operands, outputs and parameters, and how it communicates."""
+
+    wanted: tuple[Spmd, ...]
+    types: tuple[Spmd, ...]
+    uses: tuple[Use, ...]
+    lowering: tuple[tuple[str, str], ...]
+
+
+Alike = tuple[Likeness, tuple[int, ...], tuple[bool, ...]]
+
+
 @dataclass
 class _Placing:
-    """Types of values so far, and who demands which."""
+    """Types of values so far, and who demands which; what was chosen serves all ops alike."""
 
     graph: Graph
     returned: frozenset[Ref]  # what leaves a block of a repeat
+    chosen: dict[Alike, _Choice] = field(default_factory=dict[Alike, _Choice])
     types: dict[Ref, Spmd] = field(default_factory=dict[Ref, Spmd])
     demands: dict[tuple[Ref, Spmd], list[Demand]] = field(default_factory=dict[tuple[Ref, Spmd], list[Demand]])
 
@@ -66,26 +81,44 @@ def place(graph: Graph, layout: Layout) -> Graph:
 
 def _returned(graph: Graph) -> frozenset[Ref]:
     found: list[Ref] = []
-    for op in graph.ops:
-        if (layer := layer_scope(op.scope)) is not None:
-            results = (Ref(op.id, out) for out in range(len(op.outs)))
-            found += [ref for ref in results if not all(inside(user.scope, layer) for user in graph.users(ref))]
+    for layer, ops in graph.ops_at.items():
+        own = {op.id for op in ops}
+        for ref in (Ref(op.id, out) for op in ops if layer is not None for out in range(len(op.outs))):
+            if any(user.id not in own for user in graph.users(ref)):
+                found.append(ref)
     return frozenset(found)
 
 
 def _place_op(work: _Placing, op: Op, mesh: tuple[MeshAxis, ...]) -> Op:
-    ins = tuple(work.graph.type(ref) for ref in op.inputs)
-    chosen = {axis.name: _choose(work, op, ins, axis) for axis in mesh}
-    for number, ref in enumerate(op.inputs):
-        wanted = _wanted(work.types[ref], {name: s.inputs[number] for name, s in chosen.items()})
-        work.demands.setdefault((ref, wanted), []).append((op, number))
-    outputs = tuple(
-        Spmd.of({name: signature.outputs[out] for name, signature in chosen.items()}) for out in range(len(op.outs))
-    )
-    for out, type in enumerate(outputs):
-        work.types[Ref(op.id, out)] = type
+    ins = work.graph.ins(op)
+    produced = tuple([work.types[ref] for ref in op.inputs])
+    results = [Ref(op.id, out) for out in range(len(op.outs))]
+    pinned = tuple([ref in work.returned for ref in results])
+    key = (likeness(op, (*ins, *op.outs)), tuple(map(id, produced)), pinned)
+    choice = work.chosen.get(key)
+    if choice is None:
+        choice = work.chosen[key] = _chosen(work.graph, op, ins, produced, pinned, mesh)
+    for number, (ref, wanted) in enumerate(zip(op.inputs, choice.wanted, strict=True)):
+        if wanted is not produced[number]:
+            work.demands.setdefault((ref, wanted), []).append((op, number))
+    work.types.update(zip(results, choice.types, strict=True))
+    return op.changed(types=choice.types, uses=choice.uses, lowering=choice.lowering)
+
+
+def _chosen(
+    graph: Graph,
+    op: Op,
+    ins: tuple[TensorType, ...],
+    produced: tuple[Spmd, ...],
+    pinned: tuple[bool, ...],
+    mesh: tuple[MeshAxis, ...],
+) -> _Choice:
+    """`pinned` says of each output whether it must have the stream type."""
+    chosen = {axis.name: _choose(graph, op, ins, produced, pinned, axis) for axis in mesh}
+    wanted = [_wanted(t, {name: s.inputs[n] for name, s in chosen.items()}) for n, t in enumerate(produced)]
+    types = [Spmd.of({name: s.outputs[out] for name, s in chosen.items()}) for out in range(len(op.outs))]
     lowering = tuple((name, s.lowering) for name, s in chosen.items() if s.lowering != "plain")
-    return op.changed(types=outputs, uses=_uses(op, chosen), lowering=lowering)
+    return _Choice(tuple(wanted), tuple(types), _uses(op, chosen), lowering)
 
 
 def _wanted(produced: Spmd, places: dict[str, Place | None]) -> Spmd:
@@ -109,19 +142,26 @@ def _uses(op: Op, chosen: dict[str, Signature]) -> tuple[Use, ...]:
     return tuple(uses)
 
 
-def _choose(work: _Placing, op: Op, ins: tuple[TensorType, ...], mesh: MeshAxis) -> Signature:
-    produced = tuple(work.types[ref].at(mesh.name) for ref in op.inputs)
+def _choose(
+    graph: Graph,
+    op: Op,
+    ins: tuple[TensorType, ...],
+    produced: tuple[Spmd, ...],
+    pinned: tuple[bool, ...],
+    mesh: MeshAxis,
+) -> Signature:
+    places = [type.at(mesh.name) for type in produced]
     best: tuple[int, Signature] | None = None
-    offered = work.graph.definition(op).signatures(op, ins, mesh, stream(mesh))
-    for out in (out for out in range(len(op.outs)) if Ref(op.id, out) in work.returned):
+    offered = graph.definition(op).signatures(op, ins, mesh, stream(mesh))
+    for out in (out for out in range(len(op.outs)) if pinned[out]):
         offered = [s for s in offered if s.outputs[out] == stream(mesh)(op.outs[out])]
     for signature in offered:
-        costs = [_cost(t, a, b) for t, a, b in zip(ins, produced, signature.inputs, strict=True)]
+        costs = [_cost(t, a, b) for t, a, b in zip(ins, places, signature.inputs, strict=True)]
         known = [cost for cost in costs if cost is not None]
         if len(known) == len(costs) and (best is None or sum(known) < best[0]):
             best = (sum(known), signature)
     if best is None:
-        types = ", ".join(str(place) for place in produced)
+        types = ", ".join(map(str, places))
         raise OpError(op, f"no signature of {op.kind} accepts ({types}) on {mesh.name}")
     return best[1]
 
@@ -170,11 +210,12 @@ def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
             value = op.ref
         rewired |= {(user.id, number): value for user, number in demands}
     before, after = _positions(graph, made.values())
+    asking = {id for id, _ in rewired}
     ops: list[Op] = []
     for op in graph.ops:
         ops.extend(before.get(op.id, []))
         known = placed[op.id]
-        if any((op.id, number) in rewired for number in range(len(op.inputs))):
+        if op.id in asking:
             known = known.changed(
                 inputs=tuple(rewired.get((op.id, number), ref) for number, ref in enumerate(op.inputs))
             )
@@ -187,9 +228,10 @@ def _positions(graph: Graph, made: Iterable[_Made]) -> tuple[dict[str, list[Op]]
     """Conversions by the op that they precede, and by the op that they follow."""
     order = {op.id: n for n, op in enumerate(graph.ops)}
     entered: dict[Path, str] = {}  # the first op of each scope
-    for op in graph.ops:
-        for depth in range(1, len(op.scope) + 1):
-            entered.setdefault(op.scope[:depth], op.id)
+    for scope, ops in groupby(graph.ops, lambda op: op.scope):
+        first = next(ops).id
+        for depth in range(1, len(scope) + 1):
+            entered.setdefault(scope[:depth], first)
     before: dict[str, list[Op]] = {}
     after: dict[str, list[Op]] = {}
     for item in made:

@@ -19,7 +19,7 @@ from specc.ir.op import Op, OpError, Path, Ref, Span, Stage
 from specc.ir.tree import LOSS
 from specc.passes.balance import starts_of
 from specc.passes.dead import dead
-from specc.passes.parts import Part, Section, alive, held, made_again, sections, shapes_of
+from specc.passes.parts import Held, Part, Section, alive, held, made_again, sections, shapes_of
 from specc.spec.core import Layout
 
 Plan = dict[int, list[Part]]
@@ -135,20 +135,21 @@ class _Cutter:
                 for op in part.of.before:
                     self._clone(op, prefix)
             ends = [*part.exported, *(Ref(part.of.end.id, n) for n in range(part.of.repeat.carries))]
-            self._part(part, prefix, ends if part.last else after)
+            self._part(part, held(self.graph, part), prefix, ends if part.last else after)
             if part.last:
                 for op in part.of.after:
                     self._clone(op, prefix)
 
-    def _part(self, part: Part, prefix: Stage, after: Sequence[Ref]) -> None:
+    def _part(self, part: Part, found: Held, prefix: Stage, after: Sequence[Ref]) -> None:
         """A repeat of these layers. What they read and make is a carry; what they only make leaves where it is needed.
 
         `after`: what is needed behind them, as the whole graph knows it.
         """
-        repeat, found = part.of.op, held(self.graph, part)
+        repeat = part.of.op
         for op in part.body:  # invariants that are made again stand in front of the repeat
             for ref in op.inputs:
-                self._recompute(ref, prefix)
+                if ref.op not in part.of.ids:
+                    self._recompute(ref, prefix)
         outer = {n: self.env[ref] for n, ref in enumerate(part.start) if ref in self.env}
         carried = [key for key in found.entering if key in found.made]
         inputs = tuple(outer[key] if isinstance(key, int) else self.env[key] for key in carried)
@@ -166,18 +167,19 @@ class _Cutter:
             known |= {n: self.env[ref] for n, ref in enumerate(part.given(self.graph, layer)) if ref in self.env}
             known |= {key: self.env[key] for key in found.made if isinstance(key, Ref) and key in self.env}
             self._scopes(layer, prefix, taken, tuple(known[key] for key in carried))
-        self._close(part, new, carried, known, after)
+        self._close(part, new, found.made, carried, known, after)
 
     def _close(
         self,
         part: Part,
         repeat: Op,
+        made: Sequence[int | Ref],
         carried: Sequence[int | Ref],
         known: Mapping[int | Ref, Ref],
         after: Sequence[Ref],
     ) -> None:
         """The end of a repeat, and what its results are in the whole graph."""
-        end, made = part.of.end, held(self.graph, part).made
+        end = part.of.end
         names = {key: Ref(end.id, key) if isinstance(key, int) else key for key in (*carried, *made)}
         leaving = [key for key in made if key not in carried and names[key] in after]
         inputs = tuple(known[key] for key in (*carried, *leaving))
@@ -212,14 +214,18 @@ class _Cutter:
             self._clone(op, prefix)
 
     def _clone(self, op: Op, prefix: Stage) -> None:
-        only = shapes_of(self.graph, op)
-        inputs: list[Ref] = []
-        for number, ref in enumerate(op.inputs):
-            self._recompute(ref, prefix) if number not in only else None
-            inputs.append(self.env[ref] if ref in self.env else self._like(op, ref, number in only))
-        self.ops.append(op.changed(id=f"{prefix}.{op.id}", inputs=tuple(inputs), scope=(prefix, *op.scope)))
+        inputs = tuple([self.env.get(ref) or self._known(op, n, prefix) for n, ref in enumerate(op.inputs)])
+        id = f"{prefix}.{op.id}"
+        self.ops.append(op.changed(id=id, inputs=inputs, scope=(prefix, *op.scope)))
         for out in range(len(op.outs)):
-            self.env[Ref(op.id, out)] = Ref(f"{prefix}.{op.id}", out)
+            self.env[Ref(op.id, out)] = Ref(id, out)
+
+    def _known(self, op: Op, number: int, prefix: Stage) -> Ref:
+        """What an operand is in this stage, which does not have it yet."""
+        ref, shape_only = op.inputs[number], number in shapes_of(self.graph, op)
+        if not shape_only:
+            self._recompute(ref, prefix)
+        return self.env[ref] if ref in self.env else self._like(op, ref, shape_only)
 
     def _like(self, op: Op, ref: Ref, shape_only: bool) -> Ref:
         """Any value of this stage with the axis whose size a source op reads."""

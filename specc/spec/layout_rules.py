@@ -11,8 +11,7 @@ from specc.spec.core import Layout, Model
 from specc.spec.document import RANKS
 from specc.spec.grammar import listed
 from specc.spec.report import Report
-from specc.spec.rules import STACKS, branches
-from specc.spec.stated import place
+from specc.spec.rules import STACKS, branches, place
 
 
 def layout_rules(model: Model, layout: Layout, report: Report) -> None:

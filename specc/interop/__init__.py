@@ -1,1 +1,0 @@
-"""What others publish, to and from specc: configs (`importing`, `exporting`) and weights (`weights`), by mappings."""
