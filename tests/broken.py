@@ -53,14 +53,13 @@ blocks:
     - ffn: {kind: gated, hidden: 64}
   global: {like: local, with: {attention: {kv_heads: null, rope: {theta: 1000}}}}
   joined:
-    - sublayer:
-        norm: true
-        base: normed
-        branches:
-          - attention: {heads: 4}
-            post: true
-          - ffn: {hidden: 64}
-            out_scale: 0.5
+    - parallel:
+        - attention: {heads: 4}
+          post: true
+        - ffn: {hidden: 64}
+          out_scale: 0.5
+      norm: true
+      base: normed
 decoder:
   layers: 8
   pattern: {head: [joined], cycle: [local*2, global], tail: [joined]}
@@ -129,6 +128,9 @@ MODEL = (
     Case("E217", BOTH, "tied: [encoder, decoder, head]", "tied: [encoder, encoder]", "|[encoder, encoder]"),
     Case("E218", DECODER, FFN, "- cross_attention: {heads: 4}", "|cross_attention"),
     Case("E219", DECODER, "theta: 10000", "scaling: {kind: llama3, factor: 8, high_freq: 1}", "high_freq: |1"),
+    Case("E260", DECODER, "vocab: 97", "vocab: 97\nembedding: {scale: 2 * (3 + 1}", "|1}"),
+    Case("E261", DECODER, "vocab: 97", "vocab: 97\nembedding: {scale: sqrt(d_modl)}", "|d_modl"),
+    Case("E262", DECODER, FFN, "- {ffn: {hidden: 64}, out_scale: 2 * (1 / layer)}", "|1 / layer"),
     Case("E226", DECODER, "vocab: 97", "vocab: 97\ninit: {kind: xavier, std: 0.02}", "|0.02"),
     Case("E227", DECODER, "heads: 4", "heads: 4, bias: [q, q]", "|[q, q]"),
     Case("E234", BOTH, "pad: 0", "pad: 0\ninputs: [segments]", "|[segments]"),
@@ -142,7 +144,15 @@ BLOCKS = (
     Case("E223", DECODER, FFN, "- {}", "|{}"),
     Case("E224", PATTERN, "norm: true", "norm: false", "|normed"),
     Case("E225", PATTERN, "cycle: [local*2, global]", "cycle: [local*2]", "|global: {like"),
-    Case("E229", DECODER, FFN, "- sublayer: {norm: true, branches: [{ffn: {hidden: 64}, pre: true}]}", "|norm: true"),
+    Case("E229", DECODER, FFN, "- {ffn: {hidden: 64}, norm: true, pre: true}", "|norm: true"),
+    Case("E263", PATTERN, "norm: true", "norm: true\n      out_scale: 2", "|out_scale: 2"),
+    Case(
+        "E264",
+        PATTERN,
+        "norm: true",
+        "norm: true\n      placement: output\n      post: true",
+        "|post: true\n      base",
+    ),
     Case("E230", DECODER, DECODER[DECODER.index("decoder:") :], "", "|specc: 1"),
     Case("E231", DECODER, "  layers: 4", "  layers: 4\n  pattern: [x]", "|decoder"),
     Case("E232", PATTERN, "layers: 8", "layers: 1", "layers: |1"),

@@ -78,12 +78,13 @@ def norms(draw: st.DrawFn) -> Doc:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What components of one model share. `cross`: the stack reads an encoder."""
+    """What components of one model share. `cross`: the stack reads an encoder; `first`: norms stand on inputs."""
 
     tp: int
     d_model: int
     kept: bool
     cross: bool
+    first: bool
 
 
 @st.composite
@@ -96,26 +97,43 @@ def components(draw: st.DrawFn, sizes: Sizes) -> Doc:
 
 
 @st.composite
-def general(draw: st.DrawFn, sizes: Sizes) -> Doc:
-    """The general form; `base: normed` needs the shared norm, and a shared norm a reader."""
+def general(draw: st.DrawFn, sizes: Sizes, first: bool) -> Doc:
+    """A sublayer with keys of its own; `base: normed` needs a shared norm, and a shared norm a reader.
+
+    `first`: whether the placement of the model's norm has one on the input.
+    """
     own = st.one_of(st.booleans(), norms())
-    factor = st.sampled_from((0.7, 1.3, -1))
-    branches: list[Doc] = []
-    for component in draw(st.lists(components(sizes), min_size=1, max_size=2)):
-        rest = some(draw, pre=own, post=own, in_scale=factor, out_scale=factor, layerscale=st.just(0.5))
-        branches.append(component | rest)
-    doc: Doc = {"branches": branches, **some(draw, norm=own, alpha=factor, beta=factor, after=own)}
-    if doc.get("norm", False) is not False:
-        read = any(branch.get("pre", False) is False for branch in branches)
-        doc |= some(draw, base=st.just("normed")) if read else {"base": "normed"}
-    return {"sublayer": doc}
+    factor = st.sampled_from((0.7, 1.3, -1, "1 / layers", "0.5 ** (layer + 1)"))
+    rest = {"post": own, "in_scale": factor, "out_scale": factor, "layerscale": st.just(0.5)}
+    parts = draw(st.lists(components(sizes), min_size=1, max_size=2))
+    doc: Doc = some(draw, alpha=factor, beta=factor, after=own)
+    doc |= some(draw, placement=st.sampled_from(("pre", "post", "sandwich", "output")))
+    if "placement" in doc:
+        first = doc["placement"] in ("pre", "sandwich")
+        doc.pop("after", None)
+        rest.pop("post")
+    if len(parts) == 1:
+        doc |= parts[0] | some(draw, **rest)
+        if draw(st.booleans()) and "placement" not in doc:
+            doc["pre"] = draw(own)
+            first = doc["pre"] is not False
+    else:
+        doc["parallel"] = [part | some(draw, **rest, pre=own) for part in parts]
+        doc |= some(draw, post=own) if "placement" not in doc else {}
+        read = any(part.get("pre", False) is False for part in doc["parallel"])
+        if read and draw(st.booleans()):
+            doc["norm"] = draw(own)
+            first = doc["norm"] is not False
+        elif not read:
+            first = False
+    return doc | (some(draw, base=st.just("normed")) if first else {})
 
 
 @st.composite
 def sublayers(draw: st.DrawFn, sizes: Sizes) -> list[Doc]:
     """A decoder beside an encoder reads it in every block."""
     parallel = st.lists(components(sizes), min_size=2, max_size=2).map(lambda parts: {"parallel": parts})
-    found = draw(st.lists(st.one_of(components(sizes), parallel, general(sizes)), min_size=1, max_size=2))
+    found = draw(st.lists(st.one_of(components(sizes), parallel, general(sizes, sizes.first)), min_size=1, max_size=2))
     if not sizes.cross:
         return found
     return [*found, {"cross_attention": draw(attentions(sizes.tp, sizes.d_model, True, sizes.kept))}]
@@ -177,23 +195,27 @@ def specs(draw: st.DrawFn, ranks: int = 4) -> Drawn:
     roles = draw(st.sampled_from((("decoder",), ("encoder", "decoder"), ("encoder",))))
     uneven = 0 if dp > 1 and tp > 1 else draw(st.integers(0, 1))
     doc: Doc = {"specc": 1, "name": "drawn", "d_model": d_model, "vocab": 24 + uneven, "max_seq": 64}
-    norm = draw(norms()) | some(draw, placement=st.sampled_from(("pre", "post")))
+    norm = draw(norms()) | some(draw, placement=st.sampled_from(("pre", "post", "sandwich", "output")))
+    first = True
+    if draw(st.booleans()):
+        doc["norm"], first = norm, norm.get("placement", "pre") in ("pre", "sandwich")
     pairs = st.permutations([*roles, "head"]).map(lambda parts: parts[:2])
     tied = st.one_of(st.booleans(), pairs)
     positions = st.sampled_from(("none", "learned", "sinusoidal"))
-    scales = st.sampled_from(("sqrt_d_model", 2, 0.5))
+    starts: Doc = {"parameters": {"embedding": {"std": 1}}}
+    scales = st.sampled_from(("sqrt(d_model)", 2, 0.5))
     doc |= some(
         draw,
-        norm=st.just(norm),
+        residual=st.fixed_dictionaries({}, optional={"alpha": st.just(0.7), "beta": st.just("1 / sqrt(layers)")}),
         dropout=st.just(0.1),
         embedding=st.fixed_dictionaries({}, optional={"positions": positions, "tied": tied, "scale": scales}),
         head=st.just({"bias": True}),
-        init=st.sampled_from(({"kind": "xavier"}, {"std": 0.05, "embedding_std": 1}, {"depth_scaled": True})),
+        init=st.sampled_from(({"kind": "xavier"}, {"std": 0.05, **starts}, {"depth_scaled": True})),
     )
     blocks: Doc = {}
     for role in roles:
         cross = role == "decoder" and len(roles) == 2
-        doc[role] = draw(stacks(role, Sizes(tp, d_model, kept, cross), blocks))
+        doc[role] = draw(stacks(role, Sizes(tp, d_model, kept, cross, first), blocks))
     if blocks:
         doc["blocks"] = blocks
     if "encoder" in roles and "attention'" in str(used(doc)):

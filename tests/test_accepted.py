@@ -94,8 +94,8 @@ def general(count: int) -> str:
     )
     parts = [f"{{{ATTENTION if n % 2 else 'ffn: {hidden: 512}'}, {keys}}}" for n in range(count)]
     scales = "alpha: 0.123456789012345, beta: 1.2345678901234567"
-    whole = f"{{norm: true, {scales}, base: normed, branches: [{', '.join(parts)}]}}"
-    return f"decoder: {{layers: 3, block: [sublayer: {whole}]}}\n"
+    whole = f"{{norm: true, {scales}, base: normed, parallel: [{', '.join(parts)}]}}"
+    return f"decoder: {{layers: 3, block: [{whole}]}}\n"
 
 
 FFN = "ffn: {hidden: 512}"

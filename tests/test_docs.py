@@ -12,11 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from specc.interop.library import families
 from specc.source import Source
 from specc.spec import Spec, load
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "docs/contributing.md", "docs/language.md", "docs/tour.md", "docs/training.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/contributing.md",
+    "docs/interchange.md",
+    "docs/language.md",
+    "docs/tour.md",
+    "docs/training.md",
+)
 LIMIT = 300.0  # seconds for a command
 
 
@@ -112,16 +120,23 @@ def test_python_of_the_readme_runs(checkout: Path) -> None:
             assert result.returncode == 0, result.stderr
 
 
-def test_python_of_the_page_on_training_is_run() -> None:
+@pytest.mark.parametrize("document", ["docs/training.md", "docs/interchange.md"])
+def test_python_of_a_page_is_run(document: str) -> None:
     """By the commands in it."""
-    run = "".join(blocks("docs/training.md", "console"))
-    for block in blocks("docs/training.md", "python"):
+    run = "".join(blocks(document, "console"))
+    for block in blocks(document, "python"):
         assert block.splitlines()[0].removeprefix("# ") in run.split()
 
 
 def test_the_component_of_the_page_on_contributing_is_the_tested_one() -> None:
     (shown,) = blocks("docs/contributing.md", "python")
     assert shown in (ROOT / "tests" / "toy.py").read_text(encoding="utf-8")
+
+
+def test_the_page_on_interchange_lists_every_family() -> None:
+    text = (ROOT / "docs" / "interchange.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"<!-- families -->\n(.*?)\n<!-- end -->", text, re.S)
+    assert re.findall(r"`(\w+)`", listed) == list(families())
 
 
 def test_links_lead_somewhere() -> None:

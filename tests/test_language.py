@@ -71,35 +71,61 @@ def test_transformer_base_has_the_parameters_of_its_matrices() -> None:
 
 
 A, F = "attention: {heads: 4}", "ffn: {hidden: 64}"
+PARTS = f"{{parallel: [{A}, {F}]"
+POST, OUTPUT, NONE = "norm: {placement: post}\n", "norm: {placement: output}\n", "pre: false"
 SUGAR = {
-    "pre": (
-        "",
+    "pre": ("", f"[{A}, {F}]", f"[{{{A}, pre: true, post: false, after: false}}, {{{F}, norm: true}}]"),
+    "post": (POST, f"[{A}, {F}]", f"[{{{A}, after: true}}, {{{F}, placement: post}}]"),
+    "output": (OUTPUT, f"[{A}, {F}]", f"[{{{A}, post: true}}, {{{F}, {NONE}, after: false, post: true}}]"),
+    "sandwich": (
+        "norm: {placement: sandwich}\n",
         f"[{A}, {F}]",
-        f"[sublayer: {{norm: true, branches: [{A}]}}, sublayer: {{norm: true, branches: [{F}]}}]",
+        f"[{{{A}, placement: sandwich}}, {{{F}, pre: true, post: true}}]",
     ),
-    "post": (
-        "norm: {placement: post}\n",
-        f"[{A}, {F}]",
-        f"[sublayer: {{after: true, branches: [{A}]}}, sublayer: {{after: true, branches: [{F}]}}]",
+    "one of two placements": (
+        OUTPUT,
+        f"[{{{A}, placement: pre}}, {F}]",
+        f"[{{{A}, pre: true, post: false}}, {F}]",
     ),
-    "parallel": ("", f"[parallel: [{A}, {F}]]", f"[sublayer: {{norm: true, branches: [{A}, {F}]}}]"),
+    "parallel": ("", f"[{PARTS}}}]", f"[{PARTS}, norm: true, post: false, after: false}}]"),
     "parallel post": (
         "norm: {placement: post, kind: layer}\n",
-        f"[parallel: [{A}, {F}]]",
-        f"[sublayer: {{after: {{kind: layer}}, branches: [{A}, {F}]}}]",
+        f"[{PARTS}}}]",
+        f"[{PARTS}, norm: false, after: {{kind: layer}}}}]",
     ),
-    "one branch's own norm": (
+    "parallel output": (OUTPUT, f"[{PARTS}}}]", f"[{PARTS}, norm: false, post: true}}]"),
+    "parallel, norms of its own": (
         "",
-        f"[sublayer: {{norm: true, branches: [{F}]}}]",
-        f"[sublayer: {{branches: [{{{F}, pre: true}}]}}]",
+        f"[parallel: [{{{A}, pre: true}}, {{{F}, pre: true}}]]",
+        f"[{{parallel: [{{{A}, pre: {{}}}}, {{{F}, pre: {{}}}}], norm: false}}]",
     ),
     "defaults": (
         "",
         f"[{A}, {F}]",
-        "[sublayer: {norm: {kind: rms, eps: 1e-5, bias: false}, base: stream, alpha: 1, beta: 1, after: false, "
-        "branches: [{attention: {heads: 4, kv_heads: 4, head_dim: 8, bias: [], dropout: 0, causal: true}, in_scale: 1, "
-        "out_scale: 1, pre: false, post: false, dropout: 0}]}, "
+        "[{norm: {kind: rms, eps: 1e-5, bias: false}, base: stream, alpha: 1, beta: 1, after: false, "
+        "attention: {heads: 4, kv_heads: 4, head_dim: 8, bias: [], dropout: 0, causal: true}, in_scale: 1, "
+        "out_scale: 1, pre: false, post: false, dropout: 0}, "
         "ffn: {kind: plain, hidden: 64, activation: silu, bias: false, dropout: 0}]",
+    ),
+    "residual": (
+        "residual: {alpha: 3 / 2, beta: 1 / sqrt(layers + 1)}\n",
+        f"[{A}, {F}]",
+        f"[{{{A}, alpha: 1.5, beta: 0.5}}, {{{F}, alpha: 1.5, beta: 0.5}}]",
+    ),
+    "residual that is not meant": (
+        "residual: {base: normed, beta: 2}\n",
+        f"[{{{A}, base: stream, beta: 1}}, {F}]",
+        f"[{{{A}, base: stream, beta: 1}}, {{{F}, base: normed, beta: 2}}]",
+    ),
+    "a norm changed": (
+        "norm: {kind: layer, eps: 1e-3}\n",
+        f"[{{{A}, pre: {{bias: false}}, post: {{kind: rms}}}}]",
+        f"[{{{A}, pre: {{kind: layer, eps: 1e-3, bias: false}}, post: {{kind: rms, eps: 1e-5}}}}]",
+    ),
+    "arithmetic": (
+        "",
+        f"[{{{A}, out_scale: 'max(d_model, 2) ** -0.5 * log(exp(1)) * floor(1.5)'}}]",
+        f"[{{{A}, out_scale: {32**-0.5}}}]",
     ),
 }
 
@@ -112,12 +138,14 @@ def test_sugar_is_the_general_form(name: str) -> None:
 
 GENERAL = {
     "norm": "norm: {kind: layer}",
-    "no norm": "",
-    "base": "norm: true, base: normed",
-    "alpha": "norm: true, alpha: 1.5",
-    "beta": "norm: true, beta: 0.5",
-    "after": "norm: true, after: true",
-    "after of its own": "norm: true, after: {kind: layer, bias: false}",
+    "no norm": "norm: false",
+    "base": "base: normed",
+    "alpha": "alpha: 1.5",
+    "beta": "beta: 0.5",
+    "post": "post: true",
+    "after": "after: true",
+    "after of its own": "after: {kind: layer, bias: false}",
+    "output": "placement: output",
 }
 BRANCH = {
     "pre": "pre: {eps: 1e-3}",
@@ -129,10 +157,10 @@ BRANCH = {
 }
 
 
-def test_every_key_of_the_general_form_makes_another_file() -> None:
-    general = [f"[sublayer: {{{keys}{', ' if keys else ''}branches: [{A}, {F}]}}]" for keys in GENERAL.values()]
-    branch = [f"[sublayer: {{norm: true, branches: [{{{A}, {keys}}}, {F}]}}]" for keys in BRANCH.values()]
-    made = {files(decoder(block)).source for block in (*general, *branch, f"[parallel: [{A}, {F}]]")}
+def test_every_key_of_a_sublayer_makes_another_file() -> None:
+    general = [f"[{PARTS}, {keys}}}]" for keys in GENERAL.values()]
+    branch = [f"[parallel: [{{{A}, {keys}}}, {F}]]" for keys in BRANCH.values()]
+    made = {files(decoder(block)).source for block in (*general, *branch, f"[{PARTS}}}]")}
     assert len(made) == len(general) + len(branch) + 1
 
 
@@ -216,7 +244,7 @@ def test_a_changed_block_is_the_block_written_out() -> None:
 
 def test_a_component_is_changed_by_its_name() -> None:
     """The names are those of parameters: `ffn` is the first ffn only, whatever form it stands in."""
-    for base in (f"[{F}, {F}]", f"[parallel: [{F}, {F}]]", f"[{F}, sublayer: {{branches: [{F}]}}]"):
+    for base in (f"[{F}, {F}]", f"[parallel: [{F}, {F}]]", f"[{F}, {{{F}, norm: false}}]"):
         head = f"{HEAD}decoder: {{layers: 2, pattern: [a, b]}}\nblocks:\n  a: {base}\n"
         first, second = (f"  b: {{like: a, with: {{{name}: {{hidden: 8}}}}}}\n" for name in ("ffn", "ffn2"))
         assert files(head + first) == files(f"{head}  b: {base.replace('64', '8', 1)}\n")
@@ -308,7 +336,7 @@ vocab: 37000
 max_seq: 1024
 norm: {kind: layer, placement: post, eps: 1e-6}
 dropout: 0.1
-embedding: {scale: sqrt_d_model, positions: sinusoidal, tied: [encoder, decoder, head]}
+embedding: {scale: sqrt(d_model), positions: sinusoidal, tied: [encoder, decoder, head]}
 encoder:
   layers: 6
   block:

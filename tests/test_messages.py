@@ -33,7 +33,7 @@ HELP = {
     "a word for a number": (
         "vocab: 97",
         "vocab: 97\nembedding: {scale: sqrt}",
-        "E203 scale cannot be sqrt; sqrt is not in the language: values here are sqrt_d_model, or a number",
+        "E261 there is no sqrt here; names here are d_model, vocab, max_seq",
     ),
     "a key of nothing": ("activation: silu", "? : silu", "E110 a key must be a text, not null"),
     "words in capitals": (

@@ -74,10 +74,12 @@ def test_what_comes_from_a_line_stands_in_that_line(name: str) -> None:
     for layout in found.layouts:
         for row in decided(found, layout, ()):
             if row.origin.startswith("line "):
-                line = text[int(row.origin.removeprefix("line ")) - 1]
+                number, _, formula = row.origin.removeprefix("line ").partition(": ")
+                line = text[int(number) - 1]
+                assert formula in line, (row, line)
                 key = re.split(r"[. ]", row.key)[-1]
                 assert key in line or (key == "stages" and "pp:" in line), (row, line)
-                if re.fullmatch(r"[\d.e-]+", row.value) and "sqrt" not in line:
+                if re.fullmatch(r"[\d.e-]+", row.value) and not formula:
                     numbers = [float(n) for n in re.findall(r"(?<![\w.])\d[\d.e-]*", line)]
                     assert any(abs(float(row.value) - n) < 1e-9 * max(1, n) for n in numbers), (row, line)
                 written += 1
@@ -112,20 +114,21 @@ def test_values_of_equal_blocks_stand_once() -> None:
     assert "decoder.global.attention.heads" not in made
 
 
-def test_values_of_the_general_form() -> None:
-    made = values(PATTERN.replace("norm: true", "norm: {kind: layer}\n        alpha: 2"))
-    key = "decoder.joined"
-    assert made[f"{key}.sublayer.norm.kind"] == ("layer", "line 12")
-    assert made[f"{key}.sublayer.norm.bias"] == ("true", "default: layer norm")
-    assert made[f"{key}.sublayer.base"] == ("normed", "line 14")
-    assert made[f"{key}.sublayer.alpha"] == ("2", "line 13") and made[f"{key}.sublayer.beta"] == ("1", "default")
-    assert made[f"{key}.sublayer.after"] == ("none", "default")
-    assert made[f"{key}.attention.post"] == ("as norm", "line 17") and made[f"{key}.attention.pre"] == (
-        "none",
-        "default",
+def test_values_of_a_sublayer_that_states_them() -> None:
+    made = values(
+        PATTERN.replace("norm: true", "norm: {kind: layer}\n      alpha: 1 / layers").replace(
+            "vocab", "residual: {beta: 2 / (1 + 1)}\nvocab"
+        )
     )
-    assert made[f"{key}.ffn.out_scale"] == ("0.5", "line 19") and made[f"{key}.ffn.in_scale"] == ("1", "default")
-    assert made[f"{key}.ffn.output.dropout"] == ("0", "default: dropout")
+    key = "decoder.joined"
+    assert made[f"{key}.sublayer1.norm.kind"] == ("layer", "line 17")
+    assert made[f"{key}.sublayer1.norm.bias"] == ("true", "default: layer norm")
+    assert made[f"{key}.sublayer1.base"] == ("normed", "line 19")
+    assert made[f"{key}.sublayer1.alpha"] == ("0.125", "line 18: 1 / layers")
+    assert made[f"{key}.sublayer1.beta"] == ("1", "line 4: 2 / (1 + 1)")
+    assert made["residual.alpha"] == ("1", "default") and f"{key}.sublayer1.after" not in made
+    assert made[f"{key}.attention.post"] == ("as norm", "line 14") and f"{key}.attention.pre" not in made
+    assert made[f"{key}.ffn.out_scale"] == ("0.5", "line 16") and f"{key}.ffn.in_scale" not in made
     assert made["decoder.pattern"] == ("0: joined; 1..6: local, local, global; 7: joined", "line 22")
     cut = values(PATTERN.replace("layers: 8", "layers: 7"))
     assert "1..5: local, local, global, the last repeat cut short;" in cut["decoder.pattern"][0]
@@ -139,7 +142,7 @@ def test_defaults_say_what_they_follow() -> None:
     assert made["decoder.cross_attention.scale"] == ("0.3535533906", "default: head_dim ** -0.5")
     assert made["embedding.tied"] == ("encoder, decoder, head", "line 6")
     assert made["encoder.final_norm"] == ("true", "default: by norm.placement")
-    assert made["init.embedding_std"] == ("0.02", "default: init.std")
+    assert made["init.parameters.embedding.std"] == ("0.02", "default: init.std")
     assert made["layouts.four.pp.stages"] == ("2", "line 20")
     assert made["layouts.four.microbatches"] == ("2", "default: stages")
     assert made["layouts.four.pp.starts"] == ("layers.2", "default: balanced by flops")

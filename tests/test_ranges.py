@@ -25,7 +25,7 @@ decoder:
   layers: 2
   block: [ATTENTION, ffn: {hidden: 64}]
 """
-GENERAL = "sublayer: {norm: true, base: normed, KEYS, branches: [{attention: {heads: 4}, REST}]}"
+GENERAL = "{norm: true, base: normed, KEYS, attention: {heads: 4}, REST}"
 ROPE = "attention: {heads: 4, rope: {KEYS}}"
 LLAMA3 = "scaling: {kind: llama3, KEYS}"
 PLACES: dict[str, tuple[str, str, float, float]] = {
@@ -35,7 +35,9 @@ PLACES: dict[str, tuple[str, str, float, float]] = {
     "norm.eps": ("EMBEDDING", "norm: {eps: N}", 1e-15, 0.999),
     "norm.eps of layer": ("EMBEDDING", "norm: {kind: layer, eps: N}", 1e-15, 0.999),
     "init.std": ("EMBEDDING", "init: {std: N}", 1e-6, 10),
-    "init.embedding_std": ("EMBEDDING", "init: {embedding_std: N}", 1e-6, 10),
+    "init.parameters": ("EMBEDDING", "init: {parameters: {embedding: {std: N}}}", 1e-6, 10),
+    "residual.alpha": ("EMBEDDING", "residual: {alpha: N}", -1e4, 1e4),
+    "residual.beta": ("EMBEDDING", "residual: {beta: N}", -1e4, 1e4),
     "attention.scale": ("ATTENTION", "attention: {heads: 4, scale: N}", 1e-6, 1e4),
     "attention.dropout": ("ATTENTION", "attention: {heads: 4, dropout: N}", 0, 0.99),
     "alpha": ("ATTENTION", GENERAL.replace("KEYS", "alpha: N"), -1e4, 1e4),
@@ -108,7 +110,7 @@ def test_every_number_has_a_range() -> None:
 
 def test_a_model_that_is_not_finite_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     """Ranges are those of one number: eighty factors of 10,000 are beyond float64."""
-    block = ", ".join(["sublayer: {alpha: 10000, branches: [ffn: {hidden: 8}]}"] * 40)
+    block = ", ".join(["{alpha: 10000, ffn: {hidden: 8}}"] * 40)
     spec = load(
         Source("s.yaml", f"specc: 1\nname: small\nd_model: 32\nvocab: 96\ndecoder: {{layers: 2, block: [{block}]}}\n")
     )

@@ -22,8 +22,12 @@ COMMANDS = {
     "build": "Write the PyTorch file of each spec, and the table of its parameters.",
     "plan": "Show every decided value and where it comes from.",
     "verify": "Prove that interpreter, generated file and layout compute the same.",
+    "import": "Make a spec of a config.json of Hugging Face.",
+    "export": "Make a config.json of Hugging Face of a spec.",
+    "weights": "Turn weights of Hugging Face into those of generated files, and back.",
 }
 """Each in a module of its name, imported when it is called."""
+MODULES = {"import": "import_spec", "export": "export_spec"}  # import is a word of Python
 
 
 class Unread(Exception):
@@ -57,7 +61,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return getattr(import_module(f"specc.cli.{cmd_name}"), cmd_name)
+        name = MODULES.get(cmd_name, cmd_name)
+        return getattr(import_module(f"specc.cli.{name}"), name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

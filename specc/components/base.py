@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from specc.ir.op import Ref
 from specc.ir.types import Axis
@@ -56,6 +56,15 @@ def kind(value: Any) -> str:
 
 by_kind = Discriminator(kind)
 """Unions are told apart by the kind of YAML value, so that an error speaks of one alternative."""
+
+Arithmetic = Annotated[str, Field(max_length=200), Tag("text")]
+"""A formula as written; `specc.spec.formulas` makes a number of it, which is in the range of the numbers beside it."""
+
+Formula = Annotated[Annotated[Factor, Tag("number")] | Arithmetic, by_kind]
+"""A factor, or arithmetic on names of sizes."""
+
+StdFormula = Annotated[Annotated[Std, Tag("number")] | Arithmetic, by_kind]
+"""A standard deviation, or arithmetic on names of sizes."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from specc.components.base import Config, Eps
+from pydantic import Tag
+
+from specc.components.base import Config, Eps, Problems, by_kind
 from specc.ir.op import Init, Ref
 from specc.ir.types import Axis
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Norm(Config):
-    """A norm over the features of a token."""
+    """A norm over the features of a token; its keys change the model's, but another `kind` begins anew."""
 
     kind: Literal["rms", "layer"] = "rms"
     """`rms` divides by the root mean square, `layer` also subtracts the mean."""
@@ -25,6 +27,21 @@ class Norm(Config):
     def resolved(self) -> Norm:
         """With every default filled in."""
         return self if self.bias is not None else self.model_copy(update={"bias": self.kind == "layer"})
+
+    def changed(self, other: Norm) -> Norm:
+        """This norm with the keys that the other states; one of another kind begins anew."""
+        stated = {key: getattr(other, key) for key in Norm.model_fields if key in other.model_fields_set}
+        if stated.get("kind", self.kind) != self.kind:
+            return other.resolved()
+        return self.model_copy(update=stated).resolved()
+
+    def problems(self, features: int, stated: Norm) -> Problems:
+        """What must hold of a resolved norm over so many features, of which these keys are stated."""
+        yield from ()
+
+
+OwnNorm = Annotated[Annotated[bool, Tag("bool")] | Annotated[Norm, Tag("mapping")], by_kind]
+"""true: the model's norm; a mapping: the model's norm with these keys changed."""
 
 
 def lower(config: Norm, b: Builder, x: Ref, name: str, features: Axis, hint: str = "x") -> Ref:

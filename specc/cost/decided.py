@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from specc.components.norm import Norm
-from specc.source import Path, find
+from specc.source import Path, find, shown
 from specc.spec.core import Branch, Layout, Run, Spec, Stack, Sublayer
 from specc.spec.stated import stated
 
@@ -32,6 +32,8 @@ def _row(spec: Spec, path: Path | None, value: object, default: str = "", key: s
     """The row of a value that the document may state at a path."""
     node = None if spec.root is None or path is None else find(spec.root, path)
     origin = f"line {node.span.place[0]}" if node is not None else "default" + f": {default}" * bool(default)
+    if node is not None and isinstance(node.value, str) and isinstance(value, float):
+        origin += f": {shown(node.value)}"
     return Decided(key or ".".join(map(str, path or ())), _shown(value), origin)
 
 
@@ -52,6 +54,9 @@ def _model(spec: Spec) -> Iterator[Decided]:
     if spec.common is not None:
         yield from _norm(spec, ("norm",), spec.common.norm, "norm")
         yield _row(spec, ("norm", "placement"), spec.common.placement)
+        for key, default in (("base", "stream"), ("alpha", 1.0), ("beta", 1.0)):
+            node = None if spec.root is None else find(spec.root, ("residual", key))
+            yield _row(spec, ("residual", key), default if node is None or node.value is None else node.value)
         yield _row(spec, ("dropout",), spec.common.dropout)
     yield _row(spec, ("embedding", "scale"), model.embed.scale)
     yield _row(spec, ("embedding", "positions"), model.embed.positions)
@@ -61,14 +66,17 @@ def _model(spec: Spec) -> Iterator[Decided]:
     yield _row(spec, ("init", "kind"), model.init.kind)
     if model.init.kind == "normal":
         yield _row(spec, ("init", "std"), model.init.std)
-    yield _row(spec, ("init", "embedding_std"), model.init.embedding_std, "init.std")
+    yield _row(spec, ("init", "parameters", "embedding", "std"), model.init.embedding_std, "init.std")
     yield _row(spec, ("init", "depth_scaled"), model.init.depth_scaled)
 
 
 def _norm(spec: Spec, path: Path, norm: Norm, key: str) -> Iterator[Decided]:
-    yield _row(spec, (*path, "kind"), norm.kind, key=f"{key}.kind")
-    yield _row(spec, (*path, "eps"), norm.eps, key=f"{key}.eps")
-    yield _row(spec, (*path, "bias"), norm.bias, f"{norm.kind} norm", f"{key}.bias")
+    """Its keys; those of a norm that changes the model's stand there."""
+    changed = path != ("norm",) and spec.common is not None and norm.kind == spec.common.norm.kind
+    for name in Norm.model_fields:
+        own = None if spec.root is None else find(spec.root, (*path, name))
+        place = ("norm", name) if own is None and changed else (*path, name)
+        yield _row(spec, place, getattr(norm, name), f"{norm.kind} norm" if name == "bias" else "", f"{key}.{name}")
 
 
 def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
@@ -77,14 +85,15 @@ def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
     if spec.root is not None and find(spec.root, (role, "pattern")) is not None:
         yield _row(spec, (role, "pattern"), _pattern(stack.runs))
     yield _row(spec, (role, "final_norm"), stack.final_norm is not None, "by norm.placement")
+    told: set[str] = set()
     for block in dict.fromkeys(block for run in stack.runs for block in run.blocks[: run.layers]):
+        if block.name in told:
+            continue  # the same block with other numbers, which are formulas of the layer
+        told.add(block.name)
         prefix = role if block.name == "block" else f"{role}.{block.name}"
-        yield from (_row(spec, ("blocks", name), f"as {block.name}") for name in block.also)
-        general = [sublayer for sublayer in block.sublayers if sublayer.at]
-        for sublayer in block.sublayers:
-            if sublayer.at:
-                number = f"{general.index(sublayer) + 1}" if len(general) > 1 else ""
-                yield from _general(spec, sublayer, f"{prefix}.sublayer{number}")
+        yield from (_row(spec, ("blocks", name), f"as {block.name}") for name in block.also if name != block.name)
+        for number, sublayer in enumerate(block.sublayers, 1):
+            yield from _sublayer(spec, sublayer, f"{prefix}.sublayer{number}")
             for branch in sublayer.branches:
                 yield from _branch(spec, stack, f"{prefix}.{branch.name}", branch)
 
@@ -102,30 +111,44 @@ def _pattern(runs: tuple[Run, ...]) -> str:
     return "; ".join(words)
 
 
-def _general(spec: Spec, sublayer: Sublayer, key: str) -> Iterator[Decided]:
-    yield from _own_norm(spec, (*sublayer.at, "norm"), sublayer.norm, f"{key}.norm")
-    for name in ("base", "alpha", "beta"):
-        yield _row(spec, (*sublayer.at, name), getattr(sublayer, name), key=f"{key}.{name}")
-    yield from _own_norm(spec, (*sublayer.at, "after"), sublayer.after, f"{key}.after")
+def _sublayer(spec: Spec, sublayer: Sublayer, key: str) -> Iterator[Decided]:
+    """What it says of its own: all else is as the model's norm, its placement and `residual` say."""
+    yield from _stated_norms(spec, sublayer.at, {"norm": sublayer.norm, "after": sublayer.after}, key)
+    if len(sublayer.branches) > 1:
+        yield from _stated_norms(spec, sublayer.at, {"post": sublayer.post}, key)
+    values = {name: getattr(sublayer, name) for name in ("base", "alpha", "beta")}
+    yield from _stated(spec, sublayer.at, {"placement": None, **values}, key)
+    for name in ("alpha", "beta"):
+        node = None if spec.root is None else find(spec.root, ("residual", name))
+        own = None if spec.root is None or not sublayer.at else find(spec.root, (*sublayer.at, name))
+        if own is None and node is not None and isinstance(node.value, str):
+            yield _row(spec, ("residual", name), values[name], key=f"{key}.{name}")
 
 
-def _own_norm(spec: Spec, path: Path, norm: Norm | None, key: str) -> Iterator[Decided]:
-    """A norm of the general form: none, the model's, or its own."""
-    node = None if spec.root is None else find(spec.root, path)
-    if norm is not None and node is not None and isinstance(node.value, dict):
-        yield from _norm(spec, path, norm, key)
-    else:
-        yield _row(spec, path, "none" if norm is None else "as norm", key=key)
+def _stated_norms(spec: Spec, at: Path, norms: Mapping[str, Norm | None], key: str) -> Iterator[Decided]:
+    """Norms at these keys of a mapping, as far as it states them: none, the model's, or the model's changed."""
+    for name, norm in norms.items():
+        node = None if spec.root is None or not at else find(spec.root, (*at, name))
+        if norm is not None and node is not None and isinstance(node.value, dict):
+            yield from _norm(spec, (*at, name), norm, f"{key}.{name}")
+        elif node is not None:
+            yield _row(spec, (*at, name), "none" if norm is None else "as norm", key=f"{key}.{name}")
+
+
+def _stated(spec: Spec, at: Path, values: Mapping[str, object], key: str) -> Iterator[Decided]:
+    """Values at these keys of a mapping, as far as it states them; None: as written."""
+    for name, value in values.items():
+        node = None if spec.root is None or not at else find(spec.root, (*at, name))
+        if node is not None and node.value is not None:
+            yield _row(spec, (*at, name), node.value if value is None else value, key=f"{key}.{name}")
 
 
 def _branch(spec: Spec, stack: Stack, key: str, branch: Branch) -> Iterator[Decided]:
     yield from _component(spec, stack, key, branch, branch.component, ())
-    if branch.around:
-        yield from _own_norm(spec, (*branch.around, "pre"), branch.pre, f"{key}.pre")
-        yield from _own_norm(spec, (*branch.around, "post"), branch.post, f"{key}.post")
-        for name in ("in_scale", "out_scale", "layerscale"):
-            yield _row(spec, (*branch.around, name), getattr(branch, name), key=f"{key}.{name}")
-        yield _row(spec, (*branch.around, "dropout"), branch.dropout, "dropout", f"{key}.output.dropout")
+    yield from _stated_norms(spec, branch.around, {"pre": branch.pre, "post": branch.post}, key)
+    values = {name: getattr(branch, name) for name in ("in_scale", "out_scale", "layerscale")}
+    yield from _stated(spec, branch.around, values, key)
+    yield from _stated(spec, branch.around, {"dropout": branch.dropout}, f"{key}.output")
 
 
 def _component(spec: Spec, stack: Stack, key: str, branch: Branch, config: BaseModel, path: Path) -> Iterator[Decided]:

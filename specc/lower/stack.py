@@ -137,11 +137,12 @@ def _lower_block(b: Builder, stack: Stack, block: Block, layer: Layer, x: Ref, a
     carried = [before[name] for name in around.carried]
     named = [ref for name, ref in before.items() if name not in around.carried]
     with b.scope(layer, (x, *carried, *named, *around.given.values()), _class_names("Block", stack, block)):
-        shared = 0
+        shared = joint = 0
         for sublayer in block.sublayers:
-            if sublayer.norm is not None:
-                shared += 1
-            x = _lower_sublayer(b, stack, block, sublayer, x, around, f"norm{shared if shared > 1 else ''}")
+            shared += sublayer.norm is not None
+            joint += sublayer.post is not None
+            names = (_numbered("norm", shared), _numbered("parallel_post_norm", joint))
+            x = _lower_sublayer(b, stack, block, sublayer, x, around, *names)
             b.settle()
         new = (name for name in _new(b, before) if name not in around.carried)
         b.returns(x, *(b.named[name] for name in (*around.carried, *new)))
@@ -149,9 +150,14 @@ def _lower_block(b: Builder, stack: Stack, block: Block, layer: Layer, x: Ref, a
     return x
 
 
+def _numbered(name: str, number: int) -> str:
+    return f"{name}{number if number > 1 else ''}"
+
+
 def _lower_sublayer(
-    b: Builder, stack: Stack, block: Block, sublayer: Sublayer, x: Ref, around: Around, shared: str
+    b: Builder, stack: Stack, block: Block, sublayer: Sublayer, x: Ref, around: Around, shared: str, joint: str
 ) -> Ref:
+    """`shared` and `joint` are names of the norm of all branches and of the norm of their sum."""
     first = sublayer.branches[0].name
     alone = len(sublayer.branches) == 1 and sublayer.branches[0].pre is None
     shared = f"{first}_norm" if alone else shared
@@ -161,6 +167,8 @@ def _lower_sublayer(
     total = outs[0]
     for out in outs[1:]:
         total = b.op("add", total, out)
+    if sublayer.post is not None:
+        total = norm.lower(sublayer.post, b, total, joint, around.features)
     total = _scaled(b, total, sublayer.beta)
     base = _scaled(b, shared_input if sublayer.base == "normed" else x, sublayer.alpha)
     x = b.op("add", base, total, name=f"{first}_residual")

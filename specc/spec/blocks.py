@@ -166,7 +166,7 @@ def _components(data: Any, at: Path, language: Language) -> Iterator[Path]:
         for key, value in cast(dict[str, Any], data).items():
             if key in language.tables.components and isinstance(value, dict):
                 yield (*at, key)
-            elif key in ("parallel", "sublayer", "branches"):
+            elif key == "parallel":
                 yield from _components(value, (*at, key), language)
 
 

@@ -4,7 +4,7 @@ A block is an ordered list of sublayers; a sublayer is one residual update:
 
     inp = norm(x) or x
     o_b = post_b(component_b(in_scale_b * (pre_b(x) or inp))) * layerscale_b * out_scale_b    for each branch b
-    x   = after(alpha * base + beta * sum_b o_b),    base = x or inp
+    x   = after(alpha * base + beta * post(sum_b o_b)),    base = x or inp
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Branch:
     layerscale: float | None = None  # initial value of a learned factor per channel
     dropout: float = 0.0  # on the branch's output, before it joins the residual
     under: tuple[Path, ...] = ()  # where blocks that it is like state what is not changed, nearest first
-    around: Path = ()  # where the branch is written in the general form: its norms and scales
+    around: Path = ()  # the mapping that its component stands in, with its norms and scales
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Sublayer:
     alpha: float = 1.0
     beta: float = 1.0
     after: Norm | None = None
-    at: Path = ()  # where it is written in the general form
+    at: Path = ()  # where it is written
+    post: Norm | None = None  # on the sum of the branches
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Common:
     """What sublayers take where they say nothing of their own; the core form has it in each of them."""
 
     norm: Norm
-    placement: Literal["pre", "post"]
+    placement: Literal["pre", "post", "sandwich", "output"]
     dropout: float
 
 

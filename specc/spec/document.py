@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from specc.components.base import Config, Dim, Factor, Rate, Std, by_kind
-from specc.components.norm import Norm
+from specc.components.base import Config, Dim, Factor, Formula, Rate, StdFormula, by_kind
+from specc.components.norm import Norm, OwnNorm
 
 LAYERS = 100_000
 """Layers of a stack, at most."""
@@ -23,61 +23,68 @@ Stages = Annotated[int, Field(ge=1, le=STAGES)]
 Named = Annotated[list[str], Field(default_factory=list, max_length=PERIOD)]
 
 
+Placement = Literal["pre", "post", "sandwich", "output"]
+
+
 class ModelNorm(Norm):
-    """The norm of every sublayer that does not say otherwise, and of `true` where a norm may stand."""
+    """The norm of every sublayer, and of `true` where a norm may stand."""
 
-    placement: Literal["pre", "post"] = "pre"
-    """`pre`: x + f(norm(x)); `post`: norm(x + f(x))."""
-
-
-OwnNorm = Annotated[Annotated[bool, Tag("bool")] | Annotated[Norm, Tag("mapping")], by_kind]
-"""true: the model's norm."""
+    placement: Placement = "pre"
+    """`pre`: x + f(norm(x)); `post`: norm(x + f(x)); `sandwich`: x + norm(f(norm(x))); `output`: x + norm(f(x))."""
 
 
-class ParallelDoc(Config):
-    """A component of `parallel`."""
+Base = Literal["stream", "normed"]
 
 
-class BranchDoc(ParallelDoc):
-    """One component of a sublayer in the general form."""
+class ResidualDoc(Config):
+    """Constants of every residual update."""
 
-    pre: OwnNorm = False
-    """A norm on this branch's input."""
-    post: OwnNorm = False
-    """A norm on this branch's output."""
-    in_scale: Factor = 1.0
+    base: Base = "stream"
+    """What branches are added to: the stream, or what the shared norm makes of it."""
+    alpha: Formula = 1.0
+    """Factor on the base."""
+    beta: Formula = 1.0
+    """Factor on the sum of the branches."""
+
+
+class ComponentDoc(Config):
+    """What names a component: one key for each."""
+
+
+class BranchDoc(ComponentDoc):
+    """A component of `parallel`, with its own norms and factors."""
+
+    pre: OwnNorm | None = None
+    """A norm on the input. Default: by placement."""
+    post: OwnNorm | None = None
+    """A norm on the output; beside `parallel`, on the sum. Default: by placement."""
+    in_scale: Formula = 1.0
     """Factor on the input."""
-    out_scale: Factor = 1.0
+    out_scale: Formula = 1.0
     """Factor on the output."""
     layerscale: Factor | None = None
-    """Initial value of a learned factor for each channel."""
+    """Initial value of a learned factor for each channel of the output."""
     dropout: Rate | None = None
     """Rate on the output. Default: the model's."""
 
 
-class GeneralDoc(Config):
-    """A residual update: x = after(alpha * base + beta * sum of branches)."""
+class SublayerDoc(BranchDoc):
+    """One residual update: one component, or `parallel`; other keys say what differs from the model's."""
 
-    norm: OwnNorm = False
-    """A norm shared by all branches."""
-    branches: Annotated[list[BranchDoc], Field(min_length=1, max_length=16)]
-    base: Literal["stream", "normed"] = "stream"
-    """What the branches are added to: the stream, or what the shared norm makes of it."""
-    alpha: Factor = 1.0
-    """Factor on the base."""
-    beta: Factor = 1.0
-    """Factor on the sum of the branches."""
-    after: OwnNorm = False
-    """A norm on the result."""
-
-
-class SublayerDoc(ParallelDoc):
-    """One residual update: one of these keys."""
-
-    parallel: Annotated[list[ParallelDoc], Field(min_length=2, max_length=16)] | None = None
+    parallel: Annotated[list[BranchDoc], Field(min_length=2, max_length=16)] | None = None
     """Components that read the same input."""
-    sublayer: GeneralDoc | None = None
-    """The general form."""
+    placement: Placement | None = None
+    """Where norms stand. Default: `norm.placement`."""
+    norm: OwnNorm | None = None
+    """A norm that all branches read. Default: by placement."""
+    after: OwnNorm | None = None
+    """A norm on the result. Default: by placement."""
+    base: Base | None = None
+    """What branches are added to. Default: `residual.base`."""
+    alpha: Formula | None = None
+    """Factor on the base. Default: `residual.alpha`."""
+    beta: Formula | None = None
+    """Factor on the sum of the branches. Default: `residual.beta`."""
 
 
 class LikeDoc(Config):
@@ -116,8 +123,8 @@ class StackDoc(Config):
     """The block of every layer."""
     pattern: Annotated[Annotated[Names, Tag("list")] | Annotated[PatternDoc, Tag("mapping")], by_kind] | None = None
     """Named blocks instead; `local*5` stands for five."""
-    final_norm: bool | None = None
-    """The model's norm after the last layer. Default: where norms are placed `pre`."""
+    final_norm: OwnNorm | None = None
+    """A norm after the last layer. Default: false where norms are placed `post`, else true."""
 
 
 Part = Literal["encoder", "decoder", "head"]
@@ -127,7 +134,7 @@ Input = Literal["segments"]
 class EmbeddingDoc(Config):
     """Tokens and positions to vectors."""
 
-    scale: Annotated[Annotated[Factor, Tag("number")] | Annotated[Literal["sqrt_d_model"], Tag("text")], by_kind] = 1.0
+    scale: Formula = 1.0
     """Factor on the embedded tokens."""
     positions: Literal["none", "learned", "sinusoidal"] = "none"
     """Positions added to them."""
@@ -144,15 +151,22 @@ class HeadDoc(Config):
     """A bias for each token."""
 
 
+class StartDoc(Config):
+    """How one parameter starts."""
+
+    std: StdFormula
+    """Standard deviation of a normal."""
+
+
 class InitDoc(Config):
     """How weights start; norms are one, biases zero."""
 
     kind: Literal["normal", "xavier"] = "normal"
     """`normal` has one std, `xavier` one for each shape."""
-    std: Std = 0.02
-    """Standard deviation of `normal`."""
-    embedding_std: Std | None = None
-    """Standard deviation of embeddings. Default: `std`."""
+    std: StdFormula = 0.02
+    """Standard deviation of `normal`, and of embeddings."""
+    parameters: Annotated[dict[Literal["embedding"], StartDoc], Field(default_factory=dict, max_length=256)]
+    """Other starts by name: `embedding` stands for all tables of embeddings."""
     depth_scaled: bool = False
     """Divide the std of the last linear of every branch by the root of the stack's number of residual updates."""
 
@@ -220,11 +234,12 @@ class Document(Config):
     inputs: Annotated[list[Input], Field(default_factory=list, max_length=3)]
     """What a decoder takes beside tokens: `segments`, documents as runs of equal numbers, each on its own."""
     norm: ModelNorm = ModelNorm()
+    residual: ResidualDoc = ResidualDoc()
     dropout: Rate = 0.0
     """Rate on what joins the residual stream, embeddings included."""
     embedding: EmbeddingDoc = EmbeddingDoc()
     head: HeadDoc = HeadDoc()
-    init: InitDoc = InitDoc()
+    init: InitDoc = InitDoc(parameters={})
     blocks: Annotated[dict[str, BlockDoc], Field(default_factory=dict, max_length=256)]
     """Blocks by name, for patterns."""
     encoder: StackDoc | None = None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import chain, islice, repeat
-from typing import Any
+from typing import Any, Literal
 
 from specc.source import Path, plural
 from specc.spec.blocks import Written, no_block, written_blocks
-from specc.spec.core import Checkpoint, Common, Embed, Init, Layout, Model, Pipeline, Run, Spec, Stack
+from specc.spec.core import Block, Checkpoint, Common, Embed, Init, Layout, Model, Pipeline, Run, Spec, Stack
 from specc.spec.document import (
     LAYERS,
     PERIOD,
@@ -21,21 +21,31 @@ from specc.spec.document import (
     PipelineDoc,
     StackDoc,
 )
+from specc.spec.formulas import Formulas
+from specc.spec.norms import Norms
 from specc.spec.report import Report
-from specc.spec.sublayers import expand, model_norm
+from specc.spec.sublayers import Frame, expand
 from specc.tables import Tables
+
+Role = Literal["encoder", "decoder"]
+ROLES: tuple[Role, ...] = ("encoder", "decoder")
 
 
 def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: str) -> Spec:
     """The core form, as far as there is one; `data` is what the document was made from."""
     named = written_blocks(document, data.get("blocks", {}), report)
-    given = {role: doc for role in ("encoder", "decoder") if (doc := getattr(document, role)) is not None}
+    given: dict[Role, StackDoc] = {role: doc for role in ROLES if (doc := getattr(document, role)) is not None}
     if not given:
         roles = (("encoder",), ("decoder",))
         report.add("E230", (), "a model needs a decoder, an encoder, or both", "give decoder", roles)
         for role in roles:
             report.broken(role)  # nothing is concluded from layers that are not there
-    stacks = [_Stacks(role, doc, document, named, report).stack(len(given) == 1) for role, doc in given.items()]
+    formulas = Formulas(report, {key: getattr(document, key) for key in ("d_model", "vocab", "max_seq")})
+    norms = Norms.of(document.norm, document.d_model, report)
+    stacks = [
+        _Stacks(role, doc, document, norms, named, formulas, report).stack(len(given) == 1)
+        for role, doc in given.items()
+    ]
     _unused(document, report)
     model = Model(
         name=document.name,
@@ -44,30 +54,33 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
         vocab=document.vocab,
         max_seq=document.max_seq,
         pad=document.pad,
-        embed=_embed(document, tuple(given)),
+        embed=_embed(document, tuple(given), formulas),
         head_bias=document.head.bias,
-        init=_init(document, report),
+        init=_init(document, formulas, report),
         stacks=tuple(stacks),
         inputs=tuple(document.inputs),
         tables=report.language.tables,
     )
-    common = Common(model_norm(document), document.norm.placement, document.dropout)
+    common = Common(norms.model, norms.placement, document.dropout)
     return Spec(model, _layouts(document, report), common, file, report.root)
 
 
-def _embed(document: Document, roles: tuple[str, ...]) -> Embed:
+def _embed(document: Document, roles: tuple[str, ...], formulas: Formulas) -> Embed:
     doc = document.embedding
-    scale = document.d_model**0.5 if doc.scale == "sqrt_d_model" else float(doc.scale)
+    scale = formulas.number(doc, "scale", ("embedding",))
     tied = ((*roles, "head") if doc.tied else ()) if isinstance(doc.tied, bool) else tuple(doc.tied)
     return Embed(scale, doc.positions, document.dropout if doc.dropout is None else doc.dropout, tied)
 
 
-def _init(document: Document, report: Report) -> Init:
-    doc = document.init
+def _init(document: Document, formulas: Formulas, report: Report) -> Init:
+    doc, at = document.init, ("init",)
     if doc.kind == "xavier" and "std" in doc.model_fields_set:
-        help = "leave std out; embedding_std is that of embeddings"
-        report.add("E226", ("init", "std"), "xavier takes no std: it has one for each shape", help)
-    return Init(doc.kind, doc.std, doc.std if doc.embedding_std is None else doc.embedding_std, doc.depth_scaled)
+        help = "leave std out; parameters: {embedding: {std: ...}} is that of embeddings"
+        report.add("E226", (*at, "std"), "xavier takes no std: it has one for each shape", help)
+    std = formulas.number(doc, "std", at)
+    own = doc.parameters.get("embedding")
+    embedding = std if own is None else formulas.number(own, "std", (*at, "parameters", "embedding"))
+    return Init(doc.kind, std, embedding, doc.depth_scaled)
 
 
 def _unused(document: Document, report: Report) -> None:
@@ -98,25 +111,62 @@ def _named(item: str) -> tuple[str, int]:
 class _Stacks:
     """The layers of one stack."""
 
-    def __init__(self, role: str, doc: StackDoc, document: Document, named: dict[str, Written], report: Report):
-        self.role, self.doc, self.document, self.named, self.report = role, doc, document, named, report
+    def __init__(
+        self,
+        role: Role,
+        doc: StackDoc,
+        document: Document,
+        norms: Norms,
+        named: dict[str, Written],
+        formulas: Formulas,
+        report: Report,
+    ):
+        self.role: Role = role
+        self.doc, self.document, self.named, self.report = doc, document, named, report
+        self.frame = Frame(document, role, norms, {**formulas.names, "layers": doc.layers})
+        self.same: dict[str, Block] = {}  # blocks that are so in every layer
 
     def stack(self, alone: bool) -> Stack:
         """With its module path, which is plain where there is one stack."""
-        doc, at = self.doc, (self.role,)
+        doc, at, norms = self.doc, (self.role,), self.frame.norms
         if (doc.block is None) == (doc.pattern is None):
             what = "needs a block or a pattern of blocks" if doc.block is None else "cannot have a block and a pattern"
             self.report.add("E231", at, f"the {self.role} {what}", "give one of the two", key=True)
             self.report.broken(at)
             runs: tuple[Run, ...] = ()
         elif doc.block is not None:
-            written = Written("block", doc.block, (*at, "block"))
-            runs = (Run((expand(written, self.document, self.role, self.report),), doc.layers),)
+            self.named = {"block": Written("block", doc.block, (*at, "block"))}
+            runs = self._sections([(("block",), doc.layers)], at)
         else:
             runs = self._runs(_parts(doc.pattern))
-        final = self.document.norm.placement == "pre" if doc.final_norm is None else doc.final_norm
-        role = "encoder" if self.role == "encoder" else "decoder"
-        return Stack(role, "layers" if alone else role, runs, model_norm(self.document) if final else None, at)
+        usual = norms.placement != "post"
+        final = norms.norm(usual if doc.final_norm is None else doc.final_norm, (*at, "final_norm"))
+        return Stack(self.role, "layers" if alone else self.role, runs, final, at)
+
+    def _sections(self, sections: list[tuple[tuple[str, ...], int]], at: Path) -> tuple[Run, ...]:
+        """Runs of named blocks; what a formula makes another in each layer is not repeated."""
+        runs: list[Run] = []
+        first = 0
+        for period, layers in sections:
+            made = [self._block(name, first + n) for n, name in enumerate(period[:layers])]
+            if any(name not in self.same for name in period[:layers]):
+                if layers > PERIOD:
+                    message = f"arithmetic on layer makes {layers} layers different; at most {PERIOD} can be"
+                    self.report.add("E233", at, message, "use fewer layers, or no layer")
+                    self.report.broken((self.role, "layers"))
+                    return ()
+                made = [self._block(period[n % len(period)], first + n) for n in range(layers)]
+            runs.append(Run(tuple(made), layers))
+            first += layers
+        return tuple(runs)
+
+    def _block(self, name: str, layer: int) -> Block:
+        if name in self.same:
+            return self.same[name]
+        found = expand(self.named[name], self.frame, layer, self.report)
+        if not found.by_layer:
+            self.same[name] = found.block
+        return found.block
 
     def _runs(self, parts: dict[str, list[str]]) -> tuple[Run, ...]:
         at, layers = (self.role, "pattern"), (self.role, "layers")
@@ -145,9 +195,7 @@ class _Stacks:
             self.report.add("E233", at, message, "use fewer different layers")
             self.report.broken(layers)
             return ()
-        used = dict.fromkeys(name for period, _ in sections for name in period)
-        made = {name: expand(self.named[name], self.document, self.role, self.report) for name in used}
-        return tuple(Run(tuple(made[name] for name in period), n) for period, n in sections)
+        return self._sections(sections, at)
 
     def _repeated(self, item: str, at: Path) -> tuple[str, int]:
         """The block and how often an item of a pattern stands for it."""

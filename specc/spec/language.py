@@ -18,7 +18,6 @@ from specc.tables import Tables
 
 HOLDERS = (
     document.BranchDoc,
-    document.GeneralDoc,
     document.SublayerDoc,
     document.StackDoc,
     document.Document,
@@ -57,7 +56,7 @@ def language(tables: Tables) -> Language:
     """A component has its key wherever components stand, an axis of the mesh its own in a layout."""
     keys = {component.key: (component.config | None, None) for component in tables.components.values()}
     made: dict[type[Config], type[Config]] = {}
-    made[document.ParallelDoc] = _model(document.ParallelDoc, (document.ParallelDoc,), keys)
+    made[document.ComponentDoc] = _model(document.ComponentDoc, (document.ComponentDoc,), keys)
     own = document.LayoutDoc.model_fields
     axes = {name: (document.Count, 1) for name in tables.axes if name not in own}
     made[document.LayoutDoc] = _model(document.LayoutDoc, (document.LayoutDoc,), axes)
@@ -65,7 +64,7 @@ def language(tables: Tables) -> Language:
         hints = get_type_hints(model, include_extras=True)
         new = {name: _having(hints[name], made) for name in model.model_fields if name not in keys}
         fields = {name: (hint, _default(model, name)) for name, hint in new.items() if hint is not hints[name]}
-        bases = (model, made[document.ParallelDoc]) if issubclass(model, document.ParallelDoc) else (model,)
+        bases = (model, made[document.ComponentDoc]) if issubclass(model, document.ComponentDoc) else (model,)
         made[model] = _model(model, bases, fields)
     models = {model.__name__: other for model, other in made.items()}
     return Language(tables, models, synonyms(tables.components.values()))

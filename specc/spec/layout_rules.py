@@ -11,7 +11,8 @@ from specc.spec.core import Layout, Model
 from specc.spec.document import RANKS
 from specc.spec.grammar import listed
 from specc.spec.report import Report
-from specc.spec.rules import STACKS, branches, place
+from specc.spec.rules import STACKS, branches
+from specc.spec.stated import place
 
 
 def layout_rules(model: Model, layout: Layout, report: Report) -> None:

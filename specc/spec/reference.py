@@ -57,15 +57,15 @@ SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("head", document.HeadDoc),
     ("model norm", document.ModelNorm),
     ("norm", Norm),
+    ("residual", document.ResidualDoc),
     ("stack", OWN["StackDoc"]),
     ("pattern", document.PatternDoc),
     ("like", document.LikeDoc),
     ("sublayer", OWN["SublayerDoc"]),
-    ("parallel branch", OWN["ParallelDoc"]),
-    ("general sublayer", OWN["GeneralDoc"]),
     ("branch", OWN["BranchDoc"]),
     *_components(),
     ("init", document.InitDoc),
+    ("start", document.StartDoc),
     ("layout", OWN["LayoutDoc"]),
     ("pipeline", document.PipelineDoc),
     ("checkpoint", document.EveryDoc),
@@ -91,7 +91,7 @@ def _link(model: type[Config]) -> str:
 
 def _section(title: str, model: type[Config]) -> str:
     lines = [f"\n## {title[0].upper()}{title[1:]}\n", _formatted(model.__doc__ or "")]
-    if model is OWN["GeneralDoc"]:
+    if model is OWN["SublayerDoc"]:
         formula = dedent((core.__doc__ or "").split("\n\n", 2)[2]).strip()
         lines.append(f"\n```text\n{formula}\n```")
     lines += ["\n| key | value | default | meaning |", "| --- | --- | --- | --- |"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from specc.source import MOST, Diagnostic, Node, Path, Span, span_of
+from specc.source import MOST, Diagnostic, Node, Path, Span, find, span_of
 from specc.spec import grammar
 from specc.spec.language import Language
 
@@ -60,9 +60,15 @@ class Report:
         reads: Iterable[Path] = (),
         key: bool = False,
         notes: tuple[tuple[Span, str], ...] = (),
+        part: tuple[int, int] | None = None,
     ) -> None:
-        """A finding at the value of that path, or at its key, if it and what it reads are sound."""
+        """A finding at the value of that path, or at its key, if it and what it reads are sound.
+
+        `part`: at these characters of a text.
+        """
         span = span_of(self.root, path, key)
+        if part is not None:
+            span = _within(self.root, path, span, part)
         mark = (code, span.start, message)
         if mark in self._seen or not all(map(self.sound, (*((path,) if path else ()), *reads))):
             return
@@ -77,6 +83,16 @@ class Report:
         shown = [n for n in order[:MOST] if n in self._helps]
         helped = {n: replace(self.found[n], help=self._helps[n]()) for n in shown}
         return [helped.get(n, self.found[n]) for n in order]
+
+
+def _within(root: Node, path: Path, span: Span, part: tuple[int, int]) -> Span:
+    """Characters of a text that stands on one line; all of it where quotes or folding move them."""
+    node = find(root, path)
+    text = span.source.text[span.start : span.end]
+    if node is None or not isinstance(node.value, str) or node.value not in text:
+        return span
+    start = span.start + text.index(node.value)
+    return Span(span.source, start + part[0], start + part[1])
 
 
 def _start(item: Diagnostic) -> int:

@@ -10,7 +10,7 @@ from specc.spec.core import Branch, Model, Spec, Stack
 from specc.spec.grammar import listed
 from specc.spec.names import name_problem, part_problem, text_problem
 from specc.spec.report import Report
-from specc.spec.stated import stated
+from specc.spec.stated import place, stated
 
 STACKS: tuple[Path, ...] = (("blocks",), ("encoder",), ("decoder",))
 
@@ -63,11 +63,6 @@ def _reads_encoder(model: Model, stack: Stack, branch: Branch) -> bool:
     """Whether the keys of a branch are the encoder's tokens."""
     reads = model.tables.component(branch.component).reads
     return "memory_mask" in reads or (stack.role == "encoder" and "own_mask" in reads)
-
-
-def place(report: Report, branch: Branch, path: Path) -> Path:
-    """Where a value of a component is stated, or would be."""
-    return stated(report.root, branch, path) or (*branch.at, *path)
 
 
 def _names(spec: Spec, report: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from specc.source import Node, Path, find
 from specc.spec.core import Branch
+from specc.spec.report import Report
 
 
 def stated(root: Node, branch: Branch, path: Path) -> Path | None:
@@ -18,3 +19,8 @@ def stated(root: Node, branch: Branch, path: Path) -> Path | None:
             if n == len(path):
                 return (*place, *path)
     return None
+
+
+def place(report: Report, branch: Branch, path: Path) -> Path:
+    """Where a value of a component is stated, or would be."""
+    return stated(report.root, branch, path) or (*branch.at, *path)

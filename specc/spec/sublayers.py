@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
+from specc.components.base import Config
 from specc.components.norm import Norm
 from specc.source import Path
 from specc.spec.blocks import Written, component_name
 from specc.spec.core import Block, Branch, Sublayer
-from specc.spec.document import BranchDoc, Document, GeneralDoc, ParallelDoc, SublayerDoc
+from specc.spec.document import BranchDoc, Document, SublayerDoc
+from specc.spec.formulas import Formulas
 from specc.spec.grammar import expected
+from specc.spec.norms import Norms
 from specc.spec.report import Report
+from specc.spec.stated import place
+
+BRANCH = ("pre", "in_scale", "out_scale", "layerscale", "dropout")
+"""Keys of a branch that mean nothing beside `parallel`."""
 
 
-def expand(block: Written, document: Document, role: str, report: Report) -> Block:
-    """The block as a stack of that role runs it."""
-    return _Expander(block, document, role, report).block()
+@dataclass(frozen=True)
+class Frame:
+    """What the sublayers of a stack take where they say nothing of their own."""
+
+    document: Document
+    role: Literal["encoder", "decoder"]
+    norms: Norms
+    names: Mapping[str, float]
+    """What arithmetic may read, but for the number of a layer."""
 
 
-def model_norm(document: Document) -> Norm:
-    """The norm of whatever does not state its own."""
-    return Norm(**document.norm.model_dump(exclude={"placement"})).resolved()
+@dataclass(frozen=True)
+class Expanded:
+    """A block, and whether it is so in this layer alone."""
+
+    block: Block
+    by_layer: bool
+
+
+def expand(block: Written, frame: Frame, layer: int, report: Report) -> Expanded:
+    """The block as that layer of a stack runs it."""
+    formulas = Formulas(report, {**frame.names, "layer": layer})
+    made = _Expander(block, frame, formulas, report).block()
+    return Expanded(made, formulas.by_layer)
 
 
 @dataclass
@@ -28,14 +53,13 @@ class _Expander:
     """Expands the sublayers of one block."""
 
     written: Written
-    document: Document
-    role: str
+    frame: Frame
+    formulas: Formulas
     report: Report
     counts: dict[str, int] = field(default_factory=dict[str, int])
 
     def block(self) -> Block:
         at = self.written.at
-        self.norm = model_norm(self.document)
         sublayers = [self._sublayer(item, (*at, n)) for n, item in enumerate(self.written.sublayers)]
         return Block(self.written.name, tuple(item for item in sublayers if item is not None), at)
 
@@ -44,36 +68,50 @@ class _Expander:
         return tuple(self.report.language.tables.components)
 
     def _sublayer(self, doc: SublayerDoc, at: Path) -> Sublayer | None:
-        if not self._one(doc, (*self.kinds, "parallel", "sublayer"), "a sublayer", at):
+        if not self._one(doc, (*self.kinds, "parallel"), "a sublayer", at):
             return None
-        if doc.sublayer is not None:
-            return self._general(doc.sublayer, (*at, "sublayer"))
-        post = self.document.norm.placement == "post"
-        norm, after = (None, self.norm) if post else (self.norm, None)
+        norms = self.frame.norms.placed(doc.placement, doc, at)
         if doc.parallel is None:
-            branch = self._branch(doc, at, norm)
-            return None if branch is None else Sublayer((branch,), after=after)
-        branches = [self._branch(item, (*at, "parallel", n), None) for n, item in enumerate(doc.parallel)]
-        return Sublayer(tuple(branch for branch in branches if branch is not None), norm=norm, after=after)
-
-    def _general(self, doc: GeneralDoc, at: Path) -> Sublayer:
-        shared = self._norm(doc.norm)
-        if doc.base == "normed" and shared is None:
+            parts: list[tuple[BranchDoc, Path]] = [(doc, at)]
+        else:
+            parts = [(item, (*at, "parallel", n)) for n, item in enumerate(doc.parallel)]
+            for key in BRANCH:
+                if key in doc.model_fields_set:
+                    message = f"{key} is of one component, and parallel has {len(parts)}"
+                    self.report.add("E263", (*at, key), message, "give it to each of them", key=True)
+        base = self.frame.document.residual.base if doc.base is None else doc.base
+        shared, pre = norms.first(doc, [part for part, _ in parts], base, at)
+        if base == "normed" and shared is None:
             message = "base: normed needs a norm that all branches share"
-            self.report.add("E224", (*at, "base"), message, "give norm, or leave base out", reads=[(*at, "norm")])
-        branches = [self._branch(item, (*at, "branches", n), None) for n, item in enumerate(doc.branches)]
+            place = ("residual", "base") if doc.base is None else (*at, "base")
+            self.report.add("E224", place, message, "give norm, or leave base out", reads=[(*at, "norm")])
+        alone = doc.parallel is None
+        branches = [
+            self._branch(part, place, pre if alone else norms.own(part, "pre", False, place), alone, norms)
+            for part, place in parts
+        ]
         kept = tuple(branch for branch in branches if branch is not None)
-        if shared is not None and doc.base == "stream" and kept and all(branch.pre for branch in kept):
+        if shared is not None and base == "stream" and kept and all(branch.pre for branch in kept):
             message = "nothing reads this norm: every branch has its own pre, and base is the stream"
             self.report.add("E229", (*at, "norm"), message, "leave it out, or set base: normed", reads=[at], key=True)
-        return Sublayer(kept, shared, doc.base, doc.alpha, doc.beta, self._norm(doc.after), at)
+        return Sublayer(
+            kept,
+            shared,
+            base,
+            self._factor(doc, "alpha", at),
+            self._factor(doc, "beta", at),
+            norms.last(doc, "after", at),
+            at,
+            None if alone else norms.last(doc, "post", at),
+        )
 
-    def _norm(self, value: bool | Norm) -> Norm | None:
-        if isinstance(value, bool):
-            return self.norm if value else None
-        return value.resolved()
+    def _factor(self, doc: SublayerDoc, key: str, at: Path) -> float:
+        """Its own, or that of every residual update."""
+        if getattr(doc, key) is None:
+            return self.formulas.number(self.frame.document.residual, key, ("residual",))
+        return self.formulas.number(doc, key, at)
 
-    def _one(self, doc: ParallelDoc, keys: tuple[str, ...], what: str, at: Path) -> bool:
+    def _one(self, doc: BranchDoc, keys: tuple[str, ...], what: str, at: Path) -> bool:
         """Whether exactly one of the keys is given."""
         given = [key for key in keys if getattr(doc, key) is not None]
         if not given and (null := [key for key in keys if key in doc.model_fields_set]):
@@ -86,28 +124,32 @@ class _Expander:
             self.report.broken(at)
         return len(given) == 1
 
-    def _branch(self, doc: ParallelDoc, at: Path, pre: Norm | None) -> Branch | None:
+    def _branch(self, doc: BranchDoc, at: Path, pre: Norm | None, alone: bool, norms: Norms) -> Branch | None:
         if not self._one(doc, self.kinds, "a branch", at):
             return None
         kind = next(key for key in self.kinds if getattr(doc, key) is not None)
         self.counts[kind] = self.counts.get(kind, 0) + 1
         name = component_name(kind, self.counts[kind])
-        place, *under = self.written.places(name, (*at, kind))
-        config = getattr(doc, kind)
-        component = self.report.language.tables.component(config).resolve(config, self.document.d_model, self.role)
-        dropout = self.document.dropout
-        if not isinstance(doc, BranchDoc):
-            return Branch(name, component, place, pre=pre, dropout=dropout, under=tuple(under))
-        return Branch(
+        own, *under = self.written.places(name, (*at, kind))
+        config, d_model = getattr(doc, kind), self.frame.document.d_model
+        component = self.report.language.tables.component(config).resolve(config, d_model, self.frame.role)
+        branch = Branch(
             name,
             component,
-            place,
-            self._norm(doc.pre),
-            self._norm(doc.post),
-            doc.in_scale,
-            doc.out_scale,
+            own,
+            pre,
+            norms.last(doc, "post", at) if alone else norms.own(doc, "post", False, at),
+            self.formulas.number(doc, "in_scale", at),
+            self.formulas.number(doc, "out_scale", at),
             doc.layerscale,
-            dropout if doc.dropout is None else doc.dropout,
+            self.frame.document.dropout if doc.dropout is None else doc.dropout,
             tuple(under),
             at,
         )
+        return replace(branch, component=self._numbers(branch))
+
+    def _numbers(self, branch: Branch) -> Config:
+        """The component with numbers in place of formulas, which read its own sizes, too."""
+        component = branch.component
+        sizes = {key: value for key in type(component).model_fields if type(value := getattr(component, key)) is int}
+        return self.formulas.resolved(component, lambda path: place(self.report, branch, path), sizes)

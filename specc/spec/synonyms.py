@@ -39,7 +39,10 @@ LANGUAGE: dict[str, tuple[str, ...]] = {
 
 ELSEWHERE = ("celu", "crelu", "dyt", "elu", "prelu", "reglu", "rrelu", "selu", "sglu", "smelu")
 """Words of the field that the language has not, and that are no slips of those it has."""
-MOVED: dict[tuple[str, str], str] = {("pp", "microbatches"): "microbatches stands in the layout, beside pp"}
+MOVED: dict[tuple[str, str], str] = {
+    ("pp", "microbatches"): "microbatches stands in the layout, beside pp",
+    ("init", "embedding_std"): "give parameters: {embedding: {std: ...}}",
+}
 """Keys that stand elsewhere now, with the key around them: where."""
 
 

@@ -1,0 +1,36 @@
+"""specc import"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from specc.cli.interchange import fail, map_option, put
+from specc.cli.specs import Loaded
+
+
+@click.command("import")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("-o", "out", type=click.Path(path_type=Path), help="Where to write the spec; to stdout by default.")
+@click.option("--name", help="Name of the spec; the family's by default.")
+@map_option
+def import_spec(config: Path, out: Path | None, name: str | None, own: Path | None) -> int:
+    """Make a spec of a config.json of Hugging Face, or of the folder that has one."""
+    from specc.interop.importing import Imported, import_config, read_config
+    from specc.interop.library import mapping
+    from specc.source import Source
+
+    loaded = Loaded()
+    source, given = read_config(config), None if own is None else mapping(own)
+    for found in (source, given):
+        if isinstance(found, list):
+            loaded.tell(found)
+            loaded.unreadable |= any(item.code == "E100" for item in found)
+    if not isinstance(source, Source) or isinstance(given, list):
+        return fail(loaded)
+    made = import_config(source, name, given)
+    if not isinstance(made, Imported):
+        loaded.tell(made)
+        return fail(loaded)
+    return put(out, made.text)

@@ -1,0 +1,116 @@
+"""A config: its fields, where each stands in the file, and which were read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from specc.source import Diagnostic, Node, Source, Span, parse, span_of
+
+Path = tuple[str, ...]
+
+
+def dotted(path: Path) -> str:
+    """`rope_parameters.rope_theta`"""
+    return ".".join(path)
+
+
+def split(name: str) -> Path:
+    """The path of a dotted name."""
+    return tuple(name.split("."))
+
+
+@dataclass
+class Fields:
+    """`values` by name; `used` are the paths that were read, `stated` is what the file itself says."""
+
+    values: dict[str, Any]
+    source: Source | None = None
+    root: Node | None = None
+    stated: dict[str, Any] = field(default_factory=dict[str, Any])
+    used: set[Path] = field(default_factory=set[Path])
+    was: dict[Path, Path] = field(default_factory=dict[Path, Path])  # where a value stands in an older file
+
+    def get(self, path: Path) -> Any:
+        """The value, None where there is none; a mapping is not read by that, what is in it is."""
+        value: Any = self.values
+        for part in path:
+            value = cast(dict[str, Any], value).get(part) if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            self.used.add(path)
+        return cast(Any, value)
+
+    def put(self, path: Path, value: Any) -> None:
+        """Set it, in mappings that may not be there yet."""
+        inside = self.values
+        for part in path[:-1]:
+            if not isinstance(inside.get(part), dict):
+                inside[part] = {}
+            inside = inside[part]
+        inside[path[-1]] = value
+
+    def pop(self, path: Path) -> Any:
+        """Take a value out, None where there is none."""
+        inside: Any = self.values
+        for part in path[:-1]:
+            inside = cast(dict[str, Any], inside).get(part) if isinstance(inside, dict) else None
+        return cast(dict[str, Any], inside).pop(path[-1], None) if isinstance(inside, dict) else None
+
+    def span(self, path: Path) -> Span | None:
+        """Where it stands in the file; what does not stand there is at the nearest mapping around it."""
+        for n in range(len(path), 0, -1):
+            if path[:n] in self.was:
+                path = (*self.was[path[:n]], *path[n:])
+                break
+        if self.root is not None:
+            return span_of(self.root, path)
+        return None if self.source is None else Span(self.source, 0, 0)
+
+    def leaves(self) -> Iterator[tuple[Path, Any]]:
+        """Every value that is no mapping, by its path; an empty mapping is one."""
+        yield from _leaves((), self.values)
+
+    def copy(self) -> Fields:
+        """With values of its own."""
+        return Fields(deepcopy(self.values), self.source, self.root, self.stated, set(), dict(self.was))
+
+
+def _leaves(at: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in cast(dict[str, Any], value).items():
+            yield from _leaves((*at, key), inner)
+    elif at:
+        yield at, value
+
+
+def fields_of(source: Source) -> Fields | list[Diagnostic]:
+    """The fields of a JSON text (E600), a name that is given twice with two values being a contradiction (E603)."""
+    twice: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in made and made[key] != value:
+                twice.append(key)
+            made.setdefault(key, value)
+        return made
+
+    try:
+        values = json.loads(source.text, object_pairs_hook=once)
+    except RecursionError:
+        return [Diagnostic("E600", f"{source.name} is nested too deep for a config", Span(source, 0, 1))]
+    except json.JSONDecodeError as error:
+        message = f"{source.name} is not JSON: {error.msg.lower()}"
+        return [Diagnostic("E600", message, Span(source, error.pos, error.pos + 1), "a config is one JSON object")]
+    if not isinstance(values, dict):
+        return [Diagnostic("E600", f"{source.name} is no config", Span(source, 0, 1), "a config is one JSON object")]
+    parsed = parse(source)  # JSON is YAML but for rare escapes; spans are all that is wanted of it
+    made = Fields(cast(dict[str, Any], values), source, parsed.root, deepcopy(cast(dict[str, Any], values)))
+    found = [
+        Diagnostic("E603", f"{key} is given twice, with two values", made.span((key,)), "keep one of them")
+        for key in twice
+    ]
+    return found or made

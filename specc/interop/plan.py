@@ -1,0 +1,110 @@
+"""Which parameter is in which tensor, and how: made of a mapping and the parameters, before a byte is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from specc.interop.axes import Misfit, Shape, View, own_shape, plain, views
+from specc.interop.names import Line, bracket, lines, wildcard
+from specc.interop.schema import Mapping as Family
+from specc.ir.graph import Graph
+from specc.ir.op import Param
+from specc.ir.stored import stored
+from specc.source import Diagnostic
+
+
+@dataclass(frozen=True)
+class Part:
+    """A parameter in a tensor. `add` makes the parameter of what is there."""
+
+    name: str
+    view: View
+    add: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the files with all parameters in it; `copies` are names that may hold the same."""
+
+    name: str
+    shape: Shape
+    parts: tuple[Part, ...]
+    copies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All tensors in the order of parameters. `source` is the name of each parameter's tensor."""
+
+    tensors: tuple[Tensor, ...]
+    shapes: dict[str, Shape]  # of parameters
+    prefix: str = ""
+    drop: tuple[str, ...] = ()
+    zeros: tuple[str, ...] = ()
+
+    def dropped(self, name: str) -> bool:
+        """Whether the tensor is left out on purpose."""
+        return any(wildcard(text).fullmatch(name) for text in self.drop)
+
+    def zero(self, name: str) -> bool:
+        """Whether the tensor must be zero, and is left out then."""
+        return any(wildcard(text).fullmatch(name) for text in self.zeros)
+
+
+def parameters(graph: Graph) -> dict[str, Param]:
+    """Every parameter by its global name, layer by layer."""
+    found: list[tuple[tuple[str, int], str, Param]] = []
+    for row in stored(graph):
+        for name, layer in zip(row.names(), row.layers or (-1,), strict=True):
+            found.append(((str(row.param.path[0]), layer), name, row.param))
+    places = {key: n for n, key in enumerate(dict.fromkeys(key[0] for key, _, _ in found))}
+    return {name: param for _, name, param in sorted(found, key=lambda item: (places[item[0][0]], item[0][1]))}
+
+
+def plan(mapping: Family, params: Mapping[str, Param]) -> Plan | list[Diagnostic]:
+    """The plan, or everything in which the mapping does not fit the parameters (E640)."""
+    known = list(lines(mapping.weights))
+    found: list[Diagnostic] = []
+    inside: dict[str, list[tuple[str, Line]]] = {}
+    copies: dict[str, tuple[str, ...]] = {}
+    for name in params:
+        fitting = [(line, where) for line in known if (where := line.match(name)) is not None]
+        if len(fitting) != 1:
+            several = ": " + ", ".join(line.text for line, _ in fitting) if fitting else ""
+            message = f"{len(fitting) or 'no'} lines of the mapping of {mapping.family} say where {name} is{several}"
+            found.append(Diagnostic("E640", message, None))
+            continue
+        ((line, where),) = fitting
+        inside.setdefault(where[0], []).append((name, line))
+        copies[where[0]] = where[1:]
+    tensors: list[Tensor] = []
+    for name, held in inside.items():
+        made = _tensor(name, held, params, copies[name])
+        if isinstance(made, Tensor):
+            tensors.append(made)
+        else:
+            found.append(Diagnostic("E640", f"{name} of the mapping of {mapping.family}: {made}", None))
+    if found:
+        return found
+    shapes = {name: own_shape(param) for name, param in params.items()}
+    return Plan(tuple(tensors), shapes, mapping.prefix or "", tuple(mapping.drop), tuple(mapping.zeros))
+
+
+def _tensor(
+    name: str, held: list[tuple[str, Line]], params: Mapping[str, Param], copies: Iterable[str]
+) -> Tensor | str:
+    """The tensor with these parameters in it, or why it cannot be."""
+    weight = held[0][1].weight
+    parts = bracket(weight.axes)
+    if sorted(line.part for _, line in held) != sorted(parts or ("",)):
+        return f"{' and '.join(own for own, _ in held)} are not {', '.join(parts) or 'one parameter'}"
+    if weight.axes is None:
+        made = [plain(params[own]) for own, _ in held]
+    else:
+        try:
+            made = views(weight.axes, [(line.part, params[own]) for own, line in held], parts, weight.flip)
+        except (Misfit, ValueError) as problem:
+            return str(problem)
+    laid = [Part(own, view, line.weight.add or 0.0) for (own, line), view in zip(held, made, strict=True)]
+    return Tensor(name, made[0].shape, tuple(laid), tuple(copies))

@@ -1,0 +1,120 @@
+"""The shape of a mapping: how a family's config is written as a spec, and its tensors as parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as AnyMapping
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field, Tag
+
+from specc.components.base import Config, by_kind
+
+Texts = dict[str, str]
+Data = dict[str, Any]
+
+
+class Weight(Config):
+    """Where a parameter is in the files, where its name does not say it all."""
+
+    hf: Annotated[Annotated[str, Tag("text")] | Annotated[list[str], Tag("list")], by_kind]
+    """Name of the tensor; of several, all hold the same and the first is written."""
+    axes: str | None = None
+    """Its axes, outermost first, in the words of specc's; `->` those of the parameter."""
+    add: float | None = None
+    """What is added to the tensor to make the parameter."""
+    flip: str | None = None
+    """The axis of `axes` that runs the other way."""
+
+
+Place = Annotated[
+    Annotated[str, Tag("text")] | Annotated[list[str], Tag("list")] | Annotated[Weight, Tag("mapping")], by_kind
+]
+
+
+class Variant(Config):
+    """What differs where fields have these values."""
+
+    when: Data
+    spec: Annotated[Data, Field(default_factory=dict)]
+    tables: Annotated[dict[str, Data], Field(default_factory=dict)]
+    weights: Annotated[dict[str, Place | None], Field(default_factory=dict)]
+    require: Annotated[Data, Field(default_factory=dict)]
+
+
+class Mapping(Config):
+    """One family."""
+
+    map: Literal[1]
+    family: str
+    """Its model_type."""
+    architecture: Annotated[str, Field(alias="class")]
+    """The class that reads the files."""
+    spec: Data
+    """The spec that is made, with holes: `$field`, `$a * $b`, `$field | function`."""
+    defaults: Annotated[Data, Field(default_factory=dict)]
+    """What the class takes where the config says nothing; a text with $ is made of other fields."""
+    older: Annotated[Texts, Field(default_factory=dict)]
+    """Fields of older files, and where their values stand today."""
+    tables: Annotated[dict[str, Data], Field(default_factory=dict)]
+    """Functions of holes: value of the field -> value in the spec."""
+    require: Annotated[Data, Field(default_factory=dict)]
+    """Fields that must have this value."""
+    ignore: Annotated[Texts, Field(default_factory=dict)]
+    """Fields that do not matter, and why."""
+    variants: Annotated[list[Variant], Field(alias="if", default_factory=list)]
+    """The first whose fields have these values changes the rest."""
+    weights: dict[str, Place]
+    """Parameter -> tensor."""
+    prefix: str | None = None
+    """What begins the names of the class, which some files leave out."""
+    drop: Annotated[Texts, Field(default_factory=dict)]
+    """Tensors of the files that are no parameters, and why."""
+    zeros: Annotated[Texts, Field(default_factory=dict)]
+    """Tensors that must be zero, and why they have no place."""
+
+
+class Refused(Config):
+    """A family that the language cannot say."""
+
+    code: str
+    because: str
+
+
+class Common(Config):
+    """What all families share."""
+
+    map: Literal[1]
+    activations: dict[str, list[str]]
+    """By the word of the language, the names of others; the first is written."""
+    scaling: dict[str, Data | None]
+    """By rope_type, the scaling of a rope, with holes for the fields beside it."""
+    ignore: Texts
+    """Fields that any config may have."""
+    refused: dict[str, Refused]
+    """By model_type."""
+
+
+def overlay(base: Data, change: AnyMapping[str, Any]) -> Data:
+    """`base` with what `change` says; null removes, lists are replaced."""
+    made = dict(base)
+    for key, value in change.items():
+        if value is None:
+            made.pop(key, None)
+        elif isinstance(value, dict) and isinstance(made.get(key), dict):
+            made[key] = overlay(cast(Data, made[key]), cast(Data, value))
+        else:
+            made[key] = value
+    return made
+
+
+def varied(mapping: Mapping, variant: Variant | None) -> Mapping:
+    """The mapping as a variant changes it."""
+    if variant is None:
+        return mapping
+    changed = {
+        "spec": overlay(mapping.spec, variant.spec),
+        "tables": overlay(mapping.tables, variant.tables),
+        "weights": overlay(dict(mapping.weights), variant.weights),
+        "require": overlay(mapping.require, variant.require),
+    }
+    return mapping.model_copy(update={**changed, "variants": []})

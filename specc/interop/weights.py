@@ -1,0 +1,155 @@
+"""Folders of weights, from one naming to the other; everything is checked before a tensor is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from specc.interop.files import SHARD, Coming, Entry, Folder, open_folder, write_folder
+from specc.interop.move import Inexact, to_file, to_own
+from specc.interop.plan import Plan, Tensor
+from specc.source import Diagnostic, plural
+
+
+def to_specc(plan: Plan, source: Path, place: Path, shard: int = SHARD) -> list[Diagnostic]:
+    """A folder of the family's tensors -> one of parameters. What is wrong, if anything, and then nothing is written.
+
+    Raises OSError where it cannot be written.
+    """
+    with ExitStack() as stack:
+        folder = open_folder(source, stack)
+        if not isinstance(folder, Folder):
+            return folder
+        stripped = _stripped(plan, folder.entries)
+        found = _differ({t.name: t.shape for t in stripped}, folder.entries, _extra(plan, stripped, folder.entries))
+        found = found or _same(plan, stripped, folder)
+        if found:
+            return found
+        held = {part.name: (tensor.name, part) for tensor in stripped for part in tensor.parts}
+        coming: list[Coming] = []
+        for name, shape in plan.shapes.items():
+            tensor, part = held[name]
+            make = lambda tensor=tensor, part=part: to_own(folder.get(tensor), part)  # noqa: E731
+            coming.append(Coming(name, shape, folder.entries[tensor].dtype, make))
+        return _written(place, coming, shard)
+
+
+def to_hf(
+    plan: Plan, source: Path, place: Path, shard: int = SHARD, texts: Iterable[tuple[str, str]] = ()
+) -> list[Diagnostic]:
+    """A folder of parameters -> one of the family's tensors, with `texts` beside them. As `to_specc`."""
+    with ExitStack() as stack:
+        folder = open_folder(source, stack)
+        if not isinstance(folder, Folder):
+            return folder
+        extra = [name for name in folder.entries if name not in plan.shapes]
+        found = _differ(plan.shapes, folder.entries, extra)
+        for tensor in plan.tensors if not found else ():
+            types = {folder.entries[part.name].dtype for part in tensor.parts}
+            if len(types) > 1:
+                names = ", ".join(part.name for part in tensor.parts)
+                message = f"{tensor.name} is made of {names}, which are of the types {', '.join(sorted(types))}"
+                found.append(Diagnostic("E646", message, None))
+        if found:
+            return found
+        coming = [
+            Coming(t.name, t.shape, folder.entries[t.parts[0].name].dtype, partial(to_file, t, folder.get))
+            for t in plan.tensors
+        ]
+        return _written(place, coming, shard, texts)
+
+
+def _written(place: Path, coming: list[Coming], shard: int, texts: Iterable[tuple[str, str]] = ()) -> list[Diagnostic]:
+    try:
+        write_folder(place, coming, shard, texts)
+    except Inexact as error:
+        return [Diagnostic("E648", str(error), None)]
+    return []
+
+
+def _stripped(plan: Plan, entries: Mapping[str, Entry]) -> list[Tensor]:
+    """The tensors under the names of these files, which may leave out the class's prefix."""
+    if not plan.prefix or any(name.startswith(plan.prefix) for name in entries):
+        return list(plan.tensors)
+    return [
+        replace(t, name=_bare(t.name, plan.prefix), copies=tuple(_bare(c, plan.prefix) for c in t.copies))
+        for t in plan.tensors
+    ]
+
+
+def _bare(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix)
+
+
+def _extra(plan: Plan, tensors: list[Tensor], entries: Mapping[str, Entry]) -> list[str]:
+    """Tensors that nothing names."""
+    named = {name for tensor in tensors for name in (tensor.name, *tensor.copies)}
+    return [
+        name
+        for name in entries
+        if name not in named
+        and not any(leaves(full) for full in (name, plan.prefix + name) for leaves in (plan.dropped, plan.zero))
+    ]
+
+
+def _differ(wanted: Mapping[str, tuple[int, ...]], entries: Mapping[str, Entry], extra: list[str]) -> list[Diagnostic]:
+    """Missing, of another shape, or not wanted."""
+    found: list[Diagnostic] = []
+    missing = [name for name in wanted if name not in entries]
+    if missing:
+        found.append(Diagnostic("E644", f"{plural(len(missing), 'tensor')} missing: {listed(missing)}", None))
+    if extra:
+        message = f"{plural(len(extra), 'tensor')} that the model does not have: {listed(extra)}"
+        found.append(Diagnostic("E644", message, None))
+    unlike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for name, shape in wanted.items():
+        if name in entries and entries[name].shape != tuple(shape):
+            unlike.setdefault((entries[name].shape, tuple(shape)), []).append(name)
+    for (theirs, ours), names in unlike.items():
+        message = f"{listed(names)}: {list(theirs)} in the files, {list(ours)} in the model"
+        found.append(Diagnostic("E645", message, None))
+    return found
+
+
+def listed(names: list[str]) -> str:
+    """Names, with layers that differ in their number alone as one: `layers.{0..3}.norm.weight`."""
+    numbers: dict[str, list[int]] = {}
+    for name in names:
+        found = re.search(r"(?<=\.)[0-9]+(?=\.)", name)
+        key = name if found is None else f"{name[: found.start()]}{{}}{name[found.end() :]}"
+        numbers.setdefault(key, []).extend([int(found[0])] if found else [])
+    return ", ".join(key.replace("{}", _range(found)) if found else key for key, found in numbers.items())
+
+
+def _range(found: list[int]) -> str:
+    whole = len(found) > 1 and sorted(found) == list(range(min(found), max(found) + 1))
+    return f"{{{min(found)}..{max(found)}}}" if whole else ",".join(map(str, found))
+
+
+def _same(plan: Plan, tensors: list[Tensor], folder: Folder) -> list[Diagnostic]:
+    """What may be there twice is the same, and what has no place is zero."""
+    own = {tensor.name for tensor in tensors}
+    found: list[Diagnostic] = []
+    for tensor in tensors:
+        for copy in tensor.copies:
+            if copy in folder.entries and copy not in own and not _equal(folder.get(copy), folder.get(tensor.name)):
+                message = f"{copy} is not {tensor.name}, which the spec says is the same"
+                found.append(Diagnostic("E647", message, None))
+    for name in folder.entries:
+        full = (name, plan.prefix + name)
+        if name not in own and any(map(plan.zero, full)) and bool(folder.get(name).to(torch.float64).any()):
+            found.append(Diagnostic("E647", f"{name} is not zero, and the model has no place for it", None))
+    return found
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Bit by bit."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))

@@ -1,0 +1,189 @@
+"""Families of Hugging Face in small sizes, and one of their models against the interpreter, by the mapping alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from specc.interop import weights
+from specc.interop.importing import Imported, import_config
+from specc.interop.move import to_own
+from specc.interop.plan import Part, Plan, parameters, plan
+from specc.interpret import interpret
+from specc.lower import lower
+from specc.passes import typed
+from specc.source import Source
+from specc.spec import Model, Spec, load
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "vocab_size": 96,
+    "max_position_embeddings": 64,
+    "sliding_window": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+"""What most families call their sizes; those that a config has not are left out, None in a row takes one out."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A config of a family. `quick` ones are in every run, the others behind the marker zoo."""
+
+    family: str
+    name: str = ""
+    sizes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    quick: bool = False
+    attention: str = "sdpa"
+
+    def __str__(self) -> str:
+        return f"{self.family}{'-' * bool(self.name)}{self.name}"
+
+    def config(self) -> PreTrainedConfig:
+        known = AutoConfig.for_model(self.family)
+        names = {*known.to_dict(), *type(known).attribute_map}
+        own = type(known).attribute_map
+        given = {own.get(key, key): value for key, value in SMALL.items() if key in names} | dict(self.sizes)
+        made = AutoConfig.for_model(self.family, **{key: value for key, value in given.items() if value is not None})
+        made._attn_implementation = self.attention
+        return made
+
+
+OLD = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 96}
+LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+ROWS = (
+    Row("llama", quick=True),
+    Row("llama", "scaled-tied", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "llama3", **LLAMA3}}),
+    Row("llama", "biases", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    Row("gpt2", "", OLD, quick=True),
+    Row("gpt2", "narrow-untied", {**OLD, "n_inner": 40, "tie_word_embeddings": False}),
+)
+
+
+class Double(TorchFunctionMode):
+    """What a model computes in float32 whatever its type is computed in float64, but for the angles of a rope."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.off = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.off and args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
+            if func is Tensor.float or (func is Tensor.to and torch.float32 in (*args[1:], kwargs.get("dtype"))):
+                return args[0]
+            if func in (F.softmax, torch.softmax, Tensor.softmax) and kwargs.get("dtype") is torch.float32:
+                kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def double(model: nn.Module) -> Any:
+    """The model computes in float64."""
+    mode = Double()
+    hooks: list[Any] = []
+    for module in model.modules():
+        if "Rotary" in type(module).__name__:
+            hooks.append(module.register_forward_pre_hook(lambda *_: setattr(mode, "off", mode.off + 1)))
+            hooks.append(module.register_forward_hook(lambda *_: setattr(mode, "off", mode.off - 1)))
+    with mode:
+        yield
+    for hook in hooks:
+        hook.remove()
+
+
+def reference(config: PreTrainedConfig, seed: int = 0) -> nn.Module:
+    """The model of others in float64 with noise on every parameter."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.2)
+    return model
+
+
+def spec_of(config: PreTrainedConfig) -> tuple[Imported, Model]:
+    """The spec that a config imports as."""
+    made = import_config(Source("config.json", json.dumps(config.to_dict(), indent=2)))
+    assert isinstance(made, Imported), made
+    spec = load(Source("spec.yaml", made.text))
+    assert isinstance(spec, Spec), spec
+    return made, spec.model
+
+
+def plan_of(made: Imported, model: Model) -> Plan:
+    found = plan(made.mapping, parameters(lower(model)))
+    assert isinstance(found, Plan), found
+    return found
+
+
+def save(model: nn.Module, folder: Path) -> dict[str, Tensor]:
+    """Its whole state in one file, tied tensors under each of their names."""
+    folder.mkdir()
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    return state
+
+
+def compare(row: Row, folder: Path) -> float:
+    """Logits and every gradient of both, weights going through files by the mapping; and the way back, bit by bit.
+
+    The largest difference.
+    """
+    config = row.config()
+    made, model = spec_of(config)
+    wanted = plan_of(made, model)
+    theirs = reference(config)
+    state = save(theirs, folder / "theirs")
+    assert weights.to_specc(wanted, folder / "theirs", folder / "ours", 40_000) == []
+    own = {name: tensor for path in (folder / "ours").glob("*.safetensors") for name, tensor in load_file(path).items()}
+    ours = interpret(typed(lower(model)), dtype=torch.float64).eval()
+    ours.load_state_dict(own, strict=True)
+    assert weights.to_hf(wanted, folder / "ours", folder / "back") == []
+    back = load_file(folder / "back" / "model.safetensors")
+    copies = {copy for tensor in wanted.tensors for copy in tensor.copies} - {t.name for t in wanted.tensors}
+    assert set(back) | copies | {name for name in state if wanted.dropped(name)} >= set(state)
+    assert all(torch.equal(back[name], state[name]) for name in back)
+    ids = torch.randint(3, 96, (3, 23), generator=torch.Generator().manual_seed(1))
+    with double(theirs):
+        expected = theirs(ids).logits
+    actual = ours(ids)
+    probe = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    (expected * probe).sum().backward()
+    (actual * probe).sum().backward()
+    pairs = {"logits": (actual, expected)}
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    mine = dict(ours.named_parameters())
+    covered: set[str] = set()
+    for tensor in wanted.tensors:
+        covered.add(tensor.name)
+        whole = gradients[tensor.name]
+        assert whole is not None, f"{tensor.name} has no gradient"
+        for part in tensor.parts:
+            pairs[part.name] = (mine[part.name].grad, to_own(whole, Part(part.name, part.view)))
+    assert covered == set(gradients), covered ^ set(gradients)
+    worst = 0.0
+    for name, (a, b) in pairs.items():
+        assert a is not None and a.shape == b.shape and a.dtype == b.dtype == torch.float64, name
+        assert bool(b.isfinite().all()) and bool((b != 0).any()), f"{name}: the reference shows nothing"
+        difference = (a - b).abs().max().item() / max(1.0, b.abs().max().item())
+        assert difference <= 1e-9, f"{name}: difference {difference:.3g}"  # false for NaN
+        worst = max(worst, difference)
+    return worst

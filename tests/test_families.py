@@ -1,0 +1,146 @@
+"""Every mapping: the config that its class has by default, the same model, the same fields and weights back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from specc.interop.exporting import Exported, exported
+from specc.interop.fields import Fields, split
+from specc.interop.filling import holes
+from specc.interop.importing import Imported, import_config, imported, normal
+from specc.interop.library import common, families, known
+from specc.interop.schema import Mapping, Weight
+from specc.interop.shorten import meaning
+from specc.source import Source
+from specc.spec import Spec, load
+from tests.families import ROWS, Row, compare, plan_of, spec_of
+
+QUICK = {row.family for row in ROWS if row.quick}
+ALL = [pytest.param(row, id=str(row), marks=[] if row.quick else pytest.mark.zoo) for row in ROWS]
+EACH = [pytest.param(family, marks=[] if family in QUICK else pytest.mark.zoo) for family in families()]
+
+
+def test_every_mapping_has_a_row() -> None:
+    assert {row.family for row in ROWS} == set(families())
+
+
+@pytest.mark.parametrize("row", ALL)
+def test_logits_gradients_and_the_way_back(row: Row, tmp_path: Path) -> None:
+    assert compare(row, tmp_path) <= 1e-9
+
+
+def fields_of(mapping: Mapping) -> dict[str, set[str]]:
+    """Top-level fields in holes, required and ignored."""
+    specs = [mapping.spec, *(variant.spec for variant in mapping.variants)]
+    used = {path[0] for spec in specs for _, item in holes(spec) for path in item.fields}
+    when = {split(name)[0] for variant in mapping.variants for name in variant.when}
+    return {"holes": used | when, "require": set(mapping.require) - when, "ignore": set(mapping.ignore)}
+
+
+@pytest.mark.parametrize("family", EACH)
+def test_every_field_of_the_config_is_said_once(family: str) -> None:
+    parts = fields_of(known(family))
+    names = [name for part in parts.values() for name in part]
+    assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
+    default = AutoConfig.for_model(family).to_dict()
+    assert {name for name in default if name not in common().ignore} <= set(names)
+    assert {name for name in parts["holes"] if name not in default} <= {
+        split(name)[0] for name in known(family).defaults
+    }
+
+
+@pytest.mark.parametrize("family", EACH)
+def test_defaults_are_those_of_the_class(family: str) -> None:
+    mapping = known(family)
+    default = json.loads(json.dumps(AutoConfig.for_model(family).to_dict()))
+    filled = normal(Fields({}), mapping, []).values
+    for name, value in mapping.defaults.items():
+        if "$" in str(value) and default.get(name) is None:
+            continue  # the class works it out where it is used
+        assert name not in default or filled[name] == default[name], f"{name}: {filled[name]}, not {default[name]}"
+    short = imported(Fields({"model_type": family}), mapping)
+    whole = imported(Fields(default), mapping)
+    assert isinstance(short, Imported) and isinstance(whole, Imported), (short, whole)
+    assert short.text == whole.text
+
+
+@pytest.mark.parametrize("family", EACH)
+def test_the_default_config_has_the_tensors_of_its_class(family: str) -> None:
+    config = AutoConfig.for_model(family)
+    made, model = spec_of(config)
+    plan = plan_of(made, model)
+    with torch.device("meta"):
+        theirs = AutoModelForCausalLM.from_config(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in theirs.state_dict().items()}
+    ours = {tensor.name: tensor.shape for tensor in plan.tensors}
+    copies = {copy for tensor in plan.tensors for copy in tensor.copies}
+    assert ours == {name: shape for name, shape in shapes.items() if name in ours}
+    assert {name for name in shapes if name not in ours and not plan.dropped(name)} <= copies
+    count = sum(parameter.numel() for parameter in theirs.parameters())
+    assert sum(torch.Size(shape).numel() for shape in plan.shapes.values()) == count
+
+
+def changed(value: Any, draw: Any) -> Any:
+    """Another value of a field, of its own type."""
+    if isinstance(value, bool):
+        return draw(st.booleans())
+    if isinstance(value, int):
+        return draw(st.sampled_from([value, 2 * value, max(1, value // 2), value + 2]))
+    if isinstance(value, float):
+        return draw(st.sampled_from([value, value + 0.125, value * 3]))
+    return draw(st.sampled_from(["gelu", "relu", "silu", "gelu_new"])) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("row", ALL)
+@settings(max_examples=12)
+@given(data=st.data())
+def test_what_is_written_is_read_back(row: Row, data: Any) -> None:
+    """A config of any values is refused, or goes to a spec and comes back; and so does the spec."""
+    mapping = known(row.family)
+    config = json.loads(json.dumps(row.config().to_dict()))
+    names = sorted(name for name in fields_of(mapping)["holes"] if name in config)
+    for name in data.draw(st.lists(st.sampled_from(names), max_size=3, unique=True)):
+        config[name] = changed(config[name], data.draw)
+    made = import_config(Source("config.json", json.dumps(config)))
+    if not isinstance(made, Imported):
+        assert made and all(item.code.startswith("E6") for item in made)
+        return
+    spec = load(Source("spec.yaml", made.text))
+    assert isinstance(spec, Spec), spec
+    back = exported(spec, mapping)
+    assert isinstance(back, Exported), back
+    wanted = normal(Fields(config), mapping, []).values
+    for name in fields_of(mapping)["holes"]:
+        assert back.config.get(name) == wanted.get(name), name
+    again = imported(Fields(back.config), mapping)
+    assert isinstance(again, Imported)
+    read = load(Source("spec.yaml", again.text))
+    assert isinstance(read, Spec) and meaning(read.model) == meaning(spec.model)
+
+
+BREAKS = {
+    "gate and up": ("layers.{i}.ffn.{gate,up,down}.*", "model.layers.{i}.mlp.{up,gate,down}_proj.*"),
+    "norms": ("layers.{i}.{attention,ffn}_norm.*", "transformer.h.{i}.{ln_2,ln_1}.*"),
+    "order in a fused tensor": ("layers.{i}.attention.{q,k,v}.*", "d_model ([k q v])"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_wrong_line_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = BREAKS[name]
+    row = next(row for row in ROWS if left in known(row.family).weights)
+    mapping = known(row.family)
+    old = mapping.weights[left]
+    place = Weight(hf=old.hf, axes=right) if isinstance(old, Weight) else right
+    broken = mapping.model_copy(update={"weights": {**mapping.weights, left: place}})
+    monkeypatch.setattr("specc.interop.importing.known", lambda family: broken)
+    with pytest.raises(AssertionError, match="difference"):
+        compare(row, tmp_path)
