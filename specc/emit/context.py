@@ -50,12 +50,17 @@ class Context:
 
     @cached_property
     def own(self) -> dict[tuple[str, ...], tuple[str, ...]]:
-        """Leaf classes whose gradients are summed over fewer axes than others, by these axes."""
+        """Leaf classes whose gradients are summed over fewer axes than others, by these axes.
+
+        Raises ValueError for one that FSDP2 would gather in a forward which it has not.
+        """
         found: dict[tuple[str, ...], dict[str, None]] = {}
         for param in self.params if self.data else ():
-            axes = self.graph.groups.summing(param.spmd)
+            axes, leaf = self.graph.groups.summing(param.spmd), leaves(self.graph)[param.param.path[:-1]]
+            if axes and axes != self.data and not leaf.form.inputs:
+                raise ValueError(f"{param.name} is gathered by its own {leaf.cls}, which has no forward that reads it")
             if axes != self.data:
-                found.setdefault(axes, {})[leaves(self.graph)[param.param.path[:-1]].cls] = None
+                found.setdefault(axes, {})[leaf.cls] = None
         return {axes: tuple(names) for axes, names in found.items()}
 
     @cached_property

@@ -57,8 +57,8 @@ def shell(of: Context) -> Shell:
 
 def _kernels(of: Context) -> tuple[str, ...]:
     leaves = [leaf for group in classes(of.graph).values() for leaf in group]
-    used = ["parameter"] * any(len(leaf.axes) == 1 for leaf in leaves)
-    return tuple(used)
+    over = {min(len(leaf.axes), 2) for leaf in leaves}
+    return ("parameter",) * (1 in over) + ("spread",) * (2 in over)
 
 
 def constants(of: Context, words: frozenset[str]) -> Code:

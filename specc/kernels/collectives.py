@@ -1,5 +1,7 @@
 """Collectives over one mesh axis, with the gradients that SPMD types call for, and the parameters around them."""
 
+from functools import partial
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -80,6 +82,18 @@ def all_gather_whole(x: Tensor, tp: DeviceMesh) -> Tensor:
     return AllGatherWhole.apply(x, tp)
 
 
+def swap(x: Tensor, group: dist.ProcessGroup, sent: list[int], got: list[int]) -> Tensor:
+    result = x.new_empty(sum(got), *x.shape[1:])
+    dist.all_to_all_single(result, x.contiguous(), got, sent, group)
+    return result
+
+
+def exchange(x: Tensor, sent: list[int], got: list[int], ranks: DeviceMesh) -> Tensor:
+    """Send so many rows to each rank in turn, for as many from each as `got` says; gradients go back the same way."""
+    there, back = partial(swap, sent=sent, got=got), partial(swap, sent=got, got=sent)
+    return Collective.apply(x, there, back, ranks.get_group())
+
+
 def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """This rank's shard of `dim` of a replicated value whose gradient is summed elsewhere."""
     return x.chunk(tp.size(), dim)[tp.get_local_rank()]
@@ -88,3 +102,8 @@ def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
 def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:
     """An uninitialised parameter of that full shape, placed over tp."""
     return Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
+
+
+def spread(shape: tuple[int, ...], placements: tuple[Placement, ...], ranks: DeviceMesh) -> Parameter:
+    """An uninitialised parameter of that full shape, placed over several axes of a mesh."""
+    return Parameter(distribute_tensor(torch.empty(shape), ranks, placements, src_data_rank=None))
