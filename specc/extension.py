@@ -49,7 +49,7 @@ class Extension:
     role. `expressions`: how generated code writes each op, by kind. `kernels`: modules of torch functions that
     expressions call; their text is pasted, and only the interpreter imports them. `functions`: what the interpreter
     computes for each op, as "module:NAME" of a mapping by kind; it is imported where torch is. `axes`: of the mesh,
-    outer to inner. `alike`: token axes that are split wherever another one is.
+    outer to inner. `alike`: axes that ranks which are fed different tokens split wherever they split one of others.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Extension:
     kernels: tuple[Path, ...] = ()
     functions: str = ""
     axes: tuple[LayoutAxis, ...] = ()
-    alike: Mapping[str, str] = field(default_factory=dict[str, str])
+    alike: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
 def installed() -> tuple[Extension, ...]:

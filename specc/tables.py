@@ -38,9 +38,9 @@ class Tables:
     """Tables of the interpreter, as "module:NAME"."""
     configs: Mapping[type[Config], Component[Any]]
     axes: Mapping[str, LayoutAxis]
-    """Of a mesh, outer to inner: those whose ranks are fed different tokens come first."""
-    alike: Mapping[str, str]
-    """Token axes, and which others are split where they are."""
+    """Of a mesh, outer to inner: first ranks that are fed different tokens, of these last what shares out weights."""
+    alike: Mapping[str, tuple[str, ...]]
+    """Axes, and token axes with which they are split on ranks that are fed different tokens."""
 
     def component(self, config: Config) -> Component[Any]:
         """The component that a config is of. Raises KeyError."""
@@ -71,7 +71,7 @@ def tables(extensions: tuple[Extension, ...] = ()) -> Tables:
         _table("kernel module", every, [[(path.stem, path) for path in one.kernels] for one in every]),
         tuple(one.functions for one in every if one.functions),
         {component.config: component for component in components.values()},
-        {name: axis for data in (True, False) for name, axis in axes.items() if axis.data == data},
+        dict(sorted(axes.items(), key=lambda item: (not item[1].data, item[1].data and bool(item[1].shards)))),
         _table("token axis", every, [one.alike.items() for one in every]),
     )
 

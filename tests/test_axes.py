@@ -10,6 +10,7 @@ import pytest
 from specc.cost.decided import decided
 from specc.emit import emit
 from specc.extension import Extension, LayoutAxis
+from specc.ir.types import TOKEN_AXES
 from specc.passes.mesh import mesh_of
 from specc.source import Source
 from specc.spec import Layout, Spec, load
@@ -75,12 +76,15 @@ def test_its_size_is_told() -> None:
 
 
 def test_axes_stand_outer_to_inner() -> None:
-    """Those whose ranks are fed different tokens first; what is split like the batch is split with it."""
+    """Those whose ranks are fed different tokens first, of these last those that split weights."""
     model = LayoutAxis("mp", "Ranks.", "over mp = {}", shards=("width",))
-    known = tables((CONTEXT, Extension("more", axes=(model,), alike={"slots": "batch"})))
+    known = tables((PARTS, CONTEXT, Extension("more", axes=(model,), alike={"slots": ("batch", "seq")})))
+    assert list(known.axes) == ["dp", "cp", "ep", "tp", "mp"]
     layout = Layout(tp=2, dp=2, others=(("mp", 2), ("cp", 2)), tables=known)
     assert [axis.name for axis in mesh_of(layout)] == ["dp", "cp", "tp", "mp"]
     assert mesh_of(layout)[0].tokens == ("batch", "slots")
+    assert "slots" in mesh_of(layout)[1].tokens
+    assert mesh_of(replace(layout, sequence_parallel=True))[2].tokens == TOKEN_AXES  # they are fed the same
     assert mesh_of(layout)[3].shards == ("width",) and "ffn" in mesh_of(layout)[2].shards
     assert mesh_of(Layout(tp=2, dp=2, tables=known)) == tuple(
         axis for axis in mesh_of(layout) if axis.name in ("dp", "tp")

@@ -17,5 +17,5 @@ def _axis(layout: Layout, axis: LayoutAxis) -> MeshAxis:
     by_components = (name for component in known.components.values() for name in component.shards)
     shards = dict.fromkeys([*(by_components if axis.features else ()), *axis.shards])
     tokens = axis.tokens if not axis.when or getattr(layout, axis.when) else ()
-    like = (name for name, other in known.alike.items() if other in tokens)
+    like = (name for name, others in known.alike.items() if axis.data and set(others) & set(tokens))
     return MeshAxis(axis.name, layout.size(axis.name), (*tokens, *like), tuple(shards), axis.data)

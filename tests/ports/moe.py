@@ -215,7 +215,7 @@ CONTEXT = LayoutAxis(
     "cp",
     "Ranks that hold different parts of every sample.",
     "every sample is split over cp = {}",
-    tokens=(*TOKEN_AXES, "slots"),
+    tokens=TOKEN_AXES,
     data=True,
 )
 EXTENSION = Extension(
@@ -233,5 +233,5 @@ EXTENSION = Extension(
     kernels=(Path(__file__).with_name("experts.py"),),
     functions="tests.ports.experts:FUNCTIONS",
     axes=(CONTEXT,),
-    alike={"slots": "batch"},
+    alike={"slots": ("batch", *TOKEN_AXES)},
 )
