@@ -20,8 +20,8 @@ def shape(graph: Graph, ref: Ref, axes: dict[str, str]) -> str:
 def _shape(graph: Graph, type: TensorType, spmd: Spmd, axes: dict[str, str]) -> str:
     model = graph.groups.model
     words: list[str] = []
-    for axis in type.axes:
-        by = "*".join(name for name in spmd.shards(axis) if name in model)
+    for *packed, axis in type.dims:
+        by = "*".join(name for held in (*packed, axis) for name in spmd.shards(held) if name in model)
         first, star, rest = axis.name.partition("*")
         first = axes.get(first, first)
         words.append(f"{first}{f'/{by}' if by else ''}{star}{rest}")

@@ -14,7 +14,10 @@ Size = int | str
 
 
 class Axis(NamedTuple):
-    """A tensor axis. A compound one ("heads*head_dim") shards by its first factor, a ragged one anywhere."""
+    """A tensor axis. A compound one ("heads*head_dim") shards by its first factor, a ragged one anywhere.
+
+    A ragged one and the axis before it are one dim: rows of the first expert, rows of the second, and so on.
+    """
 
     name: str
     size: Size
@@ -51,14 +54,22 @@ class TensorType:
     dtype: str = "float"  # as torch says it; "float" is the dtype of the parameters
     grad: bool = True
 
+    @property
+    def dims(self) -> tuple[tuple[Axis, ...], ...]:
+        """The axes of each dim of the tensor: one, or a ragged one and the axis before it."""
+        found: list[tuple[Axis, ...]] = []
+        for axis in self.axes:
+            found.append((*(found.pop() if axis.ragged and found else ()), axis))
+        return tuple(found)
+
     def dim(self, shard_name: str) -> int | None:
-        """Index of the axis that shards by that name."""
-        names = [axis.shard_name for axis in self.axes]
-        return names.index(shard_name) if shard_name in names else None
+        """Index of the dim that shards by that name."""
+        return next((n for n, axes in enumerate(self.dims) if shard_name in [a.shard_name for a in axes]), None)
 
     def numel(self, symbols: Mapping[str, int]) -> int:
         """Number of elements for given sizes of the symbols."""
-        return prod(axis.size if isinstance(axis.size, int) else symbols[axis.size] for axis in self.axes)
+        sizes = (axes[-1].size for axes in self.dims)
+        return prod(size if isinstance(size, int) else symbols[size] for size in sizes)
 
     def __str__(self) -> str:
         axes = ", ".join(a.name if a.name == str(a.size) else f"{a.name}={a.size}" for a in self.axes)

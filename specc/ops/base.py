@@ -36,6 +36,23 @@ class Exchange:
 
 
 @dataclass(frozen=True)
+class Owned:
+    """That elements an op makes along a ragged `axis` belong each to one of `owners`, of which others have parameters.
+
+    The op gives the elements, and the owner of each. Where ranks that are fed different tokens share out the owners,
+    legalise puts an op of kind `there` behind it: of both results and the number of owners, an attribute of their name,
+    it makes the same results, of those that this rank owns, with the axis of the owners before `axis`, and where each
+    came from. In front of what has no such axis any more stands one of kind `back`: of a value, where each came from,
+    and the owners as they were, it makes the value in its former order.
+    """
+
+    axis: str
+    owners: str
+    there: str
+    back: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """What an op does to its indices, in its own index space; the basis of the checker.
 
@@ -93,6 +110,7 @@ class OpDef:
     random: Callable[[Op], bool] = lambda op: False
     any_order: bool = False  # what mixes tokens takes them before or after samples, as its types say
     traffic: Callable[[Op, str], Traffic] = lambda op, lowering: Traffic()
+    owned: Owned | None = None  # what it makes is wanted where its owners are
 
 
 def shardable(axis: Axis, mesh: MeshAxis) -> bool:

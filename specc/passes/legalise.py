@@ -1,16 +1,27 @@
-"""Rewrite what placing cannot split as it stands: the bias of a row-parallel linear is added after the reduction."""
+"""Rewrite what placing cannot split as it stands.
+
+The bias of a row-parallel linear is added after the reduction. What is owned goes where its owners are, and back.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Ref
-from specc.ops.base import shardable
+from specc.ir.op import Op, OpError, Ref
+from specc.ir.types import Axis
+from specc.ops.base import Owned, shardable
 from specc.passes.mesh import mesh_of
+from specc.passes.shapes import shapes
 from specc.spec.core import Layout
 
 
 def legalise(graph: Graph, layout: Layout) -> Graph:
-    """linear(x, w, b) whose inner axis is split becomes add_bias(linear(x, w), b)."""
+    """linear(x, w, b) whose inner axis is split becomes add_bias(linear(x, w), b); owned elements go there and back."""
+    return _exchanged(_biases_apart(graph, layout), layout)
+
+
+def _biases_apart(graph: Graph, layout: Layout) -> Graph:
     moved: dict[Ref, Ref] = {}
     ops: list[Op] = []
     for op in graph.ops:
@@ -30,3 +41,74 @@ def legalise(graph: Graph, layout: Layout) -> Graph:
 def _row_parallel(op: Op, layout: Layout) -> bool:
     out, inner = op.params[0].axes
     return any(shardable(inner, mesh) and not shardable(out, mesh) for mesh in mesh_of(layout))
+
+
+@dataclass(frozen=True)
+class _Trip:
+    """Of what an op makes, to its owners and back."""
+
+    maker: Op
+    owned: Owned
+    owners: Axis
+
+    @property
+    def results(self) -> tuple[Ref, ...]:
+        return tuple(Ref(self.maker.id, n) for n in range(len(self.maker.outs)))
+
+    def there(self, graph: Graph) -> Op:
+        hints = (graph.hint(self.results[0]), "own", "origin")
+        return self._op(self.owned.there, f"{self.maker.id}_there", self.results).changed(hints=hints)
+
+    def back(self, graph: Graph, value: Ref, user: Op, operand: int) -> Op:
+        """In front of the op that takes the value."""
+        operands = (value, Ref(f"{self.maker.id}_there", len(self.results)), self.results[1])
+        made = self._op(self.owned.back, f"{user.id}_back{operand or ''}", operands)
+        return made.changed(scope=user.scope, hint=graph.hint(value), at=user.at)
+
+    def _op(self, kind: str, id: str, operands: tuple[Ref, ...]) -> Op:
+        attrs = ((self.owners.shard_name, self.owners.length),)
+        return Op(id, kind, operands, attrs=attrs, scope=self.maker.scope, at=self.maker.at)
+
+
+def _exchanged(graph: Graph, layout: Layout) -> Graph:
+    """See `Owned`: where ranks that are fed different tokens hold different owners, elements go there and come back."""
+    trips = {op.id: trip for op in graph.ops if (trip := _trip(graph, op, layout))}
+    if not trips:
+        return graph
+    ops: list[Op] = []
+    moved: dict[Ref, Ref] = {}
+    away: dict[Ref, _Trip] = {}
+    for op in graph.ops:
+        op = op.changed(inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
+        gone = {ref: away[ref] for ref in op.inputs if ref in away}
+        if gone and all(_stays(op, trip) for trip in gone.values()):
+            away |= {Ref(op.id, n): next(iter(gone.values())) for n in range(len(op.outs))}
+        elif gone:
+            back = {ref: trip.back(graph, ref, op, n) for n, (ref, trip) in enumerate(gone.items())}
+            ops += back.values()
+            op = op.changed(inputs=tuple(back[ref].ref if ref in back else ref for ref in op.inputs))
+        ops.append(op)
+        if trip := trips.get(op.id):
+            there = trip.there(graph)
+            ops.append(there)
+            moved |= {ref: Ref(there.id, ref.out) for ref in trip.results}
+            away |= {Ref(there.id, ref.out): trip for ref in trip.results}
+    return shapes(graph.with_ops(ops, moved=moved), layout)
+
+
+def _stays(op: Op, trip: _Trip) -> bool:
+    """Whether what an op makes is still where the owners are."""
+    return all(trip.owned.axis in [axis.name for axis in out.axes] for out in op.outs)
+
+
+def _trip(graph: Graph, op: Op, layout: Layout) -> _Trip | None:
+    """What its elements must go on, if anything. Raises OpError where no op has parameters of their owners."""
+    owned = graph.definition(op).owned
+    if owned is None:
+        return None
+    axes = (axis for user in graph.users(Ref(op.id, 1)) for param in user.params for axis in param.axes)
+    owners = next((axis for axis in axes if axis.shard_name == owned.owners), None)
+    if owners is None:
+        raise OpError(op, f"gives what belongs to {owned.owners}, of which no op has parameters")
+    shared = any(mesh.data and shardable(owners, mesh) for mesh in mesh_of(layout))
+    return _Trip(op, owned, owners) if shared else None
