@@ -35,6 +35,25 @@ def mutants(graph: Graph) -> Iterator[tuple[str, Graph]]:
             yield f"{op.id}: lowering on {mesh.name} {dict(changed.lowering)}", _with(graph, changed)
 
 
+def short_cut(graph: Graph) -> Iterator[tuple[str, Graph]]:
+    """Graphs without an op that exchanges elements between ranks, or with one that does so over another mesh axis."""
+    for op in graph.ops:
+        kinds = graph.definition(op).facts(op, tuple(map(graph.type, op.inputs))).exchanges
+        for axis, how in ((axis, how) for axis, how in op.lowering if how in kinds):
+            users = [user for user in graph.ops if any(ref.op == op.id for ref in user.inputs)]
+            taken = [ref for ref in op.inputs if ref.op != op.id]
+
+            def moved(ref: Ref, gone: str = op.id, taken: list[Ref] = taken) -> Ref:
+                return taken[min(ref.out, len(taken) - 1)] if ref.op == gone else ref
+
+            around = {user.id: replace(user, inputs=tuple(map(moved, user.inputs))) for user in users}
+            ops = [around.get(other.id, other) for other in graph.ops if other.id != op.id]
+            yield f"{op.id} left out", graph.with_ops(ops)
+            for mesh in graph.mesh:
+                if mesh.name != axis:
+                    yield f"{op.id} over {mesh.name}", _with(graph, replace(op, lowering=((mesh.name, how),)))
+
+
 @dataclass(frozen=True, eq=False)
 class _Growing(Graph):
     """A graph of which only the ops retyped so far are known."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +9,13 @@ from specc.components import norm
 from specc.components.base import Component, Config, Dim, Given
 from specc.components.norm import Norm
 from specc.emit.forms.base import Form, Split
+from specc.emit.parts import ATOM, Expr, Use
 from specc.extension import Extension
+from specc.ir.graph import Graph
 from specc.ir.op import Init, Op, Ref
-from specc.ir.types import Axis, I, MeshAxis, R, S
-from specc.ops.base import Facts, OpDef, Signature, Stream, Types, as_first, shardable
-from specc.ops.places import use_of
-from tests.ports.moe import called
+from specc.ir.types import Axis
+from tests.ports import recurrent_ops
+from tests.ports.text import called, module_of, turned
 
 if TYPE_CHECKING:
     from specc.lower.builder import Builder
@@ -45,8 +45,10 @@ def lower(config: Mamba2, b: Builder, x: Ref, given: Given, features: Axis) -> R
 
     def mixed(name: str, axis: Axis, count: int) -> Ref:
         flat = b.linear(x, name, axis, features, False, hint=name)
-        weight = b.param(f"{name}_conv", "weight", (axis, Axis("taps", TAPS)), b.weight_init(axis, axis, False), "conv")
-        bias = b.param(f"{name}_conv", "bias", (axis,), Init("zeros"), "conv")
+        weight = b.param(
+            f"{name}_conv", "weight", (axis, Axis("taps", TAPS)), b.weight_init(axis, axis, False), "causal_conv"
+        )
+        bias = b.param(f"{name}_conv", "bias", (axis,), Init("zeros"), "causal_conv")
         flat = b.op("causal_conv", flat, name=f"{name}_conv", hint=name, params=(weight, bias))
         flat = b.op("activation", flat, name=f"{name}_act", hint=name, function="silu")
         return b.op("split", flat, name=f"{name}_heads", hint=name, heads=count)
@@ -77,75 +79,36 @@ MAMBA2 = Component(
 )
 
 
-def _conv_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
-    """Positions are needed in order, channels by themselves."""
-    channels, count = ins[0].axes[-1], len(op.params)
-    found: list[Signature] = []
-    if shardable(channels, mesh):
-        own = S(channels.shard_name)
-        found.append(Signature((own,), (own,), (own,) * count))
-    if "batch" in mesh.tokens:
-        found.append(Signature((S("batch"),), (S("batch"),), (R,) * count))
-    return [*found, *(Signature((t,), (t,), (use_of(t),) * count) for t in ((R,) if mesh.data else (R, I)))]
-
-
-CONV = OpDef(
-    "causal_conv",
-    as_first,
-    _conv_signatures,
-    lambda op, ins: Facts(mix=tuple(a.name for a in ins[0].axes[:2] if a.name != "batch")),
-    flops=lambda op, ins, symbols: 2 * TAPS * ins[0].numel(symbols),
-    saves=lambda op: ("in0",),
-    any_order=True,
-)
-
-
-def _scan_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
-    """Heads by themselves, each with its group; one group serves all of them."""
-    heads, groups = ins[0].axes[1], ins[2].axes[1]
-    found: list[Signature] = []
-    if shardable(heads, mesh) and (groups.length == 1 or shardable(groups, mesh)):
-        own, theirs = S(heads.name), R if groups.length == 1 else S(groups.name)
-        found.append(Signature((own, own, theirs, theirs), (own,), (own,) * 3))
-    if "batch" in mesh.tokens:
-        found.append(Signature((S("batch"),) * 4, (S("batch"),), (R,) * 3))
-    return [*found, *(Signature((t,) * 4, (t,), (use_of(t),) * 3) for t in ((R,) if mesh.data else (R, I)))]
-
-
-def _scan_facts(op: Op, ins: Types) -> Facts:
-    heads, groups, seq = ins[0].axes[1].name, ins[2].axes[1], ins[0].axes[2].name
-    tied = {groups.name: heads} if groups.length > 1 else {}
-    return Facts(rename={2: tied, 3: tied}, mix=(seq, "state", *(() if tied else (groups.name,))))
-
-
-def _scan_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
-    return 6 * ins[0].numel(symbols) * ins[2].axes[-1].length
-
-
-SCAN = OpDef(
-    "scan",
-    as_first,
-    _scan_signatures,
-    _scan_facts,
-    flops=_scan_flops,
-    saves=lambda op: ("in0", "in1", "in2", "in3"),
-    any_order=True,
-)
-
-
 def _own(what: str) -> Split:
     return Split("Own", f"{what} are split over {{}}")
 
 
-FORMS = (
-    Form(
-        "conv",
-        "Conv",
-        "Taps and biases of each channel.",
+def _conv(when: str, more: str, value: str) -> Form:
+    return Form(
+        "causal_conv",
+        "CausalConv",
+        "A convolution of each channel over positions and those before them.",
         {"weight": ("channels", "taps"), "bias": ("channels",)},
         ("channels", "taps"),
+        f"x: Tensor{more}",
+        lambda values, optional: [f"return causal_conv(x, {values['weight']}, {values['bias']}{value})"],
         splits={"channels": _own("Channels")},
-    ),
+        when=when,
+    )
+
+
+def _convolution(graph: Graph, op: Op) -> Expr:
+    """A call of its module, with what stands in front of a rank's part of a sequence."""
+    turn = turned(op.outs[0].axes)
+    module, x = module_of(op), (Use(op.inputs[0], ATOM if turn else 0, named=bool(op.lowering)), turn)
+    rows = op.params[0].axes[1].length - 1
+    parts = [part for axis, _ in op.lowering for part in (", halo(", *x, f", {rows}, self.{axis})")]
+    return Expr((f"{module}(", *x, *parts, f"){turn}"), calls=("causal_conv", *["halo"] * bool(op.lowering)))
+
+
+FORMS = (
+    _conv("", "", ""),
+    _conv("halo", ", before: Tensor", ", before"),
     Form(
         "per_head",
         "PerHead",
@@ -158,9 +121,12 @@ FORMS = (
 EXTENSION = Extension(
     "mamba2",
     (MAMBA2,),
-    (CONV, SCAN),
+    recurrent_ops.OPS,
     FORMS,
-    {"causal_conv": called("causal_conv", ordered=True), "scan": called("scan", "chunk", ordered=True)},
+    {
+        "causal_conv": _convolution,
+        "scan": called("scan", "chunk", ordered=True, lowered={"pass_state": "scan_of_part"}),
+    },
     kernels=(Path(__file__).with_name("recurrent.py"),),
     functions="tests.ports.recurrent:FUNCTIONS",
 )

@@ -1,0 +1,184 @@
+"""Mixture of experts: routing, tokens to rows sorted by expert and back, linears of which each expert has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from specc.ir.op import Op
+from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, TensorType
+from specc.ops.base import Exchange, Facts, OpDef, Owned, Signature, Stream, Traffic, Types, shardable
+from specc.ops.places import whole_or_tokens
+
+SLOTS = Axis("slots", "slots", ragged=True)
+
+
+def _tokens(type: TensorType, mesh: MeshAxis) -> Place:
+    """Split by tokens, or rows of them, on ranks that are fed different ones; whole on others."""
+    split = [axis.shard_name for axis in type.axes if axis.shard_name in mesh.tokens]
+    return S(split[0]) if mesh.data and split else R
+
+
+def _along(ins: Types, outs: Types, mesh: MeshAxis) -> Signature:
+    return Signature(tuple(_tokens(x, mesh) for x in ins), tuple(_tokens(x, mesh) for x in outs))
+
+
+def _as_rows(tokens: TensorType) -> dict[str, str]:
+    """Rows are of the tokens of samples, in another order."""
+    return {axis.name: "slots" for axis in tokens.axes[:-1]}
+
+
+def _route_out(op: Op, ins: Types) -> Types:
+    """[..., choices] -> gates [..., topk], ids [..., topk]"""
+    axes = (*ins[0].axes[:-1], Axis("topk", op.number("top_k")))
+    return (replace(ins[0], axes=axes), TensorType(axes, "int64", grad=False))
+
+
+def _route_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), ("choices",))
+    return [Signature((t,), (t, R if t == I else t)) for t in places]
+
+
+ROUTE = OpDef(
+    "route", _route_out, _route_signatures, lambda op, ins: Facts(mix=("choices",)), saves=lambda op: ("out0", "out1")
+)
+
+
+def _dispatch_out(op: Op, ins: Types) -> Types:
+    """x [..., d], ids [..., topk] -> rows [slots, d], the expert of each [slots]"""
+    return (replace(ins[0], axes=(SLOTS, ins[0].axes[-1])), TensorType((SLOTS,), "int64", grad=False))
+
+
+DISPATCH = OpDef(
+    "dispatch",
+    _dispatch_out,
+    lambda op, ins, mesh, stream: [_along(ins, _dispatch_out(op, ins), mesh)],
+    lambda op, ins: Facts(linear=(0,), regroup=_as_rows(ins[1])),
+    saves=lambda op: ("in1",),
+    owned=Owned("slots", "experts", "to_experts", "from_experts"),
+)
+
+
+def _to_out(op: Op, ins: Types) -> Types:
+    """rows [slots, d], owner [slots] -> the same, and where each came from, with the axis of experts first"""
+    mine = (Axis("experts", op.number("experts")), SLOTS)
+    whose = TensorType(mine, "int64", grad=False)
+    return (replace(ins[0], axes=(*mine, ins[0].axes[-1])), whose, whose)
+
+
+def _to_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    outs = _to_out(op, ins)
+    if mesh.data and shardable(outs[0].axes[0], mesh):
+        return [Signature((S("slots"),) * 2, (S("experts"),) * 3, lowering="all_to_all")]
+    return [_along(ins, outs, mesh)]
+
+
+TO_EXPERTS = OpDef(
+    "to_experts",
+    _to_out,
+    _to_signatures,
+    lambda op, ins: Facts(linear=(0,), exchanges={"all_to_all": Exchange(("slots", "slots"), "experts")}),
+    saves=lambda op: ("in1",),
+    traffic=lambda op, how: Traffic({"all-to-all": 2}, {"all-to-all": 1}) if how == "all_to_all" else Traffic(),
+)
+
+
+def _from_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """Out of the axis of experts; of rows that are partial sums they stay such."""
+    if mesh.data and shardable(ins[0].axes[0], mesh):
+        return [Signature((S("experts"), S("experts"), S("slots")), (S("slots"),), lowering="all_to_all")]
+    whole = [] if mesh.data else [Signature((P, R, R), (P,))]
+    return [*whole, _along(ins, _from_out(op, ins), mesh)]
+
+
+def _from_out(op: Op, ins: Types) -> Types:
+    return (replace(ins[0], axes=ins[0].axes[1:]),)
+
+
+FROM_EXPERTS = OpDef(
+    "from_experts",
+    _from_out,
+    _from_signatures,
+    lambda op, ins: Facts(linear=(0,), exchanges={"all_to_all": Exchange(("experts", "experts", "slots"), "slots")}),
+    saves=lambda op: ("in1", "in2"),
+    traffic=lambda op, how: Traffic({"all-to-all": 1}, {"all-to-all": 1}) if how == "all_to_all" else Traffic(),
+)
+
+
+def _grouped_out(op: Op, ins: Types) -> Types:
+    return (replace(ins[0], axes=(*ins[0].axes[:-1], op.params[0].axes[1]), grad=True),)
+
+
+def _grouped_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    experts, out, inner = op.params[0].axes
+    if mesh.data and shardable(experts, mesh) and ins[0].dim("experts") is not None:
+        return [Signature((S("experts"),) * 2, (S("experts"),), (S("experts"),))]
+    if mesh.data:
+        return [Signature((S("slots"),) * 2, (S("slots"),), (R,))]
+    if shardable(out, mesh):
+        return [Signature((R, R), (S(out.shard_name),), (S(out.shard_name),))]
+    if shardable(inner, mesh):
+        return [Signature((S(inner.shard_name), R), (P,), (S(inner.shard_name),))]
+    return [Signature((R, R), (R,), (R,))]
+
+
+def _grouped_facts(op: Op, ins: Types) -> Facts:
+    """A row is that of one expert: rows of all of them are a sum over experts, of zeros but for one."""
+    chosen = () if ins[0].dim("experts") is not None else ("experts",)
+    return Facts(contract=(op.params[0].axes[2].shard_name, *chosen), linear=(0, 2))
+
+
+def _grouped_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
+    return 2 * _grouped_out(op, ins)[0].numel(symbols) * op.params[0].axes[2].length
+
+
+GROUPED = OpDef(
+    "grouped_linear",
+    _grouped_out,
+    _grouped_signatures,
+    _grouped_facts,
+    flops=_grouped_flops,
+    saves=lambda op: ("in0", "in1"),
+)
+
+
+def _combine_out(op: Op, ins: Types) -> Types:
+    """rows [slots, d], gates and ids [..., topk] -> [..., d]"""
+    return (replace(ins[1], axes=(*ins[1].axes[:-1], ins[0].axes[-1])),)
+
+
+def _combine_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    whole = [] if mesh.data else [Signature((P, R, R), (P,))]
+    return [*whole, _along(ins, _combine_out(op, ins), mesh)]
+
+
+COMBINE = OpDef(
+    "combine",
+    _combine_out,
+    _combine_signatures,
+    lambda op, ins: Facts(contract=("topk",), linear=(0, 1), regroup=_as_rows(ins[2])),
+    saves=lambda op: ("in0", "in1", "in2"),
+)
+
+
+def _balance_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """A sequence is needed whole."""
+    if not mesh.data:
+        return [Signature((I, R), (I,))]
+    return [Signature((S("batch"), S("batch")), (P,))] if "batch" in mesh.tokens else []
+
+
+def _balance_facts(op: Op, ins: Types) -> Facts:
+    (seq,) = (axis.name for axis in ins[0].axes[:2] if axis.name != "batch")
+    return Facts(contract=("batch",), mix=(seq, "choices", "topk"))
+
+
+BALANCE = OpDef(
+    "balance",
+    lambda op, ins: (TensorType(()),),
+    _balance_signatures,
+    _balance_facts,
+    saves=lambda op: ("in0", "in1"),
+)
+
+OPS = (ROUTE, DISPATCH, TO_EXPERTS, GROUPED, FROM_EXPERTS, COMBINE, BALANCE)
