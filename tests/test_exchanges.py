@@ -180,7 +180,9 @@ def test_a_ragged_axis_and_the_one_before_it_are_one_dim() -> None:
     packed = TensorType((kept, slots, features))
     assert packed.dims == ((kept, slots), (features,))
     assert [packed.dim(name) for name in ("experts", "slots", "ffn", "heads")] == [0, 0, 1, None]
-    assert packed.numel({"slots": 10}) == 60 and TensorType((slots, features)).dims == ((slots,), (features,))
+    assert packed.numel({"slots": 10}) == 60
+    assert TensorType((slots._replace(factors=(("topk", 3),)), features)).numel({"slots": 10}) == 180
+    assert TensorType((slots, features)).dims == ((slots,), (features,))
 
 
 def test_a_module_that_is_gathered_apart_must_read_its_weights() -> None:
@@ -190,6 +192,15 @@ def test_a_module_that_is_gathered_apart_must_read_its_weights() -> None:
     with pytest.raises(ValueError, match=r"gate\.weight is gathered by its own OwnExperts, which has no forward"):
         emit(spec(TEXT, known), replace(EP, tables=known))
     assert "ignored_params" in emit(spec(TEXT, known), layout(ep=2, tables=known)).source  # FSDP2 does not touch them
+
+
+def test_rows_are_counted_for_each_choice_of_a_token() -> None:
+    graph = graph_of(spec().model, legalise, layout=EP)
+    grouped = [op for op in graph.ops if op.kind == "grouped_linear"]
+    assert graph.symbols["slots"] == graph.tokens == 2048
+    for op in grouped:
+        ins = tuple(map(graph.type, op.inputs))
+        assert graph.definition(op).flops(op, ins, graph.symbols) == 2 * (2 * 2048) * 32 * 16
 
 
 # a model

@@ -16,13 +16,14 @@ Size = int | str
 class Axis(NamedTuple):
     """A tensor axis. A compound one ("heads*head_dim") shards by its first factor, a ragged one anywhere.
 
-    A ragged one and the axis before it are one dim: rows of the first expert, rows of the second, and so on.
+    A ragged one and the axis before it are one dim: rows of the first expert, rows of the second, and so on. Where its
+    size stands for that of another, its factors say how many it has for each of those (rows of a token).
     """
 
     name: str
     size: Size
     ragged: bool = False  # the size is a value (rows per expert)
-    factors: tuple[tuple[str, int], ...] = ()  # of a compound one, outer to inner
+    factors: tuple[tuple[str, int], ...] = ()  # of a compound one, outer to inner; or see above
 
     @staticmethod
     def of(**factors: int) -> Axis:
@@ -37,6 +38,11 @@ class Axis(NamedTuple):
         """Whether ranks can hold equal shards, whole elements of the first factor each; of unknown sizes, they can."""
         size = self.factors[0][1] if self.factors else self.size
         return self.ragged or isinstance(size, str) or size % ranks == 0
+
+    def elements(self, symbols: Mapping[str, int]) -> int:
+        """The size for given sizes of the symbols."""
+        each = (number for _, number in self.factors)
+        return self.size if isinstance(self.size, int) else prod(each, start=symbols[self.size])
 
     @property
     def length(self) -> int:
@@ -68,8 +74,7 @@ class TensorType:
 
     def numel(self, symbols: Mapping[str, int]) -> int:
         """Number of elements for given sizes of the symbols."""
-        sizes = (axes[-1].size for axes in self.dims)
-        return prod(size if isinstance(size, int) else symbols[size] for size in sizes)
+        return prod(axes[-1].elements(symbols) for axes in self.dims)
 
     def __str__(self) -> str:
         axes = ", ".join(a.name if a.name == str(a.size) else f"{a.name}={a.size}" for a in self.axes)

@@ -10,8 +10,6 @@ from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, TensorType
 from specc.ops.base import Exchange, Facts, OpDef, Owned, Signature, Stream, Traffic, Types, shardable
 from specc.ops.places import whole_or_tokens
 
-SLOTS = Axis("slots", "slots", ragged=True)
-
 
 def _tokens(type: TensorType, mesh: MeshAxis) -> Place:
     """Split by tokens, or rows of them, on ranks that are fed different ones; whole on others."""
@@ -46,7 +44,8 @@ ROUTE = OpDef(
 
 def _dispatch_out(op: Op, ins: Types) -> Types:
     """x [..., d], ids [..., topk] -> rows [slots, d], the expert of each [slots]"""
-    return (replace(ins[0], axes=(SLOTS, ins[0].axes[-1])), TensorType((SLOTS,), "int64", grad=False))
+    slots = Axis("slots", "slots", ragged=True, factors=(("topk", ins[1].axes[-1].length),))
+    return (replace(ins[0], axes=(slots, ins[0].axes[-1])), TensorType((slots,), "int64", grad=False))
 
 
 DISPATCH = OpDef(
@@ -61,9 +60,9 @@ DISPATCH = OpDef(
 
 def _to_out(op: Op, ins: Types) -> Types:
     """rows [slots, d], owner [slots] -> the same, and where each came from, with the axis of experts first"""
-    mine = (Axis("experts", op.number("experts")), SLOTS)
-    whose = TensorType(mine, "int64", grad=False)
-    return (replace(ins[0], axes=(*mine, ins[0].axes[-1])), whose, whose)
+    experts = Axis("experts", op.number("experts"))
+    rows, whose = (replace(type, axes=(experts, *type.axes)) for type in ins)
+    return (rows, whose, whose)
 
 
 def _to_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
