@@ -15,9 +15,12 @@ from specc.source.span import Source, Span
 DEPTH, NODES, SIZE = 64, 200_000, 2**20  # nesting, nodes, characters
 
 _parse: Any = cast(Any, yaml).parse  # the library has no types for its events
-_STARTS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
-_ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
-_VALUES = (*_STARTS, yaml.ScalarEvent)
+_STEPS: dict[Any, tuple[int, int, int]] = {  # documents, depth and nodes that an event adds
+    yaml.DocumentStartEvent: (1, 0, 0),
+    **dict.fromkeys((yaml.MappingStartEvent, yaml.SequenceStartEvent), (0, 1, 1)),
+    **dict.fromkeys((yaml.MappingEndEvent, yaml.SequenceEndEvent), (0, -1, 0)),
+    yaml.ScalarEvent: (0, 0, 1),
+}
 
 
 def guard(source: Source, loader: Any) -> Diagnostic | None:
@@ -39,9 +42,8 @@ def _events(source: Source, loader: Any) -> Diagnostic | None:
     depth = nodes = documents = 0
     event: Any
     for event in _parse(source.text, Loader=loader):
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        depth += isinstance(event, _STARTS) - isinstance(event, _ENDS)
-        nodes += isinstance(event, _VALUES)
+        document, deeper, node = _STEPS.get(type(event), (0, 0, 0))
+        documents, depth, nodes = documents + document, depth + deeper, nodes + node
         problem = _problem(event) or _limits(documents, depth, nodes)
         if problem is not None:
             span = Span(source, event.start_mark.index, max(event.end_mark.index, event.start_mark.index))

@@ -14,6 +14,7 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
 }
+_NUMERIC = "+-.0123456789"  # what a number begins with
 DIGITS = 400  # of a whole number: Python refuses to read more than 4300, no float has more than 309
 
 Scalar = str | int | float | bool | None
@@ -23,6 +24,8 @@ def scalar(text: str) -> Scalar:
     """The value of a plain scalar. A whole number of absurd length is read as 10**400, which no key accepts."""
     if text in _WORDS:
         return _WORDS[text]
+    if text[0] not in _NUMERIC:
+        return text
     if _INT.fullmatch(text):
         return int(text) if len(text) <= DIGITS else -(10**DIGITS) if text[0] == "-" else 10**DIGITS
     if _OTHER.fullmatch(text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class Source:
         return line, offset - self.starts[line - 1] + 1
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Characters start .. end - 1 of a source."""
 
     source: Source

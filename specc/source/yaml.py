@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import yaml
 
@@ -17,8 +17,7 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one where l
 Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A value and where it stands; `keys` has the span of each key of a mapping."""
 
     value: Scalar | dict[str, Node] | list[Node]
@@ -58,8 +57,12 @@ def _node(node: Any, source: Source, path: Path, parsed: Parsed) -> Node:
     if isinstance(node, yaml.SequenceNode):
         items: list[Any] = node.value
         return Node([_node(item, source, (*path, n), parsed) for n, item in enumerate(items)], span, {})
+    return Node(_scalar(node), span, {})
+
+
+def _scalar(node: Any) -> Scalar:
     text: str = node.value
-    return Node(text if node.style in ("'", '"', "|", ">") else scalar(text), span, {})
+    return text if node.style in ("'", '"', "|", ">") else scalar(text)
 
 
 def _mapping(node: Any, source: Source, span: Span, path: Path, parsed: Parsed) -> Node:
@@ -67,7 +70,7 @@ def _mapping(node: Any, source: Source, span: Span, path: Path, parsed: Parsed) 
     keys: dict[str, Span] = {}
     for key, value in node.value:
         at = _span(key, source)
-        name = _node(key, source, path, parsed).value if isinstance(key, yaml.ScalarNode) else None
+        name = _scalar(key) if isinstance(key, yaml.ScalarNode) else None
         if isinstance(name, str) and name not in values and (name != "<<" or key.style):
             values[name], keys[name] = _node(value, source, (*path, name), parsed), at
         elif not isinstance(name, str):

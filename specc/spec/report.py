@@ -41,11 +41,11 @@ class Report:
     def broken(self, path: Path) -> None:
         """What stands there is not what was meant."""
         self._broken.add(path)
-        self._above |= {path[:n] for n in range(len(path))}
+        self._above.update([path[:n] for n in range(len(path))])
 
     def there(self, path: Path) -> bool:
         """Whether the value at that place is what was meant, whatever is broken in it."""
-        return not any(path[:n] in self._broken for n in range(len(path) + 1))
+        return self._broken.isdisjoint([path[:n] for n in range(len(path) + 1)])
 
     def sound(self, path: Path) -> bool:
         """Whether nothing at that place, in it or around it is broken."""
