@@ -131,6 +131,8 @@ MODEL = (
     Case("E260", DECODER, "vocab: 97", "vocab: 97\nembedding: {scale: 2 * (3 + 1}", "|1}"),
     Case("E261", DECODER, "vocab: 97", "vocab: 97\nembedding: {scale: sqrt(d_modl)}", "|d_modl"),
     Case("E262", DECODER, FFN, "- {ffn: {hidden: 64}, out_scale: 2 * (1 / layer)}", "|1 / layer"),
+    Case("E265", DECODER, "kind: rms", "kind: rms, weight: false, weight_offset: 1", "weight_offset: |1"),
+    Case("E266", DECODER, "kind: rms", "kind: rms, groups: 5", "groups: |5"),
     Case("E226", DECODER, "vocab: 97", "vocab: 97\ninit: {kind: xavier, std: 0.02}", "|0.02"),
     Case("E227", DECODER, "heads: 4", "heads: 4, bias: [q, q]", "|[q, q]"),
     Case("E234", BOTH, "pad: 0", "pad: 0\ninputs: [segments]", "|[segments]"),

@@ -73,7 +73,10 @@ def ffns(draw: st.DrawFn, tp: int) -> Doc:
 @st.composite
 def norms(draw: st.DrawFn) -> Doc:
     kinds = st.sampled_from(("rms", "layer"))
-    return some(draw, kind=kinds, eps=st.sampled_from((1e-2, 1e-5)), bias=st.booleans())
+    doc = some(draw, kind=kinds, eps=st.sampled_from((1e-2, 1e-5)), groups=st.sampled_from((2, 4)))
+    if draw(st.sampled_from((True, True, False))):
+        return doc | some(draw, bias=st.booleans(), weight_offset=st.sampled_from((1, 0.5)), weight=st.just(True))
+    return doc | {"weight": False, "bias": False, "weight_offset": 0}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ PLACES: dict[str, tuple[str, str, float, float]] = {
     "dropout": ("EMBEDDING", "dropout: N", 0, 0.99),
     "norm.eps": ("EMBEDDING", "norm: {eps: N}", 1e-15, 0.999),
     "norm.eps of layer": ("EMBEDDING", "norm: {kind: layer, eps: N}", 1e-15, 0.999),
+    "norm.weight_offset": ("EMBEDDING", "norm: {weight_offset: N}", -1e4, 1e4),
+    "norm.weight_offset of layer": ("EMBEDDING", "norm: {kind: layer, groups: 4, weight_offset: N}", -1e4, 1e4),
     "init.std": ("EMBEDDING", "init: {std: N}", 1e-6, 10),
     "init.parameters": ("EMBEDDING", "init: {parameters: {embedding: {std: N}}}", 1e-6, 10),
     "residual.alpha": ("EMBEDDING", "residual: {alpha: N}", -1e4, 1e4),

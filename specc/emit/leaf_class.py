@@ -21,7 +21,9 @@ def leaf_class(graph: Graph, name: str) -> Code:
         if any(leaf.has(param) for leaf in leaves)
     }
     axis = mesh_argument(first.axes)
-    taken = [f"{size}: int" for size in form.sizes] + [f"{attr}: float" for attr in form.attrs]
+    taken = [f"{size}: int" for size in form.sizes] + [
+        f"{name}: {type(value).__name__}" for name, value in first.values
+    ]
     taken += [f"{axis}: DeviceMesh"] * bool(axis) + [f"{option}: bool = False" for option in chosen]
     init = ["super().__init__()", *(f"self.{attr} = {attr}" for attr in form.attrs)]
     init += ["self.grads = [Partial()] if partial_grads else None"] * ("partial_grads" in chosen)

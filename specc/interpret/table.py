@@ -46,15 +46,42 @@ def channel_scale(x: Tensor, weight: Tensor) -> Tensor:
     return x * weight
 
 
-def rms_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float) -> Tensor:
+def rms_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    eps: float,
+    offset: float = 0,
+    groups: int = 1,
+) -> Tensor:
     """x [..., d_model] -> the same"""
-    x = F.rms_norm(x, (x.size(-1),), weight, eps)
+    if groups == 1 and not offset:
+        x = F.rms_norm(x, (x.size(-1),), weight, eps)
+        return x if bias is None else x + bias
+    x = x.unflatten(-1, (groups, -1))
+    return _affine(F.rms_norm(x, (x.size(-1),), eps=eps).flatten(-2), weight, bias, offset)
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    eps: float,
+    offset: float = 0,
+    groups: int = 1,
+) -> Tensor:
+    """x [..., d_model] -> the same"""
+    if groups == 1 and not offset:
+        return F.layer_norm(x, (x.size(-1),), weight, bias, eps)
+    x = x.unflatten(-1, (groups, -1))
+    return _affine(F.layer_norm(x, (x.size(-1),), eps=eps).flatten(-2), weight, bias, offset)
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, offset: float) -> Tensor:
+    x = x if weight is None else x * (offset + weight)
     return x if bias is None else x + bias
-
-
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float) -> Tensor:
-    """x [..., d_model] -> the same"""
-    return F.layer_norm(x, (x.size(-1),), weight, bias, eps)
 
 
 def split(x: Tensor, *, heads: int, first: str = "batch") -> Tensor:
@@ -202,8 +229,8 @@ TABLE: dict[str, Callable[..., Any]] = {
     "linear": linear,
     "add_bias": add_bias,
     "channel_scale": channel_scale,
-    "rms_norm": rms_norm,
-    "layer_norm": layer_norm,
+    **{f"{which}rms_norm": rms_norm for which in ("", "offset_", "grouped_", "grouped_offset_")},
+    **{f"{which}layer_norm": layer_norm for which in ("", "offset_", "grouped_", "grouped_offset_")},
     "split": split,
     "merge": merge,
     "transpose": transpose,

@@ -26,7 +26,12 @@ def _flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
     return 5 * ins[0].numel(symbols)
 
 
-OPS = tuple(
-    OpDef(kind, as_first, _signatures, _facts, flops=_flops, saves=lambda op: ("in0",))
-    for kind in ("rms_norm", "layer_norm")
+KINDS = tuple(
+    f"{grouped}{offset}{kind}_norm"
+    for kind in ("rms", "layer")
+    for offset in ("", "offset_")
+    for grouped in ("", "grouped_")
 )
+"""`offset`: the factor is a constant plus the weight; `grouped`: of each group of features. Some have no parameters."""
+
+OPS = tuple(OpDef(kind, as_first, _signatures, _facts, flops=_flops, saves=lambda op: ("in0",)) for kind in KINDS)

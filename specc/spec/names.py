@@ -30,6 +30,8 @@ DEVICES = ("aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt")
 CLASSES = (
     *("AllGatherWhole", "Bias", "ChannelScale", "Collective", "ColumnLinear", "Embedding"),
     *("LayerNorm", "RMSNorm", "RowLinear", "Trainer", "VocabEmbedding"),
+    *("GroupedLayerNorm", "GroupedOffsetLayerNorm", "GroupedOffsetRMSNorm", "GroupedRMSNorm"),
+    *("OffsetLayerNorm", "OffsetRMSNorm"),
     *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),
     *("Iterator", "Mapping", "MixedPrecisionPolicy", "Parameter", "Partial", "PipelineStage", "Placement", "Replicate"),
     *("Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),

@@ -33,7 +33,7 @@ class Norms:
         """Of a whole model."""
         model = Norm(**doc.model_dump(exclude={"placement"}, exclude_unset=True)).resolved()
         norms = Norms(model, doc.placement, d_model, report)
-        norms._checked(doc, model, at)
+        norms._checked(model, at)
         return norms
 
     def changed(self, doc: ModelNorm | None, at: Path) -> Norms:
@@ -42,7 +42,7 @@ class Norms:
             return self
         made = Norm(**doc.model_dump(exclude={"placement"}, exclude_unset=True))
         placement = doc.placement if "placement" in doc.model_fields_set else self.placement
-        return replace(self, model=self._checked(doc, self.model.changed(made), at), placement=placement)
+        return replace(self, model=self._checked(self.model.changed(made), at), placement=placement)
 
     def placed(self, placement: Placement | None, doc: SublayerDoc, at: Path) -> Norms:
         """With another placement in one sublayer, which its other keys must not say again."""
@@ -59,7 +59,7 @@ class Norms:
         """What stands where a norm may: the model's, or one with other keys."""
         if isinstance(value, bool):
             return self.model if value else None
-        return self._checked(value, self.model.changed(value), at)
+        return self._checked(self.model.changed(value), at)
 
     def own(self, doc: BranchDoc, key: str, usual: bool, at: Path) -> Norm | None:
         """The norm at a key of what stands at a place."""
@@ -83,8 +83,8 @@ class Norms:
             return self.own(doc, "pre", usual, at), None
         return self.own(doc, "norm", False, at), self.own(doc, "pre", False, at)
 
-    def _checked(self, stated: Norm, norm: Norm, at: Path) -> Norm:
-        for problem in norm.problems(self.d_model, stated):
+    def _checked(self, norm: Norm, at: Path) -> Norm:
+        for problem in norm.problems(self.d_model):
             reads = [("d_model",), ("norm",)]
             self.report.add(problem.code, (*at, *problem.path), problem.message, problem.help, reads)
         return norm

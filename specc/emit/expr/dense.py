@@ -8,6 +8,7 @@ from specc.emit.expr.base import Writer, hole, member, number, read
 from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op
+from specc.ops.norm import KINDS
 
 
 def _leaf(graph: Graph, op: Op) -> Expr:
@@ -17,6 +18,20 @@ def _leaf(graph: Graph, op: Op) -> Expr:
         return Expr((f"{module}(", Use(x), ")"))
     weights = (read(graph, op, n) for n in range(len(op.params)))
     return Expr(("F.linear(", Use(x), f", {', '.join(weights)})"))
+
+
+def _norm(graph: Graph, op: Op) -> Expr:
+    """A module, or where there are no parameters the function itself."""
+    if op.params:
+        return _leaf(graph, op)
+    groups = op.number("groups") if "groups" in dict(op.attrs) else 1
+    size = op.outs[0].axes[-1].length // groups
+    width, eps = hole(op, "width", size), hole(op, "eps", op.attr("eps"))
+    function = f"F.{'rms' if op.kind.endswith('rms_norm') else 'layer'}_norm("
+    if groups == 1:
+        return Expr((function, Use(op.inputs[0]), ", (", width, ",), eps=", eps, ")"))
+    parts = (".unflatten(-1, (", hole(op, "groups", groups), ", ", width, "))")
+    return Expr((function, Use(op.inputs[0], ATOM), *parts, ", (", width, ",), eps=", eps, ").flatten(-2)"))
 
 
 def _with_param(sign: str, need: int, level: int) -> Callable[[Graph, Op], Expr]:
@@ -68,8 +83,7 @@ def _add(graph: Graph, op: Op) -> Expr:
 TABLE: dict[str, Writer] = {
     "embedding": _leaf,
     "linear": _leaf,
-    "rms_norm": _leaf,
-    "layer_norm": _leaf,
+    **dict.fromkeys(KINDS, _norm),
     "add_bias": _with_param("+", SUM, SUM),
     "channel_scale": _with_param("*", PRODUCT, PRODUCT),
     "activation": _activation,

@@ -33,6 +33,40 @@ def _rms_norm(values: Values, optional: bool) -> list[str]:
     return [f"x = {normed}", f"return {none}x + {values['bias']}"]
 
 
+def _changed_norm(kind: str, offset: bool, grouped: bool) -> Callable[[Values, bool], list[str]]:
+    """A norm that torch has no class of: of groups of features, or with a constant beside the weight."""
+
+    def call(values: Values, optional: bool) -> list[str]:
+        weight = f"(self.offset + {values['weight']})" if offset else values["weight"]
+        ends = ".flatten(-2)" if grouped else ""
+        lines = ["x = x.unflatten(-1, (self.groups, -1))"] * grouped
+        normed = f"F.{kind}_norm(x, x.shape[-1:], eps=self.eps){ends} * {weight}"
+        if "bias" not in values:
+            return [*lines, f"return {normed}"]
+        none = "x if self.bias is None else " if optional else ""
+        return [*lines, f"x = {normed}", f"return {none}x + {values['bias']}"]
+
+    return call
+
+
+def _changed_norms() -> tuple[Form, ...]:
+    """With either or both, by what their ops are called."""
+    return tuple(
+        Form(
+            f"{'grouped_' * grouped}{'offset_' * offset}{kind}_norm",
+            f"{'Grouped' * grouped}{'Offset' * offset}{name}",
+            ". ".join([GROUPED] * grouped + [OFFSET] * offset) + ".",
+            VECTOR,
+            ("dim",),
+            "x: Tensor",
+            _changed_norm(kind, offset, grouped),
+            ("eps", *("offset",) * offset, *("groups",) * grouped),
+        )
+        for kind, name in (("rms", "RMSNorm"), ("layer", "LayerNorm"))
+        for offset, grouped in ((True, False), (False, True), (True, True))
+    )
+
+
 def _vocab_embedding(weight: str, cast: str) -> list[str]:
     return [
         f"weight = {weight}",
@@ -48,6 +82,7 @@ def _vocab_start(uneven: bool, axis: str) -> list[str]:
     return ["self.vocab = vocab", f"self.start = {rows} * {axis}.get_local_rank()"]
 
 
+OFFSET, GROUPED = "The factor is a constant plus the weight", "Each group of features is normed by itself"
 WHOLE = "Parameters are whole on every rank."
 COLUMN = Split("Column", "Output features are split over {}")
 ROW = Split("Row", "Input features are split over {}, so outputs are partial sums")
@@ -98,5 +133,6 @@ FORMS: tuple[Form, ...] = (
     Form(
         "layer_norm", "LayerNorm", WHOLE, VECTOR, ("dim",), "x: Tensor", _layer_norm, ("eps",), torch=("weight", "bias")
     ),
+    *_changed_norms(),
     Form("channel_scale", "ChannelScale", "A factor for each feature.", {"weight": ("dim",)}, ("dim",)),
 )
