@@ -155,6 +155,7 @@ BLOCKS = (
         "norm: true\n      placement: output\n      post: true",
         "|post: true\n      base",
     ),
+    Case("E267", DECODER, FFN, "- {ffn: {hidden: 64}, into: kept}", "|kept"),
     Case("E230", DECODER, DECODER[DECODER.index("decoder:") :], "", "|specc: 1"),
     Case("E231", DECODER, "  layers: 4", "  layers: 4\n  pattern: [x]", "|decoder"),
     Case("E232", PATTERN, "layers: 8", "layers: 1", "layers: |1"),

@@ -215,6 +215,13 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
 GENERAL = DECODER.replace(FFN, "- {norm: true, ffn: {hidden: 64, activation: silu}}")
 BRANCHES = DECODER.replace(FFN, "- {parallel: [{ffn: {hidden: 64}}, {attention: {heads: 4}}]}")
 STARTS = DECODER.replace("vocab", "init: {parameters: {embedding: {std: 0.1}}}\nvocab")
+KEPT = DECODER.replace(
+    FFN,
+    "- {ffn: {hidden: 32}, into: a}\n"
+    "    - {ffn: {hidden: 64}, into: c}\n"
+    "    - {parallel: [{ffn: {hidden: 8}, into: b}, {ffn: {hidden: 4}}]}\n"
+    "    - {ffn: {hidden: 16}, add: [a, b, c]}",
+)
 LEARNED = DECODER.replace("norm:", "embedding: {positions: learned}\nnorm:")
 PLAIN = PATTERN.replace("tp: 2", "tp: 1")
 LINEAR = DECODER.replace("{theta: 10000}", "{scaling: {kind: linear, factor: 8}}")
@@ -295,8 +302,16 @@ READ: dict[str, tuple[str, str, str]] = {
             "out_scale": "norm: true, out_scale: 2",
             "layerscale": "norm: true, layerscale: 2",
             "dropout": "norm: true, dropout: 0.1",
+            "after_scale": "norm: true, after_scale: 2",
         }.items()
     },
+    "SublayerDoc.into": (KEPT, "{ffn: {hidden: 32}, into: a}", "{ffn: {hidden: 32}, out_scale: 2, into: a}"),
+    "SublayerDoc.add": (KEPT, "add: [a, b, c]", "add: [b, a, c]"),
+    "BranchDoc.into": (
+        KEPT,
+        "{ffn: {hidden: 8}, into: b}, {ffn: {hidden: 4}}",
+        "{ffn: {hidden: 8}}, {ffn: {hidden: 4}, into: b}",
+    ),
     "BranchDoc.attention": (BRANCHES, "{ffn: {hidden: 64}}", "{attention: {heads: 4}}"),
     "BranchDoc.ffn": (BRANCHES, "{ffn: {hidden: 64}}", "{ffn: {hidden: 32}}"),
     "BranchDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- parallel: [{{{CROSS}}}}}, {{ffn: {{hidden: 64}}}}]"),

@@ -117,7 +117,9 @@ def _sublayer(spec: Spec, sublayer: Sublayer, key: str) -> Iterator[Decided]:
     if len(sublayer.branches) > 1:
         yield from _stated_norms(spec, sublayer.at, {"post": sublayer.post}, key)
     values = {name: getattr(sublayer, name) for name in ("base", "alpha", "beta")}
-    yield from _stated(spec, sublayer.at, {"placement": None, **values}, key)
+    yield from _stated(
+        spec, sublayer.at, {"placement": None, **values, "add": sublayer.add, "after_scale": sublayer.after_scale}, key
+    )
     for name in ("alpha", "beta"):
         node = None if spec.root is None else find(spec.root, ("residual", name))
         own = None if spec.root is None or not sublayer.at else find(spec.root, (*sublayer.at, name))
@@ -146,7 +148,7 @@ def _stated(spec: Spec, at: Path, values: Mapping[str, object], key: str) -> Ite
 def _branch(spec: Spec, stack: Stack, key: str, branch: Branch) -> Iterator[Decided]:
     yield from _component(spec, stack, key, branch, branch.component, ())
     yield from _stated_norms(spec, branch.around, {"pre": branch.pre, "post": branch.post}, key)
-    values = {name: getattr(branch, name) for name in ("in_scale", "out_scale", "layerscale")}
+    values = {name: getattr(branch, name) for name in ("in_scale", "out_scale", "layerscale", "into")}
     yield from _stated(spec, branch.around, values, key)
     yield from _stated(spec, branch.around, {"dropout": branch.dropout}, f"{key}.output")
 

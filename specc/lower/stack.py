@@ -138,11 +138,12 @@ def _lower_block(b: Builder, stack: Stack, block: Block, layer: Layer, x: Ref, a
     named = [ref for name, ref in before.items() if name not in around.carried]
     with b.scope(layer, (x, *carried, *named, *around.given.values()), _class_names("Block", stack, block)):
         shared = joint = 0
+        kept: dict[str, Ref] = {}
         for sublayer in block.sublayers:
             shared += sublayer.norm is not None
             joint += sublayer.post is not None
             names = (_numbered("norm", shared), _numbered("parallel_post_norm", joint))
-            x = _lower_sublayer(b, stack, block, sublayer, x, around, *names)
+            x = _lower_sublayer(b, stack, block, sublayer, x, around, kept, *names)
             b.settle()
         new = (name for name in _new(b, before) if name not in around.carried)
         b.returns(x, *(b.named[name] for name in (*around.carried, *new)))
@@ -155,27 +156,47 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _lower_sublayer(
-    b: Builder, stack: Stack, block: Block, sublayer: Sublayer, x: Ref, around: Around, shared: str, joint: str
+    b: Builder,
+    stack: Stack,
+    block: Block,
+    sublayer: Sublayer,
+    x: Ref,
+    around: Around,
+    kept: dict[str, Ref],
+    shared: str,
+    joint: str,
 ) -> Ref:
-    """`shared` and `joint` are names of the norm of all branches and of the norm of their sum."""
+    """`kept` by name; `shared` and `joint` are names of the norm of all branches and of the norm of their sum."""
     first = sublayer.branches[0].name
     alone = len(sublayer.branches) == 1 and sublayer.branches[0].pre is None
     shared = f"{first}_norm" if alone else shared
     hint = "x" if len(sublayer.branches) == 1 else "normed"
     shared_input = x if sublayer.norm is None else norm.lower(sublayer.norm, b, x, shared, around.features, hint)
     outs = [_lower_branch(b, stack, block, branch, x, shared_input, around) for branch in sublayer.branches]
-    total = outs[0]
-    for out in outs[1:]:
-        total = b.op("add", total, out)
-    if sublayer.post is not None:
+    here = [out for branch, out in zip(sublayer.branches, outs, strict=True) if branch.into is None]
+    total = _sum(b, here)
+    if total is not None and sublayer.post is not None:
         total = norm.lower(sublayer.post, b, total, joint, around.features)
-    total = _scaled(b, total, sublayer.beta)
+    total = _sum(b, [*(() if total is None else (total,)), *(kept[name] for name in sublayer.add)])
+    kept |= {branch.into: out for branch, out in zip(sublayer.branches, outs, strict=True) if branch.into is not None}
     base = _scaled(b, shared_input if sublayer.base == "normed" else x, sublayer.alpha)
-    x = b.op("add", base, total, name=f"{first}_residual")
-    if sublayer.after is None:
+    x = base if total is None else b.op("add", base, _scaled(b, total, sublayer.beta), name=f"{first}_residual")
+    if sublayer.after is not None:
+        taken = sublayer.norm is not None or any(branch.pre for branch in sublayer.branches)
+        name = f"{first}_after_norm" if taken else f"{first}_norm"
+        x = norm.lower(sublayer.after, b, x, name, around.features)
+    if sublayer.after_scale is None:
         return x
-    taken = sublayer.norm is not None or any(branch.pre for branch in sublayer.branches)
-    return norm.lower(sublayer.after, b, x, f"{first}_after_norm" if taken else f"{first}_norm", around.features)
+    one, name = Axis("one", 1), f"{first}_after_scale"
+    scale = b.param(name, "weight", (one,), Init("constant", sublayer.after_scale), "channel_scale")
+    return b.op("channel_scale", x, name=name, params=(scale,))
+
+
+def _sum(b: Builder, values: list[Ref]) -> Ref | None:
+    total = values[0] if values else None
+    for value in values[1:]:
+        total = value if total is None else b.op("add", total, value)
+    return total
 
 
 def _scaled(b: Builder, x: Ref, factor: float) -> Ref:

@@ -4,7 +4,7 @@ A block is an ordered list of sublayers; a sublayer is one residual update:
 
     inp = norm(x) or x
     o_b = post_b(component_b(in_scale_b * (pre_b(x) or inp))) * layerscale_b * out_scale_b    for each branch b
-    x   = after(alpha * base + beta * post(sum_b o_b)),    base = x or inp
+    x   = after(alpha * base + beta * (post(sum of o_b without into) + sum of add)) * after_scale,    base = x or inp
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Branch:
     layerscale: float | None = None  # initial value of a learned factor per channel
     dropout: float = 0.0  # on the branch's output, before it joins the residual
     under: tuple[Path, ...] = ()  # where blocks that it is like state what is not changed, nearest first
+    into: str | None = None  # under which name of the block the output is kept; it is not added here
     around: Path = ()  # the mapping that its component stands in, with its norms and scales
 
 
@@ -48,6 +49,8 @@ class Sublayer:
     after: Norm | None = None
     at: Path = ()  # where it is written
     post: Norm | None = None  # on the sum of the branches
+    add: tuple[str, ...] = ()  # kept outputs that join the sum
+    after_scale: float | None = None  # initial value of a learned factor on the result
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ class BranchDoc(ComponentDoc):
     """Initial value of a learned factor for each channel of the output."""
     dropout: Rate | None = None
     """Rate on the output. Default: the model's."""
+    into: str | None = None
+    """The output is kept under this name in the block, not added here."""
 
 
 class SublayerDoc(BranchDoc):
@@ -85,6 +87,10 @@ class SublayerDoc(BranchDoc):
     """Factor on the base. Default: `residual.alpha`."""
     beta: Formula | None = None
     """Factor on the sum of the branches. Default: `residual.beta`."""
+    after_scale: Factor | None = None
+    """Initial value of one learned factor on the result."""
+    add: Annotated[list[str], Field(default_factory=list, max_length=16)]
+    """Outputs kept before in the block that join the sum here."""
 
 
 class LikeDoc(Config):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from specc.components.base import Config
 from specc.components.norm import Norm
-from specc.source import Path
+from specc.source import Path, shown
 from specc.spec.blocks import Written, component_name
 from specc.spec.core import Block, Branch, Sublayer
 from specc.spec.document import BranchDoc, Document, SublayerDoc
@@ -18,7 +18,7 @@ from specc.spec.norms import Norms
 from specc.spec.report import Report
 from specc.spec.stated import place
 
-BRANCH = ("pre", "in_scale", "out_scale", "layerscale", "dropout")
+BRANCH = ("pre", "in_scale", "out_scale", "layerscale", "dropout", "into")
 """Keys of a branch that mean nothing beside `parallel`."""
 
 
@@ -61,7 +61,29 @@ class _Expander:
     def block(self) -> Block:
         at = self.written.at
         sublayers = [self._sublayer(item, (*at, n)) for n, item in enumerate(self.written.sublayers)]
-        return Block(self.written.name, tuple(item for item in sublayers if item is not None), at)
+        made = tuple(item for item in sublayers if item is not None)
+        self._kept(made)
+        return Block(self.written.name, made, at)
+
+    def _kept(self, sublayers: tuple[Sublayer, ...]) -> None:
+        """What is kept is added once or more, after that and in the same block."""
+        kept: dict[str, Path] = {}
+        added: set[str] = set()
+        for sublayer in sublayers:
+            for n, name in enumerate(sublayer.add):
+                if name not in kept:
+                    help = self.report.suggestion(name, kept, "kept outputs")
+                    self.report.add("E267", (*sublayer.at, "add", n), f"nothing before this is kept as {name}", help)
+            added |= {*sublayer.add}
+            for name, at in ((branch.into, (*branch.around, "into")) for branch in sublayer.branches):
+                if name in kept:
+                    self.report.add("E267", at, f"{shown(name)} is kept twice", "give it another name")
+                kept |= {} if name is None else {name: at}
+        for name in (name for name in kept if name not in added):
+            message = f"{shown(name)} is kept and never added"
+            self.report.add(
+                "E267", kept[name], message, f"give a later sublayer add: [{shown(name)}], or leave into out"
+            )
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -103,6 +125,8 @@ class _Expander:
             norms.last(doc, "after", at),
             at,
             None if alone else norms.last(doc, "post", at),
+            tuple(doc.add),
+            doc.after_scale,
         )
 
     def _factor(self, doc: SublayerDoc, key: str, at: Path) -> float:
@@ -144,6 +168,7 @@ class _Expander:
             doc.layerscale,
             self.frame.document.dropout if doc.dropout is None else doc.dropout,
             tuple(under),
+            doc.into,
             at,
         )
         return replace(branch, component=self._numbers(branch))
