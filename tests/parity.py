@@ -6,7 +6,7 @@ A case has nothing to do with how the model under test was made, so it serves th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 
 import torch
@@ -31,10 +31,11 @@ class From:
     part: int = 0
     parts: int = 1  # fused tensors: cut along rows
     transposed: bool = False
+    rows: Callable[[Tensor], Tensor] = lambda tensor: tensor  # moves and chooses rows, of gradients too
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
         tensor = tensors[self.name]
-        return (tensor.T if self.transposed else tensor).chunk(self.parts)[self.part]
+        return self.rows((tensor.T if self.transposed else tensor).chunk(self.parts)[self.part])
 
 
 Views = dict[str, From]
@@ -101,10 +102,10 @@ def random_ids(seed: int, *, padded: bool = False, seq: int = SEQ, vocab: int = 
     return ids
 
 
-def _layers(count: int, pairs: Mapping[str, From], ours: str = "layers") -> Views:
+def in_layers(count: int, pairs: Mapping[str, From], ours: str = "layers") -> Views:
     """Both sides of `pairs` once for every layer; the reference's names have {} where the number goes."""
     return {
-        f"{ours}.{i}.{name}": From(view.name.format(i), view.part, view.parts, view.transposed)
+        f"{ours}.{i}.{name}": replace(view, name=view.name.format(i))
         for i in range(count)
         for name, view in pairs.items()
     }
@@ -144,7 +145,7 @@ def gpt2_views(layers: int, tied: bool) -> Views:
     return {
         "embedding.weight": From("transformer.wte.weight"),
         "position_embedding.weight": From("transformer.wpe.weight"),
-        **_layers(layers, block),
+        **in_layers(layers, block),
         "norm.weight": From("transformer.ln_f.weight"),
         "norm.bias": From("transformer.ln_f.bias"),
         **({} if tied else {"head.weight": From("lm_head.weight")}),
@@ -205,7 +206,7 @@ def llama_views(layers: int, tied: bool, bias: bool = False) -> Views:
     block["ffn_norm.weight"] = From("model.layers.{}.post_attention_layernorm.weight")
     return {
         "embedding.weight": From("model.embed_tokens.weight"),
-        **_layers(layers, block),
+        **in_layers(layers, block),
         "norm.weight": From("model.norm.weight"),
         **({} if tied else {"head.weight": From("lm_head.weight")}),
     }
@@ -291,7 +292,7 @@ def transformer_views(layers: int, tied: bool, attention_bias: bool, ffn_bias: b
             block |= {f"{ours}.{leaf}": From(f"{role}.layers.{{}}.{theirs}.{leaf}") for leaf in ffn_leaves}
         for ours, theirs in norms.items():
             block |= {f"{ours}.{leaf}": From(f"{role}.layers.{{}}.{theirs}.{leaf}") for leaf in ("weight", "bias")}
-        return _layers(layers, block, role)
+        return in_layers(layers, block, role)
 
     tables = {"embedding.weight": From("tables.source")}
     if not tied:

@@ -95,7 +95,8 @@ def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
         for number, sublayer in enumerate(block.sublayers, 1):
             yield from _sublayer(spec, sublayer, f"{prefix}.sublayer{number}")
             for branch in sublayer.branches:
-                yield from _branch(spec, stack, f"{prefix}.{branch.name}", branch)
+                alone = sublayer.norm if len(sublayer.branches) == 1 else None
+                yield from _branch(spec, stack, f"{prefix}.{branch.name}", branch, branch.pre or alone)
 
 
 def _pattern(runs: tuple[Run, ...]) -> str:
@@ -145,9 +146,9 @@ def _stated(spec: Spec, at: Path, values: Mapping[str, object], key: str) -> Ite
             yield _row(spec, (*at, name), node.value if value is None else value, key=f"{key}.{name}")
 
 
-def _branch(spec: Spec, stack: Stack, key: str, branch: Branch) -> Iterator[Decided]:
+def _branch(spec: Spec, stack: Stack, key: str, branch: Branch, pre: Norm | None) -> Iterator[Decided]:
     yield from _component(spec, stack, key, branch, branch.component, ())
-    yield from _stated_norms(spec, branch.around, {"pre": branch.pre, "post": branch.post}, key)
+    yield from _stated_norms(spec, branch.around, {"pre": pre, "post": branch.post}, key)
     values = {name: getattr(branch, name) for name in ("in_scale", "out_scale", "layerscale", "into")}
     yield from _stated(spec, branch.around, values, key)
     yield from _stated(spec, branch.around, {"dropout": branch.dropout}, f"{key}.output")
