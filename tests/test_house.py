@@ -215,13 +215,8 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
 GENERAL = DECODER.replace(FFN, "- {norm: true, ffn: {hidden: 64, activation: silu}}")
 BRANCHES = DECODER.replace(FFN, "- {parallel: [{ffn: {hidden: 64}}, {attention: {heads: 4}}]}")
 STARTS = DECODER.replace("vocab", "init: {parameters: {embedding: {std: 0.1}}}\nvocab")
-KEPT = DECODER.replace(
-    FFN,
-    "- {ffn: {hidden: 32}, into: a}\n"
-    "    - {ffn: {hidden: 64}, into: c}\n"
-    "    - {parallel: [{ffn: {hidden: 8}, into: b}, {ffn: {hidden: 4}}]}\n"
-    "    - {ffn: {hidden: 16}, add: [a, b, c]}",
-)
+KEPT = "{ffn: {hidden: 32}, into: a}, {parallel: [{ffn: {hidden: 8}, into: b}, {ffn: {hidden: 4}}]}, "
+KEPT = f"{DECODER[: DECODER.index('decoder')]}decoder: {{layers: 1, block: [{KEPT}{{ffn: {{hidden: 16}}, add: [a, b]}}]}}\n"
 LEARNED = DECODER.replace("norm:", "embedding: {positions: learned}\nnorm:")
 PLAIN = PATTERN.replace("tp: 2", "tp: 1")
 LINEAR = DECODER.replace("{theta: 10000}", "{scaling: {kind: linear, factor: 8}}")
@@ -250,15 +245,14 @@ READ: dict[str, tuple[str, str, str]] = {
     "ModelNorm.kind": (DECODER, "kind: rms", "kind: layer"),
     "ModelNorm.eps": (DECODER, "eps: 1e-5", "eps: 1e-6"),
     "ModelNorm.bias": (DECODER, "kind: rms", "kind: rms, bias: true"),
-    "ModelNorm.weight": (DECODER, "kind: rms", "kind: rms, weight: false"),
-    "ModelNorm.weight_offset": (DECODER, "kind: rms", "kind: rms, weight_offset: 1"),
-    "ModelNorm.groups": (DECODER, "kind: rms", "kind: rms, groups: 4"),
     "ModelNorm.placement": (DECODER, "kind: rms", "kind: rms, placement: post"),
     "Norm.kind": (OWN, "{eps: 1e-3}", "{eps: 1e-3, kind: layer}"),
     "Norm.eps": (OWN, "{eps: 1e-3}", "{eps: 0.1}"),
-    "Norm.weight": (OWN, "{eps: 1e-3}", "{eps: 1e-3, weight: false}"),
-    "Norm.weight_offset": (OWN, "{eps: 1e-3}", "{eps: 1e-3, weight_offset: 1}"),
-    "Norm.groups": (OWN, "{eps: 1e-3}", "{eps: 1e-3, groups: 4}"),
+    **{
+        f"{model}.{key}": (base, old, f"{old}, {key}: {value}")
+        for model, base, old in (("ModelNorm", DECODER, "kind: rms"), ("Norm", OWN, "{eps: 1e-3"))
+        for key, value in (("weight", "false"), ("weight_offset", 1), ("groups", 4))
+    },
     "Norm.bias": (OWN, "{eps: 1e-3}", "{eps: 1e-3, bias: true}"),
     "ResidualDoc.base": (DECODER, "vocab", "residual: {base: normed}\nvocab"),
     "ResidualDoc.alpha": (DECODER, "vocab", "residual: {alpha: 2}\nvocab"),
@@ -286,7 +280,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "SublayerDoc.attention": (DECODER, FFN, "- attention: {heads: 4}"),
     "SublayerDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- {CROSS}}}\n    - {CROSS}}}"),
     "SublayerDoc.ffn": (DECODER, FFN, "- ffn: {hidden: 64}\n    - ffn: {hidden: 64}"),
-    "SublayerDoc.parallel": (BRANCHES, "heads: 4}}]", "heads: 4}}, {ffn: {hidden: 64}}]"),
+    "SublayerDoc.parallel": (BRANCHES, "4}}]", "4}}, {ffn: {hidden: 64}}]"),
     **{
         f"SublayerDoc.{key}": (GENERAL, "norm: true", change)
         for key, change in {
@@ -306,7 +300,7 @@ READ: dict[str, tuple[str, str, str]] = {
         }.items()
     },
     "SublayerDoc.into": (KEPT, "{ffn: {hidden: 32}, into: a}", "{ffn: {hidden: 32}, out_scale: 2, into: a}"),
-    "SublayerDoc.add": (KEPT, "add: [a, b, c]", "add: [b, a, c]"),
+    "SublayerDoc.add": (KEPT, "add: [a, b]", "add: [b, a]"),
     "BranchDoc.into": (
         KEPT,
         "{ffn: {hidden: 8}, into: b}, {ffn: {hidden: 4}}",

@@ -12,7 +12,7 @@ from specc.verify.run import load_file
 from tests.files import source_of
 from tests.graphs import graph_of
 from tests.parity import Case, check_against
-from tests.parity_families import FAMILIES
+from tests.parity_frames import FAMILIES
 
 
 def compare(case: Case, module: nn.Module) -> float:
