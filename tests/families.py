@@ -36,6 +36,7 @@ SMALL = {
     "vocab_size": 96,
     "max_position_embeddings": 64,
     "sliding_window": 8,
+    "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
@@ -67,12 +68,21 @@ class Row:
 
 OLD = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 96}
 LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+UNSEEN = {"sliding_window": None}
 ROWS = (
     Row("llama", quick=True),
     Row("llama", "scaled-tied", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "llama3", **LLAMA3}}),
     Row("llama", "biases", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     Row("gpt2", "", OLD, quick=True),
     Row("gpt2", "narrow-untied", {**OLD, "n_inner": 40, "tie_word_embeddings": False}),
+    Row("gpt_bigcode", "", OLD),
+    Row("gpt_bigcode", "many", {**OLD, "multi_query": False}, quick=True),
+    Row("phi3", "", UNSEEN, quick=True),
+    Row("qwen2"),
+    Row("seed_oss"),
+    Row("smollm3", "", {"no_rope_layer_interval": 3, "num_hidden_layers": 5, **UNSEEN}, quick=True),
+    Row("starcoder2", "", UNSEEN),
+    Row("starcoder2", "plain", {**UNSEEN, "use_bias": False, "tie_word_embeddings": False}),
 )
 
 

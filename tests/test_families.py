@@ -52,9 +52,8 @@ def test_every_field_of_the_config_is_said_once(family: str) -> None:
     assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
     default = AutoConfig.for_model(family).to_dict()
     assert {name for name in default if name not in common().ignore} <= set(names)
-    assert {name for name in parts["holes"] if name not in default} <= {
-        split(name)[0] for name in known(family).defaults
-    }
+    stated = {split(name)[0] for name in known(family).defaults}
+    assert {name for name in parts["holes"] if name not in default} <= stated <= parts["holes"] | parts["ignore"]
 
 
 @pytest.mark.parametrize("family", EACH)
@@ -100,7 +99,7 @@ def changed(value: Any, draw: Any) -> Any:
 
 
 @pytest.mark.parametrize("row", ALL)
-@settings(max_examples=12)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_what_is_written_is_read_back(row: Row, data: Any) -> None:
     """A config of any values is refused, or goes to a spec and comes back; and so does the spec."""

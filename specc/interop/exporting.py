@@ -150,7 +150,7 @@ def full(spec: Spec) -> Data:
     named = written_blocks(document, cast(Data, raw.get("blocks", {})), Report(spec.root, words))
     lists = TypeAdapter(words.sublayers)
     made = document.model_dump(by_alias=True, exclude={"layout", "layouts", "blocks", "encoder", "decoder"})
-    made["embedding"] |= {"dropout": spec.model.embed.dropout, "scale": spec.model.embed.scale}
+    made["embedding"] |= {"dropout": spec.model.embed.dropout}
     blocks = {name: lists.dump_python(block.sublayers, exclude_unset=True) for name, block in named.items()}
     made["blocks"] = {name: _filled(block, spec, "decoder") for name, block in blocks.items()}
     for role in ("encoder", "decoder"):
@@ -173,7 +173,7 @@ def _filled(value: Any, spec: Spec, role: str) -> Any:
             component = components[key]
             config: Config = component.config.model_validate(inner)
             resolved = component.resolve(config, spec.model.d_model, role)
-            made[key] = resolved.model_dump(by_alias=True, mode="json")
+            made[key] = resolved.model_dump(by_alias=True, mode="json", warnings=False)
         else:
             made[key] = _filled(inner, spec, role)
     return made

@@ -12,6 +12,7 @@ from specc.interop.holes import Hole, hole, read, solve
 from specc.interop.schema import Common, Data
 
 Place = tuple[str | int, ...]
+GONE = object()  # in the place of a hole without a value; null in a template stands for itself
 
 
 @dataclass
@@ -43,13 +44,15 @@ def context(common: Common, tables: dict[str, Data], default: Any = None, layers
 
 
 def fill(template: Any, fields: Fields, given: Context, made: Filled, at: Place = ()) -> Any:
-    """The template with values in its holes; None for a hole without one, whose key is left out."""
+    """The template with values in its holes; the key of a hole without one is left out."""
     if isinstance(template, dict):
+        layers = fields.get(found.fields[0]) if (found := hole(cast(Data, template).get("layers"))) else None
+        given = replace(given, layers=layers) if isinstance(layers, int) else given
         inner = {key: fill(value, fields, given, made, (*at, key)) for key, value in cast(Data, template).items()}
-        return {key: value for key, value in inner.items() if value is not None}
+        return {key: value for key, value in inner.items() if value is not GONE}
     if isinstance(template, list):
         parts = [fill(value, fields, given, made, (*at, n)) for n, value in enumerate(cast(list[Any], template))]
-        return [part for part in parts if part is not None]
+        return [part for part in parts if part is not GONE]
     found = hole(template)
     if found is None:
         return template
@@ -60,10 +63,10 @@ def fill(template: Any, fields: Fields, given: Context, made: Filled, at: Place 
         (first, *_) = found.fields
         made.problems.append(((*first, *problem.at), str(problem)))
         fields.used |= set(found.fields)
-        return None
+        return GONE
     fields.used |= {(*first, name) for first in found.fields for name in seen}
     made.origins[at] = tuple((*first, name) for first in found.fields for name in sorted(seen)) or found.fields
-    return value
+    return GONE if value is None else value
 
 
 @dataclass

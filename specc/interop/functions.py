@@ -41,8 +41,8 @@ class Context:
 class Function:
     """Both ways. `read(value, args, context)` gives the value of the spec, `write` that of the config."""
 
-    read: Callable[[Any, tuple[str, ...], Context], Any]
-    write: Callable[[Any, tuple[str, ...], Context], Any]
+    read: Callable[[Any, tuple[Any, ...], Context], Any]
+    write: Callable[[Any, tuple[Any, ...], Context], Any]
 
 
 def key_of(value: Any) -> str:
@@ -51,13 +51,13 @@ def key_of(value: Any) -> str:
 
 
 def _table(name: str) -> Function:
-    def read(value: Any, _: tuple[str, ...], context: Context) -> Any:
+    def read(value: Any, _: tuple[Any, ...], context: Context) -> Any:
         table = context.tables[name]
         if key_of(value) not in table:
             raise Unmapped(f"it can be {_choices(table)} here")
         return table[key_of(value)]
 
-    def write(value: Any, _: tuple[str, ...], context: Context) -> Any:
+    def write(value: Any, _: tuple[Any, ...], context: Context) -> Any:
         table = context.tables[name]
         keys = [key for key, other in table.items() if other == value and type(other) is type(value)]
         if not keys:
@@ -68,8 +68,10 @@ def _table(name: str) -> Function:
     return Function(read, write)
 
 
-def _value(key: str) -> Any:
+def _value(key: str | int) -> Any:
     """What `key_of` made the key of: numbers and the like, else a text."""
+    if not isinstance(key, str):
+        return key
     try:
         return json.loads(key)
     except ValueError:
@@ -80,7 +82,7 @@ def _choices(table: dict[str, Any]) -> str:
     return ", ".join(table)
 
 
-def _read_activation(value: Any, _: tuple[str, ...], context: Context) -> Any:
+def _read_activation(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     for word, names in context.common.activations.items():
         if value in names:
             return word
@@ -88,14 +90,14 @@ def _read_activation(value: Any, _: tuple[str, ...], context: Context) -> Any:
     raise Unmapped(f"specc has {', '.join(known)}")
 
 
-def _write_activation(value: Any, _: tuple[str, ...], context: Context) -> Any:
+def _write_activation(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     names = context.common.activations.get(value)
     if not names:
         raise Unmapped("others have no name for it")
     return context.default if context.default in names else names[0]
 
 
-def _read_scaling(value: Any, _: tuple[str, ...], context: Context) -> Any:
+def _read_scaling(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     given = cast(Data, value) if isinstance(value, dict) else {}
     kind = given.get("rope_type", "default")
     context.seen.add("rope_type")
@@ -110,7 +112,7 @@ def _read_scaling(value: Any, _: tuple[str, ...], context: Context) -> Any:
     return made
 
 
-def _write_scaling(value: Any, _: tuple[str, ...], context: Context) -> Any:
+def _write_scaling(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     assert context.match is not None
     for kind, template in context.common.scaling.items():
         if value is None and template is None:
@@ -123,10 +125,10 @@ def _write_scaling(value: Any, _: tuple[str, ...], context: Context) -> Any:
 
 
 def _power(exponent: float) -> Function:
-    def read(value: Any, args: tuple[str, ...], _: Context) -> Any:
+    def read(value: Any, args: tuple[Any, ...], _: Context) -> Any:
         return float(value) ** (exponent or float(args[0]))
 
-    def write(value: Any, args: tuple[str, ...], _: Context) -> Any:
+    def write(value: Any, args: tuple[Any, ...], _: Context) -> Any:
         power = exponent or float(args[0])
         exact = float(value) ** (1 / power)
         whole = float(round(exact))
@@ -139,12 +141,14 @@ def _number(value: float) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _read_pattern(value: Any, _: tuple[str, ...], context: Context) -> Any:
+def _read_pattern(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     """The shortest pattern that makes the list: a cycle first, then one behind a head, with a tail where it must be."""
     if not isinstance(value, list) or not value:
         raise Unmapped("it is a list with the kind of each layer")
     names = context.tables.get("pattern", {})
     kinds = [key_of(item) for item in cast(list[Any], value)]
+    if context.layers is not None and len(kinds) != context.layers:
+        raise Unmapped(f"it lists {len(kinds)} layers of {context.layers}")
     unknown = sorted({kind for kind in kinds if kind not in names})
     if unknown:
         raise Unmapped(f"{', '.join(unknown)} is no kind of layer here; those are {_choices(names)}")
@@ -181,7 +185,7 @@ def unrolled(items: list[str]) -> Iterator[str]:
         yield from repeat(name.strip(), int(count) if count else 1)
 
 
-def _write_pattern(value: Any, _: tuple[str, ...], context: Context) -> Any:
+def _write_pattern(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     parts = cast(dict[str, list[str]], value) if isinstance(value, dict) else {"cycle": cast(list[str], value)}
     if context.layers is None:
         raise Unmapped("nothing says how many layers there are")
@@ -193,7 +197,19 @@ def _write_pattern(value: Any, _: tuple[str, ...], context: Context) -> Any:
     blocks = [*head, *islice(chain.from_iterable(repeat(cycle)), rest), *tail] if cycle else [*head, *tail]
     if unknown := sorted(set(blocks) - names.keys()):
         raise Unmapped(f"{', '.join(unknown)} is no block of this mapping; those are {', '.join(names)}")
-    return [names[block] for block in blocks]
+    return [_value(names[block]) for block in blocks]
+
+
+def _every(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """So many layers: the first kind but for every n-th, which is the second."""
+    period, usual, other = args
+    if not isinstance(value, int) or not isinstance(period, int) or value < 1 or period < 1:
+        raise Unmapped("it is no number of layers")
+    return [_value(other) if layer % period == 0 else _value(usual) for layer in range(1, value + 1)]
+
+
+def _one_way(*_: Any) -> Any:
+    raise Unmapped("this is worked out from other fields")
 
 
 FUNCTIONS = {
@@ -202,6 +218,7 @@ FUNCTIONS = {
     "power": _power(0.0),
     "inverse": _power(-1.0),
     "pattern": Function(_read_pattern, _write_pattern),
+    "every": Function(_every, _one_way),
 }
 
 

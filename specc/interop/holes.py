@@ -54,10 +54,18 @@ def read(found: Hole, get: Callable[[Path], Any], context: Context) -> Any:
     for name, args in found.functions:
         if value is None and name not in context.tables:
             return None
-        value = function(name, context.tables).read(value, args, context)
+        given = tuple(_argument(arg, get) for arg in args)
+        value = function(name, context.tables).read(value, given, context)
     if found.repeats and value is not None:
         return f"{found.repeats}*{value}" if value else None
     return value
+
+
+def _argument(text: str, get: Callable[[Path], Any]) -> Any:
+    """A field, a number or a word."""
+    if text.startswith("$"):
+        return get(split(text[1:]))
+    return int(text) if text.isdecimal() else text
 
 
 def _evaluate(found: Hole, get: Callable[[Path], Any]) -> Any:
