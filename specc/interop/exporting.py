@@ -66,7 +66,7 @@ def export(spec: Spec, family: str | None = None, own: Mapping | None = None) ->
 def exported(spec: Spec, mapping: Mapping) -> Exported | list[Diagnostic]:
     """The config of a spec as one of that mapping: of the variant that reads back as the spec, or all that differs."""
     least: list[Diagnostic] | None = None
-    for variant in (*mapping.variants, None):
+    for variant in (None, *mapping.variants):
         made = _exported(spec, mapping, variant)
         if isinstance(made, Exported):
             return made
