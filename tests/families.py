@@ -76,6 +76,7 @@ ROWS = (
     Row("falcon", "", quick=True),
     Row("falcon", "grouped", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     Row("falcon", "grouped-one-norm", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1, "bias": True}),
+    Row("gemma", "", {"hidden_size": 64}),  # its root is exact: they round it to float32
     Row("gpt2", "", OLD, quick=True),
     Row("gpt2", "narrow-untied", {**OLD, "n_inner": 40, "tie_word_embeddings": False}),
     Row("gpt_bigcode", "", OLD),

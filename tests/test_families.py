@@ -133,17 +133,17 @@ def test_what_is_written_is_read_back(row: Row, data: Any) -> None:
 
 
 BREAKS = {
-    "gate and up": ("layers.{i}.ffn.{gate,up,down}.*", "model.layers.{i}.mlp.{up,gate,down}_proj.*"),
-    "norms": ("layers.{i}.{attention,ffn}_norm.*", "transformer.h.{i}.{ln_2,ln_1}.*"),
-    "order in a fused tensor": ("layers.{i}.attention.{q,k,v}.*", "d_model ([k q v])"),
+    "gate and up": ("llama", "layers.{i}.ffn.{gate,up,down}.*", "model.layers.{i}.mlp.{up,gate,down}_proj.*"),
+    "norms": ("gpt2", "layers.{i}.{attention,ffn}_norm.*", "transformer.h.{i}.{ln_2,ln_1}.*"),
+    "order in a fused tensor": ("gpt2", "layers.{i}.attention.{q,k,v}.*", "d_model ([k q v])"),
 }
 
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_wrong_line_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, right = BREAKS[name]
-    row = next(row for row in ROWS if left in known(row.family).weights)
-    mapping = known(row.family)
+    family, left, right = BREAKS[name]
+    row = next(row for row in ROWS if row.family == family)
+    mapping = known(family)
     old = mapping.weights[left]
     place = Weight(hf=old.hf, axes=right) if isinstance(old, Weight) else right
     broken = mapping.model_copy(update={"weights": {**mapping.weights, left: place}})

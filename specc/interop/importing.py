@@ -149,7 +149,12 @@ def normal(given: Fields, mapping: Mapping, found: list[Diagnostic]) -> Fields:
                 fields.put(path, inner)
                 fields.was[path] = (*split(old), *more)
     formulas: dict[Path, str] = {}
+    specs = (mapping.spec, *(variant.spec for variant in mapping.variants))
+    alone = {path for spec in specs for _, item in holes(spec) for path in item.fields}
+    said = set(fields.values)
     for path, value in Fields(deepcopy(mapping.defaults)).leaves():
+        if len(path) > 1 and path[0] in said and path not in alone:
+            continue  # a rope of another type has other fields
         if isinstance(value, str) and "$" in value:
             formulas[path] = value
         elif fields.get(path) is None and not _stated(fields, path):
