@@ -68,6 +68,8 @@ layout: {tp: 2}
 
 
 FFN = "- ffn: {hidden: 64, activation: silu}"
+BLOCK = f"  block:\n    - attention: {{heads: 4, rope: {{theta: 10000}}}}\n    {FFN}"
+ONE = f"  patterns: {{all: [one]}}\nblocks:\n  one:\n    - attention: {{heads: 4}}\n    {FFN}"
 CYCLE = "layers: 8\n  pattern: {head: [joined], cycle: [local*2"
 
 
@@ -156,6 +158,7 @@ BLOCKS = (
         "|post: true\n      base",
     ),
     Case("E267", DECODER, FFN, "- {ffn: {hidden: 64}, into: kept}", "|kept"),
+    Case("E268", DECODER, BLOCK, ONE, "|patterns"),
     Case("E230", DECODER, DECODER[DECODER.index("decoder:") :], "", "|specc: 1"),
     Case("E231", DECODER, "  layers: 4", "  layers: 4\n  pattern: [x]", "|decoder"),
     Case("E232", PATTERN, "layers: 8", "layers: 1", "layers: |1"),

@@ -145,7 +145,8 @@ def sublayers(draw: st.DrawFn, sizes: Sizes) -> list[Doc]:
 @st.composite
 def stacks(draw: st.DrawFn, role: str, sizes: Sizes, blocks: Doc) -> Doc:
     """A block or a pattern; named blocks go to `blocks`."""
-    rest = some(draw, final_norm=st.booleans())
+    own = st.fixed_dictionaries({}, optional={"scale": st.just(0.5), "positions": st.just("sinusoidal")})
+    rest = some(draw, final_norm=st.booleans(), norm=st.just({"eps": 1e-3}), embedding=own)
     if not draw(st.booleans()):
         return {"layers": draw(st.integers(1, 4)), "block": draw(sublayers(sizes)), **rest}
     names = [f"{role}_{letter}" for letter in "abc"[: draw(st.integers(1, 3))]]

@@ -22,6 +22,7 @@ from specc.spec import Spec, load
 from specc.spec.language import language
 from specc.tables import tables
 from tests.broken import BOTH, DECODER, FFN, PATTERN
+from tests.frame_keys import CROSS, FRAME
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "specc").rglob("*.py"))
@@ -212,19 +213,14 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from models(inner)
 
 
-GENERAL = DECODER.replace(FFN, "- {norm: true, ffn: {hidden: 64, activation: silu}}")
-BRANCHES = DECODER.replace(FFN, "- {parallel: [{ffn: {hidden: 64}}, {attention: {heads: 4}}]}")
 STARTS = DECODER.replace("vocab", "init: {parameters: {embedding: {std: 0.1}}}\nvocab")
-KEPT = "{ffn: {hidden: 32}, into: a}, {parallel: [{ffn: {hidden: 8}, into: b}, {ffn: {hidden: 4}}]}, "
-KEPT = f"{DECODER[: DECODER.index('decoder')]}decoder: {{layers: 1, block: [{KEPT}{{ffn: {{hidden: 16}}, add: [a, b]}}]}}\n"
 LEARNED = DECODER.replace("norm:", "embedding: {positions: learned}\nnorm:")
 PLAIN = PATTERN.replace("tp: 2", "tp: 1")
 LINEAR = DECODER.replace("{theta: 10000}", "{scaling: {kind: linear, factor: 8}}")
 LLAMA3 = DECODER.replace("{theta: 10000}", "{scaling: {kind: llama3, factor: 8}}")
-CROSS = "cross_attention: {heads: 4, head_dim: 8"
-OWN = GENERAL.replace("norm: true", "norm: {eps: 1e-3}")
 FULL = DECODER.replace("{save: [attention.core]}", "full")
 READ: dict[str, tuple[str, str, str]] = {
+    **FRAME,
     "Document.name": (DECODER, "name: small", "name: other"),
     "Document.description": (DECODER, "vocab", "description: What it is.\nvocab"),
     "Document.d_model": (DECODER, "d_model: 32", "d_model: 64"),
@@ -242,22 +238,6 @@ READ: dict[str, tuple[str, str, str]] = {
     "Document.decoder": (BOTH, "layers: 3", "layers: 4"),
     "Document.layout": (DECODER, "layout: ", "layouts:\n  only: "),
     "Document.layouts": (BOTH, "  one: {}\n", ""),
-    "ModelNorm.kind": (DECODER, "kind: rms", "kind: layer"),
-    "ModelNorm.eps": (DECODER, "eps: 1e-5", "eps: 1e-6"),
-    "ModelNorm.bias": (DECODER, "kind: rms", "kind: rms, bias: true"),
-    "ModelNorm.placement": (DECODER, "kind: rms", "kind: rms, placement: post"),
-    "Norm.kind": (OWN, "{eps: 1e-3}", "{eps: 1e-3, kind: layer}"),
-    "Norm.eps": (OWN, "{eps: 1e-3}", "{eps: 0.1}"),
-    **{
-        f"{model}.{key}": (base, old, f"{old}, {key}: {value}")
-        for model, base, old in (("ModelNorm", DECODER, "kind: rms"), ("Norm", OWN, "{eps: 1e-3"))
-        for key, value in (("weight", "false"), ("weight_offset", 1), ("groups", 4))
-    },
-    "Norm.bias": (OWN, "{eps: 1e-3}", "{eps: 1e-3, bias: true}"),
-    "ResidualDoc.base": (DECODER, "vocab", "residual: {base: normed}\nvocab"),
-    "ResidualDoc.alpha": (DECODER, "vocab", "residual: {alpha: 2}\nvocab"),
-    "ResidualDoc.beta": (DECODER, "vocab", "residual: {beta: 2}\nvocab"),
-    "Document.residual": (DECODER, "vocab", "residual: {beta: 1 / layers}\nvocab"),
     "EmbeddingDoc.scale": (BOTH, "{positions", "{scale: 2, positions"),
     "EmbeddingDoc.positions": (BOTH, "positions: sinusoidal", "positions: learned"),
     "EmbeddingDoc.tied": (BOTH, "[encoder, decoder, head]", "[encoder, decoder]"),
@@ -277,49 +257,6 @@ READ: dict[str, tuple[str, str, str]] = {
     "PatternDoc.tail": (PLAIN, "tail: [joined]", "tail: [local]"),
     "LikeDoc.like": (PLAIN, "like: local, with: {attention: {kv_heads: null, rope: {theta: 1000}}}", "like: joined"),
     "LikeDoc.with": (PLAIN, "theta: 1000", "theta: 1001"),
-    "SublayerDoc.attention": (DECODER, FFN, "- attention: {heads: 4}"),
-    "SublayerDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- {CROSS}}}\n    - {CROSS}}}"),
-    "SublayerDoc.ffn": (DECODER, FFN, "- ffn: {hidden: 64}\n    - ffn: {hidden: 64}"),
-    "SublayerDoc.parallel": (BRANCHES, "4}}]", "4}}, {ffn: {hidden: 64}}]"),
-    **{
-        f"SublayerDoc.{key}": (GENERAL, "norm: true", change)
-        for key, change in {
-            "norm": "norm: {eps: 0.1}",
-            "placement": "placement: sandwich",
-            "pre": "pre: {eps: 0.1}",
-            "post": "norm: true, post: true",
-            "after": "norm: true, after: true",
-            "base": "norm: true, base: normed",
-            "alpha": "norm: true, alpha: 2",
-            "beta": "norm: true, beta: 2",
-            "in_scale": "norm: true, in_scale: 2",
-            "out_scale": "norm: true, out_scale: 2",
-            "layerscale": "norm: true, layerscale: 2",
-            "dropout": "norm: true, dropout: 0.1",
-            "after_scale": "norm: true, after_scale: 2",
-        }.items()
-    },
-    "SublayerDoc.into": (KEPT, "{ffn: {hidden: 32}, into: a}", "{ffn: {hidden: 32}, out_scale: 2, into: a}"),
-    "SublayerDoc.add": (KEPT, "add: [a, b]", "add: [b, a]"),
-    "BranchDoc.into": (
-        KEPT,
-        "{ffn: {hidden: 8}, into: b}, {ffn: {hidden: 4}}",
-        "{ffn: {hidden: 8}}, {ffn: {hidden: 4}, into: b}",
-    ),
-    "BranchDoc.attention": (BRANCHES, "{ffn: {hidden: 64}}", "{attention: {heads: 4}}"),
-    "BranchDoc.ffn": (BRANCHES, "{ffn: {hidden: 64}}", "{ffn: {hidden: 32}}"),
-    "BranchDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- parallel: [{{{CROSS}}}}}, {{ffn: {{hidden: 64}}}}]"),
-    **{
-        f"BranchDoc.{key}": (BRANCHES, "{ffn", f"{{{key}: {value}, ffn")
-        for key, value in {
-            "pre": "true",
-            "post": "true",
-            "in_scale": 2,
-            "out_scale": 2,
-            "layerscale": 2,
-            "dropout": 0.1,
-        }.items()
-    },
     **{
         f"Attention.{key}": (FULL, "heads: 4, rope: {theta: 10000}", change)
         for key, change in {

@@ -82,8 +82,15 @@ def _norm(spec: Spec, path: Path, norm: Norm, key: str) -> Iterator[Decided]:
 def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
     role = stack.role
     yield _row(spec, (role, "layers"), stack.layers)
-    if spec.root is not None and find(spec.root, (role, "pattern")) is not None:
-        yield _row(spec, (role, "pattern"), _pattern(stack.runs))
+    for key in ("pattern", "patterns"):
+        if spec.root is not None and find(spec.root, (role, key)) is not None:
+            yield _row(spec, (role, key), _pattern(stack.runs))
+    own = {} if stack.embed is None else {key: getattr(stack.embed, key) for key in ("scale", "positions", "dropout")}
+    yield from _stated(spec, (role, "embedding"), own, f"{role}.embedding")
+    for key in (*Norm.model_fields, "placement"):
+        node = None if spec.root is None else find(spec.root, (role, "norm", key))
+        if node is not None:
+            yield _row(spec, (role, "norm", key), node.value)
     yield _row(spec, (role, "final_norm"), stack.final_norm is not None, "by norm.placement")
     told: set[str] = set()
     for block in dict.fromkeys(block for run in stack.runs for block in run.blocks[: run.layers]):

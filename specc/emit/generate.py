@@ -31,7 +31,7 @@ def generate(of: Context) -> Code:
         f"if tokens.size(1) + new > {most}:",
         f'    raise ValueError(f"{{tokens.size(1) + new}} tokens, and the model has positions for {most}")',
     ]
-    learned = of.model.embed.positions == "learned"
+    learned = any((stack.embed or of.model.embed).positions == "learned" for stack in of.model.stacks)
     return shape(
         "generate.j2",
         of=Generate(Code(", ".join(takes)), tuple(map(Code, checks * learned)), Code(", ".join(reading)), _logits(of)),

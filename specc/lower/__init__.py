@@ -72,12 +72,13 @@ def _embed(
 ) -> tuple[Ref, Tokens]:
     """The vectors of a stack's tokens [batch, seq, d_model], and where these stand."""
     prefix = "" if len(model.stacks) == 1 else f"{stack.path}_"
+    embed = stack.embed or model.embed
     x = b.op("embedding", ids, name=f"{prefix}embedding", params=(_table(b, model, stack, features),))
-    if model.embed.scale != 1.0:
-        x = b.op("scale", x, name=f"{prefix}embedding_scale", factor=model.embed.scale)
+    if embed.scale != 1.0:
+        x = b.op("scale", x, name=f"{prefix}embedding_scale", factor=embed.scale)
     tokens = _tokens(b, ids, segments, seq, f"{prefix}positions")
-    if model.embed.positions != "none":
-        if model.embed.positions == "learned":
+    if embed.positions != "none":
+        if embed.positions == "learned":
             axes = (Axis("positions", model.max_seq), features)
             leaf = f"{prefix}position_embedding"
             table = b.param(leaf, "weight", axes, Init("normal", model.init.embedding_std), "embedding")
@@ -86,8 +87,8 @@ def _embed(
             name = f"{prefix}sinusoid"
             place = b.op("sinusoid", tokens.positions, x, name=name, hint="positions", d_model=model.d_model)
         x = b.op("add", x, place, name=f"{prefix}embedding_sum")
-    if model.embed.dropout:
-        x = b.op("dropout", x, name=f"{prefix}embedding_dropout", rate=model.embed.dropout)
+    if embed.dropout:
+        x = b.op("dropout", x, name=f"{prefix}embedding_dropout", rate=embed.dropout)
     return x, tokens
 
 

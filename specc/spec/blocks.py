@@ -29,6 +29,8 @@ class Written:
     at: Path
     changes: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
     """Where `with` changes the component of a name, nearest first."""
+    parts: tuple[Written, ...] = ()
+    """Blocks that it joins; it has their sublayers in turn."""
 
     def places(self, name: str, at: Path) -> tuple[Path, ...]:
         """Where values of the component of that name may be stated, nearest first; `at` is where it stands itself."""

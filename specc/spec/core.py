@@ -80,6 +80,7 @@ class Stack:
     runs: tuple[Run, ...]
     final_norm: Norm | None
     at: Path
+    embed: Embed | None = None  # what differs of the model's embedding; its `tied` holds for all stacks
 
     @property
     def layers(self) -> int:
@@ -93,7 +94,7 @@ class Embed:
     scale: float  # factor on the embedded tokens
     positions: Literal["none", "learned", "sinusoidal"]
     dropout: float
-    tied: tuple[str, ...]  # which of "encoder", "decoder", "head" use one matrix; () or at least two of them
+    tied: tuple[str, ...] = ()  # which of "encoder", "decoder", "head" use one matrix; () or at least two of them
 
 
 @dataclass(frozen=True)

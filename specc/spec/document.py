@@ -102,7 +102,9 @@ class LikeDoc(Config):
     """New values by component: `ffn` is the first ffn of the block, `ffn2` the second. null restores a default."""
 
 
-Sublayers = Annotated[list[SublayerDoc], Field(min_length=1, max_length=64)]
+SUBLAYERS = 64
+"""Sublayers of a block, at most."""
+Sublayers = Annotated[list[SublayerDoc], Field(min_length=1, max_length=SUBLAYERS)]
 BlockDoc = Annotated[Annotated[Sublayers, Tag("list")] | Annotated[LikeDoc, Tag("mapping")], by_kind]
 
 
@@ -118,6 +120,19 @@ class PatternDoc(Config):
 
 
 Names = Annotated[list[str], Field(min_length=1, max_length=PERIOD)]
+Pattern = Annotated[Annotated[Names, Tag("list")] | Annotated[PatternDoc, Tag("mapping")], by_kind]
+Positions = Literal["none", "learned", "sinusoidal"]
+
+
+class StackEmbeddingDoc(Config):
+    """What differs of the embedding in one stack."""
+
+    scale: Formula | None = None
+    """Factor on the embedded tokens. Default: the model's."""
+    positions: Positions | None = None
+    """Positions added to them. Default: the model's."""
+    dropout: Rate | None = None
+    """Rate on the sum. Default: the model's."""
 
 
 class StackDoc(Config):
@@ -127,8 +142,13 @@ class StackDoc(Config):
     """Number of layers."""
     block: Sublayers | None = None
     """The block of every layer."""
-    pattern: Annotated[Annotated[Names, Tag("list")] | Annotated[PatternDoc, Tag("mapping")], by_kind] | None = None
+    pattern: Pattern | None = None
     """Named blocks instead; `local*5` stands for five."""
+    patterns: Annotated[dict[str, Pattern], Field(default_factory=dict, max_length=8)]
+    """Several patterns by name instead: a layer runs the blocks of each in turn, as one block."""
+    embedding: StackEmbeddingDoc | None = None
+    norm: ModelNorm | None = None
+    """Keys of the model's norm that differ in this stack. Default: the model's."""
     final_norm: OwnNorm | None = None
     """A norm after the last layer. Default: false where norms are placed `post`, else true."""
 
@@ -142,7 +162,7 @@ class EmbeddingDoc(Config):
 
     scale: Formula = 1.0
     """Factor on the embedded tokens."""
-    positions: Literal["none", "learned", "sinusoidal"] = "none"
+    positions: Positions = "none"
     """Positions added to them."""
     tied: Annotated[Annotated[bool, Tag("bool")] | Annotated[list[Part], Tag("list")], by_kind] = False
     """Which use one matrix: true for all, or some of encoder, decoder, head."""

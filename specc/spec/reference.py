@@ -60,6 +60,7 @@ SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("residual", document.ResidualDoc),
     ("stack", OWN["StackDoc"]),
     ("pattern", document.PatternDoc),
+    ("stack embedding", document.StackEmbeddingDoc),
     ("like", document.LikeDoc),
     ("sublayer", OWN["SublayerDoc"]),
     ("branch", OWN["BranchDoc"]),

@@ -37,7 +37,7 @@ def _part(path: Path, language: Language) -> tuple[Path, Any]:
             return path[:2], 1
         if path[1:2] == ("block",):
             return _sublayer(path, language)
-        whole = len(path) == 1 or path[1] == "pattern"
+        whole = len(path) == 1 or path[1] in ("pattern", "patterns")
         return (path[:1], {"layers": 1, "block": [_smallest(language)]}) if whole else (path[:2], None)
     if head == "blocks" and len(path) > 1:
         return (path[:4], None) if path[2:3] == ("with",) and len(path) > 3 else _sublayer(path, language)

@@ -36,12 +36,18 @@ def model_rules(spec: Spec, report: Report) -> None:
     if len(roles) > 1 and not read & set(reading):
         message = f"nothing reads the encoder's output: the decoder has no {listed(reading)}"
         report.add("E228", ("encoder",), message, "give the decoder one, or leave the encoder out", STACKS, key=True)
-    if model.embed.positions == "sinusoidal" and model.d_model % 2:
-        message = f"sinusoids come in pairs, but d_model = {model.d_model} is odd"
-        report.add("E215", ("embedding", "positions"), message, "make d_model even", reads=[("d_model",)])
+    places: dict[Path, str] = {}
+    for stack in model.stacks:
+        at: Path = (stack.role, "embedding", "positions")
+        at = at if find(report.root, at) is not None else ("embedding", "positions")
+        places[at] = (stack.embed or model.embed).positions
+    for at, positions in places.items():
+        if positions == "sinusoidal" and model.d_model % 2:
+            message = f"sinusoids come in pairs, but d_model = {model.d_model} is odd"
+            report.add("E215", at, message, "make d_model even", reads=[("d_model",)])
     if roles:
         _tied(model, report, [*roles, "head"])
-    rows = {"vocab": model.vocab} | ({"max_seq": model.max_seq} if model.embed.positions == "learned" else {})
+    rows = {"vocab": model.vocab} | ({"max_seq": model.max_seq} if "learned" in places.values() else {})
     for key, count in rows.items():
         for problem in too_large((key,), f"{key} = {count}", count, model.d_model):
             report.add(problem.code, (key,), problem.message, problem.help, reads=[("d_model",), ("embedding",)])

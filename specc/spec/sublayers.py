@@ -32,6 +32,10 @@ class Frame:
     names: Mapping[str, float]
     """What arithmetic may read, but for the number of a layer."""
 
+    def formulas(self, report: Report) -> Formulas:
+        """Outside of layers."""
+        return Formulas(report, self.names)
+
 
 @dataclass(frozen=True)
 class Expanded:
@@ -59,11 +63,13 @@ class _Expander:
     counts: dict[str, int] = field(default_factory=dict[str, int])
 
     def block(self) -> Block:
-        at = self.written.at
-        sublayers = [self._sublayer(item, (*at, n)) for n, item in enumerate(self.written.sublayers)]
+        sublayers: list[Sublayer | None] = []
+        for part in self.written.parts or (self.written,):
+            self.part, self.own = part, dict[str, int]()
+            sublayers += [self._sublayer(item, (*part.at, n)) for n, item in enumerate(part.sublayers)]
         made = tuple(item for item in sublayers if item is not None)
         self._kept(made)
-        return Block(self.written.name, made, at)
+        return Block(self.written.name, made, self.written.at)
 
     def _kept(self, sublayers: tuple[Sublayer, ...]) -> None:
         """What is kept is added once or more, after that and in the same block."""
@@ -154,7 +160,8 @@ class _Expander:
         kind = next(key for key in self.kinds if getattr(doc, key) is not None)
         self.counts[kind] = self.counts.get(kind, 0) + 1
         name = component_name(kind, self.counts[kind])
-        own, *under = self.written.places(name, (*at, kind))
+        self.own[kind] = self.own.get(kind, 0) + 1
+        own, *under = self.part.places(component_name(kind, self.own[kind]), (*at, kind))
         config, d_model = getattr(doc, kind), self.frame.document.d_model
         component = self.report.language.tables.component(config).resolve(config, d_model, self.frame.role)
         branch = Branch(

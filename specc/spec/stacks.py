@@ -1,0 +1,214 @@
+"""The layers of a stack: its block, or blocks that patterns name, in their order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import accumulate, chain, islice, pairwise, repeat
+from math import lcm
+from typing import Literal
+
+from specc.source import Path, plural
+from specc.spec.blocks import Written, no_block
+from specc.spec.core import Block, Embed, Run, Stack
+from specc.spec.document import LAYERS, PERIOD, SUBLAYERS, Document, PatternDoc, StackDoc
+from specc.spec.formulas import Formulas
+from specc.spec.norms import Norms
+from specc.spec.report import Report
+from specc.spec.sublayers import Frame, expand
+
+Role = Literal["encoder", "decoder"]
+ROLES: tuple[Role, ...] = ("encoder", "decoder")
+Section = tuple[tuple[str, ...], int]
+"""Names of blocks in turn, and how many layers run them."""
+NAME = 64
+"""Characters of the name of a block, at most."""
+
+
+def parts(pattern: list[str] | PatternDoc | None) -> dict[str, list[str]]:
+    """What it names, by the part of the stack."""
+    if isinstance(pattern, PatternDoc):
+        return {"head": pattern.head, "cycle": pattern.cycle, "tail": pattern.tail}
+    return {} if pattern is None else {"cycle": pattern}
+
+
+def named(item: str) -> tuple[str, int]:
+    """`local*5` is five times local; what is no number is no time."""
+    name, star, count = item.partition("*")
+    return (name.rstrip(), int(count) if re.fullmatch(r"\s*[0-9]{1,9}", count) else 0) if star else (item, 1)
+
+
+class Stacks:
+    """The layers of one stack."""
+
+    def __init__(
+        self,
+        role: Role,
+        doc: StackDoc,
+        document: Document,
+        norms: Norms,
+        named: dict[str, Written],
+        formulas: Formulas,
+        report: Report,
+    ):
+        self.role: Role = role
+        self.doc, self.document, self.named, self.report = doc, document, named, report
+        norms = norms.changed(doc.norm, (role, "norm"))
+        self.frame = Frame(document, role, norms, {**formulas.names, "layers": doc.layers})
+        self.same: dict[str, Block] = {}  # blocks that are so in every layer
+        self.joined: dict[tuple[str, ...], str] = {}  # names of blocks of several patterns
+
+    def stack(self, alone: bool) -> Stack:
+        """With its module path, which is plain where there is one stack."""
+        doc, at, norms = self.doc, (self.role,), self.frame.norms
+        given = [key for key in ("block", "pattern", "patterns") if getattr(doc, key)]
+        if len(given) != 1:
+            what = f"cannot have {' and '.join(f'a {key}' for key in given)}"
+            what = what.replace("a patterns", "patterns") if given else "needs a block or a pattern of blocks"
+            self.report.add("E231", at, f"the {self.role} {what}", "give one of them", key=True)
+            self.report.broken(at)
+            runs: tuple[Run, ...] = ()
+        elif doc.block is not None:
+            self.named = {"block": Written("block", doc.block, (*at, "block"))}
+            runs = self._sections([(("block",), doc.layers)], at)
+        elif doc.pattern is not None:
+            runs = self._sections(self._read(doc.pattern, (*at, "pattern")), (*at, "pattern"))
+        else:
+            runs = self._sections(self._zipped(), (*at, "patterns"))
+        usual = norms.placement != "post"
+        final = norms.norm(usual if doc.final_norm is None else doc.final_norm, (*at, "final_norm"))
+        return Stack(self.role, "layers" if alone else self.role, runs, final, at, self._embed())
+
+    def _embed(self) -> Embed:
+        """The model's, with what the stack says of its own."""
+        at: Path = (self.role, "embedding")
+        own, doc, formulas = self.doc.embedding, self.document.embedding, self.frame.formulas(self.report)
+        rate = self.document.dropout if doc.dropout is None else doc.dropout
+        embed = Embed(formulas.number(doc, "scale", ("embedding",)), doc.positions, rate)
+        if own is None:
+            return embed
+        return Embed(
+            embed.scale if own.scale is None else formulas.number(own, "scale", at),
+            embed.positions if own.positions is None else own.positions,
+            embed.dropout if own.dropout is None else own.dropout,
+        )
+
+    def _sections(self, sections: list[Section], at: Path) -> tuple[Run, ...]:
+        """Runs of named blocks; what a formula makes another in each layer is not repeated."""
+        longest = max((min(len(period), layers) for period, layers in sections), default=0)
+        if longest > PERIOD:
+            message = f"a pattern repeats after at most {PERIOD} layers, not {longest}"
+            self.report.add("E233", at, message, "use fewer different layers")
+            self.report.broken((self.role, "layers"))
+            return ()
+        runs: list[Run] = []
+        first = 0
+        for period, layers in sections:
+            made = [self._block(name, first + n) for n, name in enumerate(period[:layers])]
+            if any(name not in self.same for name in period[:layers]):
+                if layers > PERIOD:
+                    message = f"arithmetic on layer makes {layers} layers different; at most {PERIOD} can be"
+                    self.report.add("E233", at, message, "use fewer layers, or no layer")
+                    self.report.broken((self.role, "layers"))
+                    return ()
+                made = [self._block(period[n % len(period)], first + n) for n in range(layers)]
+            runs.append(Run(tuple(made), layers))
+            first += layers
+        return tuple(runs)
+
+    def _block(self, name: str, layer: int) -> Block:
+        if name in self.same:
+            return self.same[name]
+        found = expand(self.named[name], self.frame, layer, self.report)
+        if not found.by_layer:
+            self.same[name] = found.block
+        return found.block
+
+    def _read(self, pattern: list[str] | PatternDoc, at: Path) -> list[Section]:
+        """What each part of a pattern says of the layers; nothing where it says no sound thing."""
+        layers = (self.role, "layers")
+        found: dict[str, list[tuple[str, int]]] = {}
+        for part, items in parts(pattern).items():
+            place = (*at, part) if isinstance(pattern, PatternDoc) else at
+            found[part] = [self._repeated(item, (*place, n)) for n, item in enumerate(items)]
+        first, last = (sum(count for _, count in found.get(part, [])) for part in ("head", "tail"))
+        rest = self.doc.layers - first - last
+        if rest < 0 or (rest > 0 and not found.get("cycle")):
+            message = (
+                f"{plural(self.doc.layers, 'layer')}, but the pattern has {first} in its head and {last} in its tail"
+            )
+            help = "give a cycle for those between" if rest > 0 else f"layers must be at least {first + last}"
+            self.report.add("E232", layers, message, help, reads=[at])
+            self.report.broken(layers)
+        if not self.report.sound(at):
+            self.report.broken(layers)
+        if not self.report.sound(layers):
+            return []
+        lengths = {"head": first, "cycle": rest, "tail": last}
+        return [(_period(found[part], n), n) for part, n in lengths.items() if n]
+
+    def _zipped(self) -> list[Section]:
+        """Blocks that join those of all patterns; a part ends where one of any pattern does."""
+        at: Path = (self.role, "patterns")
+        if len(self.doc.patterns) == 1:
+            self.report.add("E268", at, "patterns of one name are one pattern", "write it as pattern", key=True)
+        axes = [self._read(pattern, (*at, name)) for name, pattern in self.doc.patterns.items()]
+        if not all(axes):
+            return []
+        starts = [[0, *accumulate(n for _, n in axis)] for axis in axes]
+        found: list[Section] = []
+        for start, end in pairwise(sorted({border for borders in starts for border in borders})):
+            turns: list[tuple[tuple[str, ...], int]] = []  # of each pattern, the names in turn and where they begin
+            for axis, borders in zip(axes, starts, strict=True):
+                here = max(n for n, border in enumerate(borders) if border <= start)
+                turns.append((axis[here][0], borders[here]))
+            length = min(end - start, lcm(*(len(names) for names, _ in turns)))
+            layers = range(start, start + length)
+            rows = [tuple(names[(n - first) % len(names)] for names, first in turns) for n in layers]
+            found.append((tuple(self._joined(row) for row in rows), end - start))
+        return found
+
+    def _joined(self, names: tuple[str, ...]) -> str:
+        """The block of all of them in turn, by a name that no other has."""
+        if names in self.joined:
+            return self.joined[names]
+        blocks = [self.named[name] for name in names]
+        taken = {name.replace("_", "") for name in (*self.document.blocks, *self.joined.values())}
+        base = "_".join(names)[: NAME - 4].rstrip("_")
+        name = next(one for one in (base, *(f"{base}{n}" for n in range(2, 1000))) if one.replace("_", "") not in taken)
+        count = sum(len(block.sublayers) for block in blocks)
+        if count > SUBLAYERS:
+            at: Path = (self.role, "patterns")
+            message = f"{' and '.join(names)} must have at most {SUBLAYERS} sublayers together, not {count}"
+            self.report.add("E204", at, message, key=True)
+            self.report.broken(at)
+        self.joined[names] = name
+        self.named = {**self.named, name: replace(blocks[0], name=name, parts=tuple(blocks))}
+        return name
+
+    def _repeated(self, item: str, at: Path) -> tuple[str, int]:
+        """The block and how often an item of a pattern stands for it."""
+        name, count = named(item)
+        if name not in self.document.blocks:
+            no_block(name if count else item, self.document.blocks, at, self.report)
+            self.report.broken(at)
+        elif not 1 <= count <= LAYERS:
+            self.report.add("E204", at, f"{item} must repeat a block at least 1 and at most {LAYERS} times")
+            self.report.broken(at)
+        elif name not in self.named:
+            self.report.broken(at)
+        return name, count
+
+
+def _period(found: list[tuple[str, int]], layers: int) -> tuple[str, ...]:
+    """The shortest list that, repeated and cut to that many layers, is `found` repeated and cut."""
+    whole = chain.from_iterable(repeat(name, count) for name, count in found)
+    names = list(islice(whole, layers))
+    borders = [0] * len(names)  # of each beginning: how long a part of it is both its start and its end
+    for n in range(1, len(names)):
+        border = borders[n - 1]
+        while border and names[n] != names[border]:
+            border = borders[border - 1]
+        borders[n] = border + (names[n] == names[border])
+    period = len(names) - borders[-1]
+    return tuple(names[:period] if layers <= len(names) or len(names) % period == 0 else names)
