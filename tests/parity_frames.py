@@ -158,6 +158,30 @@ def neox(block: str, parallel: bool) -> Family:
     )
 
 
+def falcon(block: str, config: Mapping[str, Any], rows: Mapping[str, Callable[[Tensor], Tensor]], norms: Any) -> Family:
+    """Queries, keys and values in one matrix."""
+    return Family(
+        "Falcon",
+        "norm: {kind: layer, eps: 1e-2}\nembedding: {tied: true}\n" + decoder(block),
+        {**SIZES, "layer_norm_epsilon": 1e-2, "ffn_hidden_size": 48, "alibi": False, "bias": False, **config},
+        {
+            **{f"attention.{n}": From("self_attention.query_key_value", rows=rows[n]) for n in "qkv"},
+            "attention.o": "self_attention.dense",
+            "ffn.up": "mlp.dense_h_to_4h",
+            "ffn.down": "mlp.dense_4h_to_h",
+            **norms,
+        },
+        outside={"embedding": "transformer.word_embeddings", "norm": "transformer.ln_f"},
+        biased=(*norms, "norm"),
+        layers="transformer.h",
+    )
+
+
+def of_group(first: int, last: int) -> Callable[[Tensor], Tensor]:
+    """Of rows that hold the queries of a key and value head, then its key and its value."""
+    return lambda tensor: tensor.unflatten(0, (2, HEADS // 2 + 2, HEAD))[:, first:last].flatten(0, 2)
+
+
 HEADS_OF = "attention: {heads: 4, kv_heads: 2, rope: {}}"
 GATED = "ffn: {kind: gated, hidden: 48}"
 FAMILIES = {
@@ -277,5 +301,18 @@ FAMILIES = {
     ),
     "gpt_neox one after the other": neox(
         "attention: {heads: 4, bias: true, rope: {}}, ffn: {hidden: 48, activation: gelu, bias: true}", False
+    ),
+    "falcon": falcon(
+        "parallel: [attention: {heads: 4, kv_heads: 1, rope: {}}, ffn: {hidden: 48, activation: gelu}]",
+        {"multi_query": True, "parallel_attn": True, "new_decoder_architecture": False},
+        {"q": lambda rows: rows[:WIDTH], "k": lambda rows: rows[WIDTH:-HEAD], "v": lambda rows: rows[-HEAD:]},
+        {"norm": "input_layernorm"},
+    ),
+    "falcon of two norms": falcon(
+        "parallel: [{attention: {heads: 4, kv_heads: 2, rope: {}}, pre: true}, "
+        "{ffn: {hidden: 48, activation: gelu}, pre: true}]",
+        {"num_kv_heads": 2, "new_decoder_architecture": True},
+        {"q": of_group(0, 2), "k": of_group(2, 3), "v": of_group(3, 4)},
+        {"attention_norm": "ln_attn", "ffn_norm": "ln_mlp"},
     ),
 }
