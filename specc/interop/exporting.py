@@ -14,13 +14,17 @@ from specc.interop.fields import Fields, split
 from specc.interop.filling import Place, Solved, solve_for
 from specc.interop.importing import Imported, imported
 from specc.interop.library import common, families, known
-from specc.interop.schema import Data, Mapping, Variant, varied
+from specc.interop.schema import Data, Mapping, Variant, spread, varied
 from specc.interop.shorten import meaning
 from specc.source import Diagnostic, Source, plain, span_of
 from specc.spec import Spec, load
 from specc.spec.blocks import written_blocks
 from specc.spec.language import language
 from specc.spec.report import Report
+
+
+INNER = {("rope", "dim"): "head_dim"}
+"""Defaults of keys inside a key of a component that are another key of it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def _exported(spec: Spec, mapping: Mapping, variant: Variant | None) -> Exported
     solved = Solved(common(), wanted.tables, usual.get)
     for name, value in (variant.when if variant else {}).items():
         solved.values.put(split(name), value)
-    solve_for(wanted.spec, data, solved)
+    solve_for(spread(wanted.spec), data, solved)
     fixed = {split(name): value for name, value in wanted.require.items()}
     for path, value in fixed.items():
         solved.values.put(path, value)
@@ -151,7 +155,10 @@ def full(spec: Spec) -> Data:
     lists = TypeAdapter(words.sublayers)
     made = document.model_dump(by_alias=True, exclude={"layout", "layouts", "blocks", "encoder", "decoder"})
     made["embedding"] |= {"dropout": spec.model.embed.dropout}
-    blocks = {name: lists.dump_python(block.sublayers, exclude_unset=True) for name, block in named.items()}
+    blocks = {
+        name: lists.dump_python(block.sublayers, mode="json", exclude_unset=True, warnings=False)
+        for name, block in named.items()
+    }
     made["blocks"] = {name: _filled(block, spec, "decoder") for name, block in blocks.items()}
     for role in ("encoder", "decoder"):
         if raw.get(role) is not None:
@@ -173,7 +180,13 @@ def _filled(value: Any, spec: Spec, role: str) -> Any:
             component = components[key]
             config: Config = component.config.model_validate(inner)
             resolved = component.resolve(config, spec.model.d_model, role)
-            made[key] = resolved.model_dump(by_alias=True, mode="json", warnings=False)
+            dumped = resolved.model_dump(by_alias=True, mode="json", warnings=False)
+            for name, (value, _) in component.decided(resolved, role).items():
+                dumped[name] = value if dumped.get(name) is None else dumped[name]
+            for (holder, name), other in INNER.items():
+                if isinstance(inside := dumped.get(holder), dict) and inside.get(name) is None:
+                    inside[name] = dumped.get(other)
+            made[key] = dumped
         else:
             made[key] = _filled(inner, spec, role)
     return made

@@ -107,6 +107,28 @@ def overlay(base: Data, change: AnyMapping[str, Any]) -> Data:
     return made
 
 
+def spread(spec: Data) -> Data:
+    """The spec with blocks that are like others written out, as far as `with` changes the first of a kind."""
+    blocks: Data = spec.get("blocks", {})
+    made = dict(blocks)
+    for name, block in blocks.items():
+        if isinstance(block, dict):
+            change = cast(dict[str, Data], block["with"])
+            made[name] = [_changed(item, change) for item in cast(list[Data], made[block["like"]])]
+    return {**spec, "blocks": made} if blocks else spec
+
+
+def _changed(sublayer: Data, change: dict[str, Data]) -> Data:
+    return {
+        key: overlay(value, change[key])
+        if key in change
+        else [_changed(part, change) for part in cast(list[Data], value)]
+        if key == "parallel"
+        else value
+        for key, value in sublayer.items()
+    }
+
+
 def varied(mapping: Mapping, variant: Variant | None) -> Mapping:
     """The mapping as a variant changes it."""
     if variant is None:
