@@ -22,7 +22,6 @@ from specc.spec.blocks import written_blocks
 from specc.spec.language import language
 from specc.spec.report import Report
 
-
 INNER = {("rope", "dim"): "head_dim"}
 """Defaults of keys inside a key of a component that are another key of it."""
 
