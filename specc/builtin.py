@@ -47,7 +47,13 @@ EXTENSIONS = (
         functions="specc.interpret.table:TABLE",
         axes=AXES,
     ),
-    Extension("attention", (ATTENTION, CROSS_ATTENTION), attention.OPS, expressions=attention_text.TABLE),
+    Extension(
+        "attention",
+        (ATTENTION, CROSS_ATTENTION),
+        attention.OPS,
+        expressions=attention_text.TABLE,
+        functions="specc.interpret.attention:TABLE",
+    ),
     Extension("generation", ops=cache.OPS, expressions=cache_text.TABLE),
     Extension(
         "dense",

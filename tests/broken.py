@@ -70,6 +70,8 @@ layout: {tp: 2}
 FFN = "- ffn: {hidden: 64, activation: silu}"
 BLOCK = f"  block:\n    - attention: {{heads: 4, rope: {{theta: 10000}}}}\n    {FFN}"
 ONE = f"  patterns: {{all: [one]}}\nblocks:\n  one:\n    - attention: {{heads: 4}}\n    {FFN}"
+ACTIVATIONS = "values here are relu, relu2, gelu, gelu_tanh, quick_gelu, silu, tanh, sigmoid, softplus, xielu"
+LONG = "factor: 8, short: [1], long: [1, 2, 3, 4]"
 CYCLE = "layers: 8\n  pattern: {head: [joined], cycle: [local*2"
 
 
@@ -137,6 +139,22 @@ MODEL = (
     Case("E266", DECODER, "kind: rms", "kind: rms, groups: 5", "groups: |5"),
     Case("E226", DECODER, "vocab: 97", "vocab: 97\ninit: {kind: xavier, std: 0.02}", "|0.02"),
     Case("E227", DECODER, "heads: 4", "heads: 4, bias: [q, q]", "|[q, q]"),
+    Case("E250", DECODER, "hidden: 64", "hidden: 64, clamp: 7", "clamp: |7"),
+    Case("E250", DECODER, "hidden: 64", "hidden: 64, bias: [gate]", "[|gate]"),
+    Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 5", "dim: |5"),
+    Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 10", "dim: |10"),
+    Case("E219", DECODER, "theta: 10000", "scaling: {kind: yarn, factor: 8, beta_fast: 1}", "beta_fast: |1"),
+    Case("E270", DECODER, "heads: 4", "heads: 4, qk_norm: {over: width, weight: per_head}", "|per_head"),
+    Case("E270", DECODER, "heads: 4", "heads: 4, qk_norm: {over: width, after_rope: true}", "after_rope: |true"),
+    Case("E270", DECODER, ", rope: {theta: 10000}", ", qk_norm: {after_rope: true}", "after_rope: |true"),
+    Case("E271", DECODER, "heads: 4", "heads: 4, window: 8, chunk: 16", "chunk: |16"),
+    Case("E272", DECODER, "heads: 4", "heads: 4, tied_kv: true, v_head_dim: 4", "v_head_dim: |4"),
+    Case("E272", DECODER, "heads: 4", "heads: 4, tied_kv: true, bias: [v]", "[|v]"),
+    Case(
+        "E273", DECODER, "theta: 10000", "scaling: {kind: longrope, factor: 8, short: [1], long: [1, 2, 3, 4]}", "|[1],"
+    ),
+    Case("E273", DECODER, "theta: 10000", "dim: 2, scaling: {kind: dynamic, factor: 8}", "|dynamic"),
+    Case("E273", DECODER, "theta: 10000", "dim: 2, scaling: {kind: longrope, short: [1], long: [2]}", "|longrope"),
     Case("E234", BOTH, "pad: 0", "pad: 0\ninputs: [segments]", "|[segments]"),
     Case("E228", BOTH, "    - cross_attention: {heads: 4, head_dim: 8}\n", "", "\n|encoder:"),
 )

@@ -33,6 +33,11 @@ class From:
     transposed: bool = False
     rows: Callable[[Tensor], Tensor] = lambda tensor: tensor  # moves and chooses rows, of gradients too
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tensors that it reads."""
+        return (self.name,)
+
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
         tensor = tensors[self.name]
         return self.rows((tensor.T if self.transposed else tensor).chunk(self.parts)[self.part])
@@ -60,7 +65,7 @@ def check_against(
     """
     theirs, ours = dict(reference.named_parameters()), dict(model.named_parameters())
     assert ours.keys() == mapping.keys(), f"not mapped, or mapped in vain: {sorted(ours.keys() ^ mapping.keys())}"
-    covered = {view.name for view in mapping.values()}
+    covered = {name for view in mapping.values() for name in view.names}
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in theirs.items():

@@ -6,10 +6,12 @@ The layout is drawn first, sizes as multiples of its tp; what is drawn last shri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from hypothesis import strategies as st
+
+from specc.components.activation import Activation
 
 Doc = dict[str, Any]
 SAVES = ("attention.core", "attention.o", "attention.k", "ffn.up", "ffn.down")
@@ -50,23 +52,60 @@ def attentions(draw: st.DrawFn, tp: int, d_model: int, cross: bool, kept: bool) 
         doc["head_dim"] = 2 * draw(st.integers(1, 3))
     biases = st.one_of(st.booleans(), st.lists(st.sampled_from("qkvo"), unique=True))
     doc |= some(draw, bias=biases, scale=st.sampled_from((0.3, 1)))
+    gate = st.fixed_dictionaries({"activation": st.sampled_from(("sigmoid", "softplus"))})
+    per_head = some(draw, per=st.just("head"), rank=st.just(3), bias=st.booleans())
+    doc |= some(
+        draw,
+        v_head_dim=st.sampled_from((3, 4)),
+        qk_norm=st.one_of(st.booleans(), qk_norms()),
+        output_gate=st.one_of(st.booleans(), gate.map(lambda one: one | per_head)),
+        sub_norm=st.one_of(st.booleans(), norms()),
+    )
     if not kept:
-        doc |= some(draw, dropout=st.just(0.1))
-    return doc if cross else doc | some(draw, causal=st.booleans(), rope=ropes())
+        doc |= some(draw, dropout=st.just(0.1), softcap=st.just(2))
+    if cross:
+        return doc
+    reach = draw(st.sampled_from(({}, {}, {"window": 3}, {"chunk": 3})))
+    heat = st.fixed_dictionaries({"floor": st.just(2), "scale": st.just(0.3), "offset": st.sampled_from((0, 1))})
+    more = some(draw, causal=st.booleans(), rope=ropes(), clip=st.just(0.5), temperature=heat, v_norm=st.booleans())
+    if not kept:
+        more |= some(draw, sinks=st.booleans())
+    return doc | reach | more
+
+
+@st.composite
+def qk_norms(draw: st.DrawFn) -> Doc:
+    over = draw(st.sampled_from(({}, {"over": "width"}, {"weight": "per_head"}, {"weight": False})))
+    return draw(norms()) | over
 
 
 @st.composite
 def ropes(draw: st.DrawFn) -> Doc:
     llama3 = st.fixed_dictionaries({"kind": st.just("llama3"), "factor": st.just(4), "original_seq": st.just(16)})
     linear = st.fixed_dictionaries({"kind": st.just("linear"), "factor": st.sampled_from((2, 4.5))})
-    return some(draw, theta=st.sampled_from((100, 10000.0)), scaling=st.one_of(llama3, linear))
+    yarn = st.fixed_dictionaries({"kind": st.just("yarn"), "factor": st.just(4), "original_seq": st.just(16)})
+    some_turn = st.fixed_dictionaries({"kind": st.just("proportional"), "fraction": st.just(0.5)})
+    scaling = st.one_of(llama3, linear, yarn, some_turn)
+    pairing = st.sampled_from(("halves", "adjacent"))
+    return some(draw, theta=st.sampled_from((100, 10000.0)), scaling=scaling, dim=st.just(2), pairing=pairing)
 
 
 @st.composite
 def ffns(draw: st.DrawFn, tp: int) -> Doc:
-    activations = st.sampled_from(("relu", "gelu", "gelu_tanh", "silu"))
-    kinds = st.sampled_from(("plain", "gated"))
-    rest = some(draw, kind=kinds, activation=activations, bias=st.booleans(), dropout=st.just(0.1))
+    kind = draw(st.sampled_from(("plain", "gated")))
+    biases = st.lists(st.sampled_from(("gate", "up", "down")[kind == "plain" :]), unique=True)
+    rest = some(
+        draw,
+        kind=st.just(kind),
+        activation=st.sampled_from(get_args(Activation)),
+        bias=st.one_of(st.booleans(), biases),
+        dropout=st.just(0.1),
+        sub_norm=st.one_of(st.booleans(), norms()),
+    )
+    if rest.get("kind") == "gated":
+        rest |= some(draw, clamp=st.just(0.5), up_offset=st.just(1), gate_scale=st.just(0.7))
+    elif kind == "gated" and isinstance(rest.get("bias"), list):
+        rest["bias"] = [name for name in rest["bias"] if name != "gate"]
     return {"hidden": 4 * tp * draw(st.integers(1, 2)), **rest}
 
 

@@ -17,6 +17,7 @@ from specc.emit.guard import Unsafe
 from specc.extension import Extension, ExtensionError
 from specc.ir.op import Layer
 from specc.lower import lower
+from specc.ops.norm import KINDS
 from specc.source import Source, read
 from specc.spec import Spec, load
 from specc.spec.core import Branch, Model
@@ -144,8 +145,9 @@ def test_no_two_components_are_taken_for_each_other() -> None:
         assert len(set(names)) == len(COMPONENTS)
 
 
-CHEAP = ("split", "merge", "rope", "mul", "dropout")
-"""Ops of components that checkpointing does not name: views, and what is made again in no time."""
+CHEAP = ("split", "merge", "rope", "mul", "dropout", "clamp", "shift", "scale", *KINDS)
+CHEAP += ("head_scale", "temper", "plain_attention")
+"""Ops of components that checkpointing does not name: views, what is made again in no time, what is no kernel."""
 
 
 def branches(model: Model) -> Iterator[tuple[tuple[object, ...], Branch]]:

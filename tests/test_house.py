@@ -22,7 +22,8 @@ from specc.spec import Spec, load
 from specc.spec.language import language
 from specc.tables import tables
 from tests.broken import BOTH, DECODER, FFN, PATTERN
-from tests.frame_keys import CROSS, FRAME
+from tests.component_keys import KEYS
+from tests.frame_keys import FRAME
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "specc").rglob("*.py"))
@@ -216,9 +217,6 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
 STARTS = DECODER.replace("vocab", "init: {parameters: {embedding: {std: 0.1}}}\nvocab")
 LEARNED = DECODER.replace("norm:", "embedding: {positions: learned}\nnorm:")
 PLAIN = PATTERN.replace("tp: 2", "tp: 1")
-LINEAR = DECODER.replace("{theta: 10000}", "{scaling: {kind: linear, factor: 8}}")
-LLAMA3 = DECODER.replace("{theta: 10000}", "{scaling: {kind: llama3, factor: 8}}")
-FULL = DECODER.replace("{save: [attention.core]}", "full")
 READ: dict[str, tuple[str, str, str]] = {
     **FRAME,
     "Document.name": (DECODER, "name: small", "name: other"),
@@ -257,45 +255,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "PatternDoc.tail": (PLAIN, "tail: [joined]", "tail: [local]"),
     "LikeDoc.like": (PLAIN, "like: local, with: {attention: {kv_heads: null, rope: {theta: 1000}}}", "like: joined"),
     "LikeDoc.with": (PLAIN, "theta: 1000", "theta: 1001"),
-    **{
-        f"Attention.{key}": (FULL, "heads: 4, rope: {theta: 10000}", change)
-        for key, change in {
-            "heads": "heads: 8, rope: {theta: 10000}",
-            "kv_heads": "heads: 4, kv_heads: 2, rope: {theta: 10000}",
-            "head_dim": "heads: 4, head_dim: 16, rope: {theta: 10000}",
-            "bias": "heads: 4, bias: [q], rope: {theta: 10000}",
-            "scale": "heads: 4, scale: 0.3, rope: {theta: 10000}",
-            "dropout": "heads: 4, dropout: 0.1, rope: {theta: 10000}",
-            "causal": "heads: 4, causal: false, rope: {theta: 10000}",
-            "rope": "heads: 4",
-        }.items()
-    },
-    **{
-        f"CrossAttention.{key}": (BOTH, CROSS, f"{CROSS}, {key}: {value}")
-        for key, value in (("kv_heads", 2), ("bias", "[o]"), ("scale", 0.3), ("dropout", 0.1))
-    },
-    "CrossAttention.heads": (BOTH, CROSS, "cross_attention: {heads: 8, head_dim: 8"),
-    "CrossAttention.head_dim": (BOTH, CROSS, "cross_attention: {heads: 4, head_dim: 16"),
-    "Rope.theta": (DECODER, "theta: 10000", "theta: 100"),
-    "Rope.scaling": (DECODER, "theta: 10000", "theta: 10000, scaling: {kind: linear, factor: 2}"),
-    "LinearScaling.kind": (LINEAR, "kind: linear", "kind: llama3"),
-    "LinearScaling.factor": (LINEAR, "factor: 8", "factor: 4"),
-    "Llama3Scaling.kind": (LLAMA3, "kind: llama3", "kind: linear"),
-    **{
-        f"Llama3Scaling.{key}": (LLAMA3, "factor: 8", f"factor: 8, {key}: {value}")
-        for key, value in (("low_freq", 2), ("high_freq", 8), ("original_seq", 64))
-    },
-    "Llama3Scaling.factor": (LLAMA3, "factor: 8", "factor: 4"),
-    **{
-        f"Ffn.{key}": (DECODER, FFN, f"- ffn: {{{change}}}")
-        for key, change in {
-            "kind": "kind: gated, hidden: 64, activation: silu",
-            "hidden": "hidden: 32, activation: silu",
-            "activation": "hidden: 64, activation: relu",
-            "bias": "hidden: 64, activation: silu, bias: true",
-            "dropout": "hidden: 64, activation: silu, dropout: 0.1",
-        }.items()
-    },
+    **KEYS,
     "LayoutDoc.tp": (DECODER, "tp: 2", "tp: 4"),
     "LayoutDoc.sequence_parallel": (DECODER, "tp: 2", "tp: 2, sequence_parallel: true"),
     "LayoutDoc.generate": (PATTERN, "layout: {tp: 2}", "layout: {tp: 2, generate: true}"),

@@ -20,6 +20,7 @@ from specc.source import Source
 from specc.spec import Spec, load
 from specc.spec.core import Checkpoint, Pipeline
 from tests.broken import BOTH, DECODER, PATTERN
+from tests.component_keys import CHANGES
 
 ROOT = Path(__file__).parents[1]
 HEAD = "specc: 1\nname: small\nd_model: 32\nvocab: 96\n"
@@ -105,7 +106,7 @@ SUGAR = {
         "[{norm: {kind: rms, eps: 1e-5, bias: false}, base: stream, alpha: 1, beta: 1, after: false, "
         "attention: {heads: 4, kv_heads: 4, head_dim: 8, bias: [], dropout: 0, causal: true}, in_scale: 1, "
         "out_scale: 1, pre: false, post: false, dropout: 0}, "
-        "ffn: {kind: plain, hidden: 64, activation: silu, bias: false, dropout: 0}]",
+        "ffn: {kind: plain, hidden: 64, activation: gelu, bias: false, dropout: 0}]",
     ),
     "residual": (
         "residual: {alpha: 3 / 2, beta: 1 / sqrt(layers + 1)}\n",
@@ -267,27 +268,11 @@ def test_null_takes_a_mapping_away_and_an_inner_one_is_made() -> None:
     assert [isinstance(config, Attention) and config.rope is not None for config in configs] == [False, True]
 
 
-CHANGES: dict[str, dict[str, Any]] = {
-    "attention": {
-        "heads": 8,
-        "kv_heads": 2,
-        "head_dim": 16,
-        "bias": True,
-        "scale": 0.5,
-        "dropout": 0.1,
-        "causal": False,
-        "rope": {"theta": 100},
-    },
-    "cross_attention": {"heads": 8, "kv_heads": 2, "head_dim": 16, "bias": ["q", "o"], "scale": 0.5, "dropout": 0.1},
-    "ffn": {"kind": "gated", "hidden": 32, "activation": "relu", "bias": True, "dropout": 0.1},
-}
-
-
 @pytest.mark.parametrize("kind", CHANGES)
 def test_every_value_of_a_component_can_be_changed_in_a_block(kind: str) -> None:
     model = {"attention": Attention, "cross_attention": CrossAttention, "ffn": Ffn}[kind]
     assert set(CHANGES[kind]) == set(model.model_fields)
-    base = "[attention: {heads: 4}, cross_attention: {heads: 4}, ffn: {hidden: 64}]"
+    base = "[attention: {heads: 4}, cross_attention: {heads: 4}, ffn: {kind: gated, hidden: 64}]"
     text = f"{HEAD}encoder: {{layers: 1, block: [{A}]}}\nblocks:\n  a: {base}\n  b: {{like: a, with: {{%s}}}}\n"
     text += "decoder: {layers: 4, pattern: [a, b]}\n"
     same = files(text % "").source

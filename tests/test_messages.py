@@ -8,11 +8,12 @@ from specc.spec.document import LayoutDoc
 from specc.spec.grammar import values
 from specc.spec.language import language
 from specc.tables import tables
-from tests.broken import DECODER, FFN, PATTERN
+from tests.broken import ACTIVATIONS, DECODER, FFN, PATTERN
 from tests.test_bad_input import changed, findings, told
 from tests.test_house import models
 
 ROPE = "rope: {theta: 10000}"
+KINDS = "linear, llama3, dynamic, yarn, longrope or proportional"
 HELP = {
     "a sublayer without a body": (
         "ffn: {hidden: 64, activation: silu}",
@@ -20,10 +21,10 @@ HELP = {
         "E205 ffn must be a mapping, not null",
     ),
     "a list without a body": (FFN, "- parallel:", "E205 parallel must be a list, not null"),
-    "no kind of scaling": (ROPE, "rope: {scaling: {}}", "E202 the key kind is missing; kind is llama3 or linear"),
-    "a null kind": (ROPE, "rope: {scaling: {kind: null}}", "E205 kind must be llama3 or linear, not null"),
-    "a list of kinds": (ROPE, "rope: {scaling: {kind: [linear]}}", "E205 kind must be llama3 or linear, not a list"),
-    "a number of a kind": (ROPE, "rope: {scaling: {kind: 3}}", "E205 kind must be llama3 or linear, not 3"),
+    "no kind of scaling": (ROPE, "rope: {scaling: {}}", f"E202 the key kind is missing; kind is {KINDS}"),
+    "a null kind": (ROPE, "rope: {scaling: {kind: null}}", f"E205 kind must be {KINDS}, not null"),
+    "a list of kinds": (ROPE, "rope: {scaling: {kind: [linear]}}", f"E205 kind must be {KINDS}, not a list"),
+    "a number of a kind": (ROPE, "rope: {scaling: {kind: 3}}", f"E205 kind must be {KINDS}, not 3"),
     "a word for a mapping": (
         "checkpoint: {save: [attention.core]}",
         "checkpoint: selective",
@@ -103,12 +104,13 @@ def test_a_block_of_a_bad_name_is_told_once() -> None:
 
 
 OTHER_WORDS = {
-    "relu2": "relu2 is not in the language: values here are relu, gelu, gelu_tanh, silu",
-    "reglu": "reglu is not in the language: values here are relu, gelu, gelu_tanh, silu",
-    "tanh": "tanh is not in the language: values here are relu, gelu, gelu_tanh, silu",
-    "gelu_new": "did you mean gelu_tanh? values here are relu, gelu, gelu_tanh, silu",
-    "rleu": "did you mean relu? values here are relu, gelu, gelu_tanh, silu",
-    "Relu": "did you mean relu? values here are relu, gelu, gelu_tanh, silu",
+    "relu6": f"relu6 is not in the language: {ACTIVATIONS}",
+    "reglu": f"reglu is not in the language: {ACTIVATIONS}",
+    "mish": f"mish is not in the language: {ACTIVATIONS}",
+    "gelu_new": f"did you mean gelu_tanh? {ACTIVATIONS}",
+    "rleu": f"did you mean relu? {ACTIVATIONS}",
+    "Relu": f"did you mean relu? {ACTIVATIONS}",
+    "squared_relu": f"did you mean relu2? {ACTIVATIONS}",
 }
 
 

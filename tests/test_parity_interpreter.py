@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from specc.interpret import interpret
+from specc.interpret import attention, interpret
 from specc.interpret.table import TABLE
 from specc.spec.core import Model
 from tests import parity
 from tests.graphs import graph_of
 from tests.parity import CASES, Case, check_against
 
-TABLE_BEFORE = dict(TABLE)
+TABLE_BEFORE = TABLE | attention.TABLE
 
 
 def interpreted(model: Model, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -82,6 +82,6 @@ def test_a_wrong_op_is_found(mutant: str, monkeypatch: pytest.MonkeyPatch) -> No
         return change(TABLE_BEFORE[kind])(*args, **attrs)
 
     changed.__module__, changed.__name__ = __name__, "changed"
-    monkeypatch.setitem(TABLE, kind, changed)
+    monkeypatch.setitem(TABLE if kind in TABLE else attention.TABLE, kind, changed)
     with pytest.raises(AssertionError, match="difference"):
         compare(CASES[case])

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaConfig
+from transformers.activations import ACT2FN, XIELUActivation
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+from specc.interpret.table import ACTIVATIONS
+from specc.kernels.activations import xielu
 from specc.kernels.loss import cross_entropy
 from specc.kernels.positions import sinusoid
 from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
@@ -94,3 +98,26 @@ def test_loss_sums_over_labels_that_are_there(monkeypatch: pytest.MonkeyPatch) -
     (gradient,) = torch.autograd.grad(cross_entropy(logits, labels), logits)
     assert bool((gradient[0, 1:] == 0).all()) and bool((gradient[0, 0] != 0).all())
     assert cross_entropy(logits, torch.full_like(labels, -100)).item() == 0.0
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("quick_gelu", "quick_gelu"), ("relu2", "relu2"), ("softplus", None)])
+def test_activations_are_those_of_others(name: str, theirs: str | None) -> None:
+    x = torch.linspace(-9, 9, 1001, dtype=torch.float64)
+    want = F.softplus(x) if theirs is None else ACT2FN[theirs](x)
+    assert torch.equal(ACTIVATIONS[name](x), want)
+
+
+def test_xielu_and_its_gradients_are_those_of_hugging_face() -> None:
+    x = torch.linspace(-9, 9, 1001, dtype=torch.float64).requires_grad_()
+    theirs = XIELUActivation(dtype=torch.float64)
+    for sign, parameter in zip((0.3, -0.4), theirs.parameters(), strict=True):
+        parameter.data += sign
+    theirs.beta, theirs.eps = (getattr(theirs, name).double() for name in ("beta", "eps"))
+    probe = torch.linspace(1, 2, 1001, dtype=torch.float64)
+    alphas = [p.detach().clone().requires_grad_() for p in theirs.parameters()]
+    ours = xielu(x, *alphas)
+    want = theirs._xielu_python(x)
+    assert torch.allclose(ours, want, rtol=0, atol=1e-12)
+    grads = torch.autograd.grad((ours * probe).sum(), (x, *alphas))
+    for mine, other in zip(grads, torch.autograd.grad((want * probe).sum(), (x, *theirs.parameters())), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-12, atol=1e-12)

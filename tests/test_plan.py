@@ -96,7 +96,7 @@ def test_values_of_a_block_that_is_like_another() -> None:
     assert made["decoder.global.attention.rope.theta"] == ("1000", "line 9")
     assert made["decoder.local.attention.rope.theta"] == ("100", "line 7")
     assert made["decoder.global.ffn.kind"] == ("gated", "line 8")
-    assert made["decoder.global.ffn.activation"] == ("silu", "default")
+    assert made["decoder.global.ffn.activation"] == ("silu", "default: silu for gated, gelu for plain")
 
 
 def test_parameters_stand_in_the_order_of_layers() -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from specc.components import heads, mask, rope
-from specc.components.base import Component, Given, Problem, Problems, Synonyms, Table
+from specc.components import heads, mask, norm, qk_norm, rope, temperature
+from specc.components.base import Bound, Component, Dim, Given, Problem, Problems, Synonyms, Table
 from specc.components.heads import Heads
+from specc.components.mask import Mask
+from specc.components.norm import Norm, OwnNorm
 from specc.components.rope import Rope
-from specc.ir.op import Ref
+from specc.components.temperature import Temperature
+from specc.ir.op import Init, Ref
 from specc.ir.types import Axis
 
 if TYPE_CHECKING:
     from specc.lower.builder import Builder
+
+SMALL_REACH = 5  # tokens of a window or a chunk in proofs
 
 
 class Attention(Heads):
@@ -21,8 +26,22 @@ class Attention(Heads):
 
     causal: bool = True
     """A token sees itself and those before it. Default: true in a decoder, false in an encoder."""
+    window: Dim | None = None
+    """A token sees those fewer than so many places away."""
+    chunk: Dim | None = None
+    """A token sees those of its own chunk of so many tokens."""
+    clip: Bound | None = None
+    """Queries, keys and values stay between this and its negative."""
     rope: Rope | None = None
     """Rotary positions."""
+    temperature: Temperature | None = None
+    """Queries grow with the log of the position."""
+    sinks: bool = False
+    """A learned logit for each head takes part in the softmax and is dropped."""
+    v_norm: OwnNorm = False
+    """A norm on each value head."""
+    tied_kv: bool = False
+    """Values are the keys before norm and rope; there is no v."""
 
 
 def resolve(config: Attention, d_model: int, role: str) -> Attention:
@@ -32,22 +51,48 @@ def resolve(config: Attention, d_model: int, role: str) -> Attention:
     return heads.resolved(config, d_model)
 
 
+def normed(config: Attention, model: Norm) -> Attention:
+    """With its norms, given the model's."""
+    return heads.normed(config, model).model_copy(update={"v_norm": norm.own(config.v_norm, model)})
+
+
 def rules(config: Attention, d_model: int, stated: Callable[[str], bool]) -> Problems:
-    """Of heads, and of rotated ones."""
+    """Of heads, of rotated ones, and of what excludes each other."""
     own, (_, head_dim) = stated("head_dim"), heads.sizes(config)
-    yield from heads.rules(config, d_model, own)
+    yield from heads.rules(config, d_model, own, config.rope is not None)
     if config.rope is not None:
-        if head_dim % 2 and (own or d_model % config.heads == 0):
+        if config.rope.dim is None and head_dim % 2 and (own or d_model % config.heads == 0):
             message = f"rope rotates pairs, but head_dim = {head_dim} is odd"
-            yield Problem("E212", ("rope",), message, "make head_dim even")
-        yield from rope.rules(config.rope, ("rope",))
+            yield Problem("E212", ("rope",), message, "make head_dim even, or give rope.dim")
+        yield from rope.rules(config.rope, ("rope",), head_dim)
+    if config.window is not None and config.chunk is not None:
+        message = f"window = {config.window} and chunk = {config.chunk} both bound what a token sees"
+        yield Problem("E271", ("chunk",), message, "give one of them")
+    if config.tied_kv:
+        if heads.value_dim(config) != head_dim:
+            message = f"values that are the keys have their {head_dim} features, not v_head_dim = {config.v_head_dim}"
+            yield Problem("E272", ("v_head_dim",), message, "leave v_head_dim out")
+        if not isinstance(config.bias, bool) and "v" in config.bias:
+            at = ("bias", config.bias.index("v"))
+            yield Problem("E272", at, "with tied_kv there is no v that could have a bias", "leave it out")
+    yield from norm.inner(config.v_norm, heads.value_dim(config), "v_norm")
     yield from heads.size_rule(config, d_model)
 
 
+def shrink(config: Attention, tp: int) -> Attention:
+    """Small heads, of which the same part is rotated, and a reach that a short sequence shows."""
+    made = heads.shrink(config, tp)
+    reach = {key: min(size, SMALL_REACH) for key in ("window", "chunk") if (size := getattr(config, key))}
+    turned = config.rope and rope.shrink(config.rope, heads.sizes(config)[1], heads.sizes(made)[1])
+    return made.model_copy(update={**reach, "rope": turned})
+
+
 def tables(config: Attention) -> tuple[Table, ...]:
-    """Of rope and mask, where there are any."""
+    """Of rope, temperature and mask, where there are any."""
     rotary = () if config.rope is None else (rope.table(config.rope, heads.sizes(config)[1]),)
-    return (*rotary, *mask.table(config.causal))
+    heated = () if config.temperature is None else (temperature.table(config.temperature),)
+    seen = Mask(causal=config.causal, window=config.window, chunk=config.chunk)
+    return (*rotary, *heated, *mask.table(seen))
 
 
 def decided(config: Attention, role: str) -> dict[str, tuple[object, str]]:
@@ -55,15 +100,58 @@ def decided(config: Attention, role: str) -> dict[str, tuple[object, str]]:
     return {**heads.decided(config), "causal": (config.causal, f"in the {role}")}
 
 
+def results(config: Attention) -> tuple[str, ...]:
+    """Results that checkpointing can keep."""
+    gone = ("v",) * config.tied_kv + ("core",) * config.sinks
+    return tuple(name for name in heads.results(config) if name not in gone)
+
+
 def lower(config: Attention, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     """x [batch, seq, d_model] -> the same."""
     found = {table.name: given[table] for table in tables(config)}
-    return heads.lower(config, b, x, x, found.get("mask", given.get("own_mask")), found.get("rope"), features)
+    q, k, v = _heads(config, b, x, features)
+    if isinstance(config.v_norm, Norm):
+        v = norm.lower(config.v_norm, b, v, "v_norm", heads.axes(config, "v")[1], "v")
+    pair = {"q": q, "k": k}
+    for rotated in (False, True):
+        if rotated and config.rope is not None:
+            pair = {name: rope.turn(config.rope, b, made, found["rope"], name) for name, made in pair.items()}
+        for name, made in pair.items():
+            axes = heads.axes(config, name)
+            pair[name] = qk_norm.over_heads(config.qk_norm, b, made, f"{name}_norm", *axes, rotated)
+    q, k = pair.values()
+    if config.temperature is not None:
+        q = b.op("temper", q, found["temperature"], name="q_temper", hint="q")
+    sinks = [b.param("sinks", "weight", (Axis("heads", config.heads),), Init("zeros"), "sinks")] * config.sinks
+    mixed = heads.attended(config, b, q, k, v, found.get("mask", given.get("own_mask")), tuple(sinks))
+    return heads.finished(config, b, x, mixed, features)
+
+
+def _heads(config: Attention, b: Builder, x: Ref, features: Axis) -> tuple[Ref, Ref, Ref]:
+    """Queries, keys and values [batch, heads, seq, head_dim], before what is done to each head."""
+    made: dict[str, Ref] = {}
+    keys: Ref | None = None
+    for name in ("q", "k", "v"):
+        tied = name == "v" and config.tied_kv
+        flat = keys if tied and keys is not None else heads.flat(config, b, x, name, features)
+        keys = flat if name == "k" else keys
+        if name != "v":
+            flat = qk_norm.over_width(config.qk_norm, b, flat, f"{name}_norm", heads.joint(config, name))
+        if config.clip is not None:
+            flat = b.op("clamp", flat, name=f"{name}_clip", hint=name, low=-config.clip, high=config.clip)
+        made[name] = heads.split(config, b, flat, name)
+    return made["q"], made["k"], made["v"]
 
 
 SYNONYMS: Synonyms = {
     "attention": ("attn", "self_attention", "self_attn", "mha", "gqa", "mqa"),
     "causal": ("is_causal", "is_decoder"),
+    "window": ("sliding_window", "local_attention", "window_size"),
+    "chunk": ("attention_chunk_size",),
+    "clip": ("clip_qkv",),
+    "sinks": ("attention_sink", "sink_tokens", "attention_sinks"),
+    "tied_kv": ("attention_k_eq_v",),
+    **temperature.SYNONYMS,
     **heads.SYNONYMS,
     **rope.SYNONYMS,
 }
@@ -76,8 +164,9 @@ ATTENTION = Component(
     smallest=heads.SMALLEST,
     shards=heads.SHARDS,
     split_by_tp=heads.split_by_tp,
-    results=heads.results,
-    shrink=heads.shrink,
+    results=results,
+    shrink=shrink,
+    normed=normed,
     reads=("own_mask",),
     tables=tables,
     resolve=resolve,

@@ -12,6 +12,7 @@ from specc.ir.op import Ref
 from specc.ir.types import Axis
 
 if TYPE_CHECKING:
+    from specc.components.norm import Norm
     from specc.lower.builder import Builder
 
 Dim = Annotated[int, Field(ge=1, le=2**24)]
@@ -28,6 +29,9 @@ Eps = Annotated[float, Field(ge=1e-15, lt=1.0)]
 
 Scale = Annotated[float, Field(ge=1e-6, le=1e4)]
 """A factor on scores. With 0 or less the masked ones are no longer the smallest, or not a number."""
+
+Bound = Annotated[float, Field(ge=1e-3, le=1e4)]
+"""What values are kept below, in size."""
 
 Std = Annotated[float, Field(ge=1e-6, le=10)]
 """A standard deviation."""
@@ -171,6 +175,8 @@ class Component(Generic[C]):
     """Tables that it reads, too."""
     resolve: Callable[[C, int, str], C] = lambda config, d_model, role: config
     """Fills in defaults that depend on d_model or on the role of the stack, encoder or decoder."""
+    normed: Callable[[C, Norm], C] = lambda config, model: config
+    """Fills in its inner norms, given the model's norm. It comes first."""
     rules: Callable[[C, int, Callable[[str], bool]], Problems] = lambda config, d_model, stated: iter(())
     """What must hold of a config at d_model; `stated` tells whether the spec itself gives the value of a key."""
     decided: Callable[[C, str], Mapping[str, tuple[object, str]]] = lambda config, role: {}

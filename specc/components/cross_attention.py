@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from specc.components import heads
+from specc.components import heads, qk_norm
 from specc.components.base import Component, Given, Problems
 from specc.components.heads import Heads
 from specc.ir.op import Ref
@@ -27,7 +27,18 @@ def rules(config: CrossAttention, d_model: int, stated: Callable[[str], bool]) -
 
 def lower(config: CrossAttention, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     """x [batch, target, d_model], memory [batch, source, d_model] -> as x."""
-    return heads.lower(config, b, x, given["memory"], given.get("memory_mask"), None, features)
+    found: list[Ref] = []
+    for name, source in (("q", x), ("k", given["memory"]), ("v", given["memory"])):
+        made = heads.flat(config, b, source, name, features)
+        if name != "v":
+            made = qk_norm.over_width(config.qk_norm, b, made, f"{name}_norm", heads.joint(config, name))
+        made = heads.split(config, b, made, name)
+        if name != "v":
+            made = qk_norm.over_heads(config.qk_norm, b, made, f"{name}_norm", *heads.axes(config, name), rotated=False)
+        found.append(made)
+    q, k, v = found
+    mixed = heads.attended(config, b, q, k, v, given.get("memory_mask"))
+    return heads.finished(config, b, x, mixed, features)
 
 
 CROSS_ATTENTION = Component(
@@ -40,6 +51,7 @@ CROSS_ATTENTION = Component(
     split_by_tp=heads.split_by_tp,
     results=heads.results,
     shrink=heads.shrink,
+    normed=heads.normed,
     reads=("memory", "memory_mask"),
     resolve=lambda config, d_model, role: heads.resolved(config, d_model),
     rules=rules,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Tag
 
+from specc.components import norm, output_gate, qk_norm
 from specc.components.base import (
+    Bound,
     Config,
     Dim,
     Problem,
@@ -19,7 +21,10 @@ from specc.components.base import (
     divisors,
     too_large,
 )
-from specc.ir.op import Ref
+from specc.components.norm import Norm, OwnNorm
+from specc.components.output_gate import OutputGate, OwnGate
+from specc.components.qk_norm import OwnQkNorm, QkNorm
+from specc.ir.op import Param, Ref
 from specc.ir.types import Axis
 from specc.source import plural
 
@@ -31,11 +36,16 @@ PROJECTIONS = ("q", "k", "v", "o")
 Projections = Annotated[list[Literal["q", "k", "v", "o"]], AfterValidator(tuple)]
 SHARDS = ("heads", "kv_heads")
 SMALLEST = {"heads": 1}
-RESULTS = ("q", "k", "v", "core", "o")
 SYNONYMS: Synonyms = {
     "heads": ("num_attention_heads", "num_heads", "n_heads", "n_head", "nhead"),
     "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "num_query_groups", "n_kv_head", "kv_groups"),
     "head_dim": ("d_head", "head_size", "d_kv", "kv_channels"),
+    "v_head_dim": ("value_head_dim", "d_v"),
+    "scale": ("query_pre_attn_scalar", "attention_multiplier", "softmax_scale"),
+    "softcap": ("logits_soft_cap", "attn_logit_softcapping", "logit_cap"),
+    "sub_norm": ("attn_sub_norm",),
+    **qk_norm.SYNONYMS,
+    **output_gate.SYNONYMS,
 }
 SMALL_HEAD = 8  # features of a head in proofs
 
@@ -49,12 +59,22 @@ class Heads(Config):
     """Key and value heads, each shared by heads / kv_heads query heads. Default: heads."""
     head_dim: Dim | None = None
     """Features of a head. Default: d_model / heads."""
+    v_head_dim: Dim | None = None
+    """Features of a value head. Default: head_dim."""
     bias: Annotated[Annotated[bool, Tag("bool")] | Annotated[Projections, Tag("list")], by_kind] = False
     """Which projections have a bias: all, none, or those listed."""
     scale: Scale | None = None
     """Factor on the scores. Default: 1 / sqrt(head_dim)."""
     dropout: Rate = 0.0
     """Rate on the attention weights."""
+    softcap: Bound | None = None
+    """Scores are softcap * tanh(scores / softcap)."""
+    qk_norm: OwnQkNorm = False
+    """A norm on queries and keys."""
+    output_gate: OwnGate = False
+    """The result is multiplied by an activation of a linear of the input."""
+    sub_norm: OwnNorm = False
+    """A norm before o."""
 
     def has_bias(self, projection: str) -> bool:
         return self.bias if isinstance(self.bias, bool) else projection in self.bias
@@ -64,13 +84,22 @@ AnyHeads = TypeVar("AnyHeads", bound=Heads)
 
 
 def resolved(config: AnyHeads, d_model: int) -> AnyHeads:
-    """With kv_heads and head_dim filled in (rounded down where d_model does not divide: a rule reports that)."""
+    """With sizes filled in (rounded down where d_model does not divide: a rule reports that)."""
+    head_dim = config.head_dim or max(1, d_model // config.heads)
     return config.model_copy(
         update={
             "kv_heads": config.kv_heads or config.heads,
-            "head_dim": config.head_dim or max(1, d_model // config.heads),
+            "head_dim": head_dim,
+            "v_head_dim": config.v_head_dim or head_dim,
+            "output_gate": output_gate.own(config.output_gate),
         }
     )
+
+
+def normed(config: AnyHeads, model: Norm) -> AnyHeads:
+    """With its norms, given the model's."""
+    norms = {"qk_norm": qk_norm.own(config.qk_norm, model), "sub_norm": norm.own(config.sub_norm, model)}
+    return config.model_copy(update=norms)
 
 
 def sizes(config: Heads) -> tuple[int, int]:
@@ -79,8 +108,14 @@ def sizes(config: Heads) -> tuple[int, int]:
     return config.kv_heads, config.head_dim
 
 
-def rules(config: Heads, d_model: int, stated: bool) -> Problems:
-    """What must hold of a resolved config; `stated`: the spec gives head_dim itself."""
+def value_dim(config: Heads) -> int:
+    """v_head_dim of a resolved config."""
+    assert config.v_head_dim is not None, "defaults are filled in first"
+    return config.v_head_dim
+
+
+def rules(config: Heads, d_model: int, stated: bool, rotated: bool = False) -> Problems:
+    """What must hold of a resolved config; `stated`: the spec gives head_dim itself; `rotated`: there is a rope."""
     kv_heads, _ = sizes(config)
     if not stated and d_model % config.heads:
         yield Problem(
@@ -99,12 +134,17 @@ def rules(config: Heads, d_model: int, stated: bool) -> Problems:
     twice = [name for name in PROJECTIONS if not isinstance(config.bias, bool) and config.bias.count(name) > 1]
     if twice:
         yield Problem("E227", ("bias",), f"bias lists {' and '.join(twice)} twice", "list each once")
+    if isinstance(config.qk_norm, QkNorm):
+        yield from qk_norm.rules(config.qk_norm, rotated)
+        for count in (config.heads, kv_heads) if config.qk_norm.over == "width" else (1,):
+            yield from norm.inner(config.qk_norm, count * sizes(config)[1], "qk_norm")
+    yield from norm.inner(config.sub_norm, config.heads * value_dim(config), "sub_norm")
 
 
 def size_rule(config: Heads, d_model: int) -> Problems:
     """The linears are matrices that fit somewhere."""
-    _, head_dim = sizes(config)
-    yield from too_large(("heads",), f"heads = {config.heads} of {head_dim}", config.heads * head_dim, d_model)
+    largest = max(sizes(config)[1], value_dim(config))
+    yield from too_large(("heads",), f"heads = {config.heads} of {largest}", config.heads * largest, d_model)
 
 
 def split_by_tp(config: Heads) -> tuple[tuple[str, int], ...]:
@@ -115,8 +155,14 @@ def split_by_tp(config: Heads) -> tuple[tuple[str, int], ...]:
 
 
 def results(config: Heads) -> tuple[str, ...]:
-    """Results that checkpointing can keep."""
-    return RESULTS
+    """Results that checkpointing can keep. What is no kernel has no result of its own."""
+    core = () if written_out(config) else ("core",)
+    return ("q", "k", "v", *core, *output_gate.results(config.output_gate), "o")
+
+
+def written_out(config: Heads) -> bool:
+    """Whether torch's kernels for attention cannot compute it."""
+    return config.softcap is not None
 
 
 def shrink(config: AnyHeads, tp: int) -> AnyHeads:
@@ -125,7 +171,9 @@ def shrink(config: AnyHeads, tp: int) -> AnyHeads:
     few = tp * min(kv_heads // tp, 2)
     shared = config.heads // kv_heads
     heads = few * (shared if shared <= 4 else next(n for n in (4, 3, 2, 5, 7, shared) if shared % n == 0))
-    return config.model_copy(update={"heads": heads, "kv_heads": few, "head_dim": min(head_dim, SMALL_HEAD)})
+    small = min(head_dim, SMALL_HEAD)
+    value = small if value_dim(config) == head_dim else min(value_dim(config), SMALL_HEAD - 2)
+    return config.model_copy(update={"heads": heads, "kv_heads": few, "head_dim": small, "v_head_dim": value})
 
 
 def decided(config: Heads) -> dict[str, tuple[object, str]]:
@@ -135,6 +183,7 @@ def decided(config: Heads) -> dict[str, tuple[object, str]]:
     return {
         "kv_heads": (kv_heads, "heads"),
         "head_dim": (head_dim, "d_model / heads"),
+        "v_head_dim": (value_dim(config), "head_dim"),
         "scale": (scale, "head_dim ** -0.5"),
     }
 
@@ -145,39 +194,58 @@ def summary(config: Heads) -> str:
     return plural(config.heads, "head") + (f" over {plural(kv_heads, 'kv_head')}" if kv_heads != config.heads else "")
 
 
-def lower(
-    config: Heads,
-    b: Builder,
-    x: Ref,
-    memory: Ref,
-    mask: Ref | None,
-    rope: Ref | None,
-    features: Axis,
-) -> Ref:
-    """x [batch, seq, d_model], keys and values from memory (x itself in self-attention) -> [batch, seq, d_model]."""
-    heads = config.heads
+def axes(config: Heads, name: str) -> tuple[Axis, Axis]:
+    """Heads, and features of one, of q, k or v."""
     kv_heads, head_dim = sizes(config)
-    values: list[Ref] = []
-    for name, source, axis, count in (
-        ("q", x, "heads", heads),
-        ("k", memory, "kv_heads", kv_heads),
-        ("v", memory, "kv_heads", kv_heads),
-    ):
-        joint = Axis.of(**{axis: count, "head_dim": head_dim})
-        flat = b.linear(source, name, joint, features, config.has_bias(name), hint=name)
-        values.append(b.op("split", flat, name=f"{name}_heads", hint=name, heads=count))
-    q, k, v = values
-    if rope is not None:
-        q = b.op("rope", q, rope, name="q_rope", hint="q")
-        k = b.op("rope", k, rope, name="k_rope", hint="k")
-    x = b.op(
-        "attention",
-        *((q, k, v) if mask is None else (q, k, v, mask)),
-        name="core",
-        causal=False,
-        scale=config.scale,
-        dropout=config.dropout,
-        grouped=heads != kv_heads,
-    )
-    x = b.op("merge", x)
-    return b.linear(x, "o", features, Axis.of(heads=heads, head_dim=head_dim), config.has_bias("o"), last=True)
+    axis, count = ("heads", config.heads) if name == "q" else ("kv_heads", kv_heads)
+    return Axis(axis, count), Axis("head_dim", value_dim(config) if name == "v" else head_dim)
+
+
+def joint(config: Heads, name: str) -> Axis:
+    """Both as one axis."""
+    count, features = axes(config, name)
+    return Axis.of(**{count.name: count.length, features.name: features.length})
+
+
+def flat(config: Heads, b: Builder, x: Ref, name: str, features: Axis) -> Ref:
+    """x [batch, seq, d_model] -> q, k or v [batch, seq, heads*head_dim]."""
+    return b.linear(x, name, joint(config, name), features, config.has_bias(name), hint=name)
+
+
+def split(config: Heads, b: Builder, x: Ref, name: str) -> Ref:
+    """q, k or v [batch, seq, heads*head_dim] -> [batch, heads, seq, head_dim]."""
+    return b.op("split", x, name=f"{name}_heads", hint=name, heads=axes(config, name)[0].length)
+
+
+def attended(config: Heads, b: Builder, q: Ref, k: Ref, v: Ref, mask: Ref | None, sinks: tuple[Param, ...] = ()) -> Ref:
+    """Of heads, what they attend to [batch, heads, seq, v_head_dim]."""
+    inputs = (q, k, v) if mask is None else (q, k, v, mask)
+    scale, dropout = config.scale, config.dropout
+    if written_out(config) or sinks:
+        scale, capped = sizes(config)[1] ** -0.5 if scale is None else scale, config.softcap
+        return b.op("plain_attention", *inputs, name="core", params=sinks, scale=scale, softcap=capped, dropout=dropout)
+    grouped = config.heads != sizes(config)[0]
+    return b.op("attention", *inputs, name="core", causal=False, scale=scale, dropout=dropout, grouped=grouped)
+
+
+def finished(config: Heads, b: Builder, x: Ref, mixed: Ref, features: Axis) -> Ref:
+    """x [batch, seq, d_model], what its heads attend to -> [batch, seq, d_model]."""
+    inner, gate = Axis.of(heads=config.heads, head_dim=value_dim(config)), config.output_gate
+    if isinstance(gate, OutputGate):
+        by_head = gate.per == "head"
+        factors = output_gate.lower(gate, b, x, features, config.heads, value_dim(config))
+        if by_head and not config.sub_norm:
+            mixed = b.op("mul", mixed, factors)
+        mixed = _sub_normed(config, b, b.op("merge", mixed), inner)
+        if by_head and config.sub_norm:
+            again = b.op("split", mixed, name="normed_heads", heads=config.heads)
+            mixed = b.op("merge", b.op("mul", again, factors), name="gated")
+        elif not by_head:
+            mixed = b.op("mul", mixed, factors)
+    else:
+        mixed = _sub_normed(config, b, b.op("merge", mixed), inner)
+    return b.linear(mixed, "o", features, inner, config.has_bias("o"), last=True)
+
+
+def _sub_normed(config: Heads, b: Builder, x: Ref, inner: Axis) -> Ref:
+    return norm.lower(config.sub_norm, b, x, "sub_norm", inner) if isinstance(config.sub_norm, Norm) else x

@@ -16,19 +16,41 @@ class Mask(Config):
     """What attention to a stack's own tokens may see."""
 
     causal: bool
+    window: int | None = None
+    chunk: int | None = None
+
+    @property
+    def mark(self) -> str:
+        """What tells it from other masks."""
+        limits = [f"{name}_{size}" for name in ("window", "chunk") if (size := getattr(self, name)) is not None]
+        return "_".join(limits or ["causal"])
 
 
-def table(causal: bool) -> tuple[Table, ...]:
+def table(mask: Mask) -> tuple[Table, ...]:
     """The mask of a stack's own tokens where that is more than `own_mask`, which hides padding alone."""
-    return (Table("mask", "causal", Mask(causal=True), 0, _lower),) if causal else ()
+    more = mask.causal or mask.window is not None or mask.chunk is not None
+    return (Table("mask", mask.mark, mask, 0, _lower),) if more else ()
 
 
 def _lower(config: Mask, b: Builder, tokens: Tokens, size: int, hint: str) -> Ref:
     """[seq, keys], or [batch, 1, seq, keys] where rows differ."""
-    causal = {"queries": tokens.index, "keys": tokens.index} if config.causal else {}
-    return made(b, {**tokens.apart, **causal}, hint)
+    operands = dict(tokens.apart)
+    if config.chunk is not None:
+        operands |= {"chunks": tokens.positions, "chunks of keys": tokens.positions}
+    if config.causal:
+        operands |= {"queries": tokens.index, "keys": tokens.index}
+    if config.window is not None:
+        operands |= {"near": tokens.index, "near of keys": tokens.index}
+    return made(b, operands, hint, config.window, config.chunk)
 
 
-def made(b: Builder, operands: Mapping[str, Ref], hint: str = "mask") -> Ref:
+def made(
+    b: Builder, operands: Mapping[str, Ref], hint: str = "mask", window: int | None = None, chunk: int | None = None
+) -> Ref:
     """The mask of these operands: see the op."""
-    return b.op("mask", *operands.values(), hint=hint, of=tuple(operands))
+    of = tuple(operands)
+    if chunk is not None:
+        return b.op("mask", *operands.values(), hint=hint, of=of, chunk=chunk)
+    if window is not None:
+        return b.op("mask", *operands.values(), hint=hint, of=of, window=window)
+    return b.op("mask", *operands.values(), hint=hint, of=of)

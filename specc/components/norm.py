@@ -61,6 +61,19 @@ OwnNorm = Annotated[Annotated[bool, Tag("bool")] | Annotated[Norm, Tag("mapping"
 """true: the model's norm; a mapping: the model's norm with these keys changed."""
 
 
+def own(value: bool | Norm, model: Norm) -> Norm | Literal[False]:
+    """What stands inside a component, given the model's norm."""
+    if isinstance(value, bool):
+        return model if value else False
+    return model.changed(value)
+
+
+def inner(value: bool | Norm, features: int, at: str) -> Problems:
+    """What must hold of a resolved norm under that key of a component."""
+    for problem in value.problems(features) if isinstance(value, Norm) else ():
+        yield Problem(problem.code, (at, *problem.path), problem.message, problem.help)
+
+
 def lower(config: Norm, b: Builder, x: Ref, name: str, features: Axis, hint: str = "x") -> Ref:
     """x [..., features] -> the same. Kinds of ops tell which arithmetic is in them: most norms are plain."""
     kind, attrs = f"{config.kind}_norm", dict[str, Any]()

@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al. 2021), halves rotated against each other, with the llama3 and linear scalings."""
+"""Rotary positions (Su et al. 2021): features in pairs, each pair turned by an angle that grows with the position."""
 
 from __future__ import annotations
 
@@ -6,45 +6,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from specc.components.base import Config, Dim, Problem, Problems, Stretch, Synonyms, Table, Tokens
+from specc.components import scaling
+from specc.components.base import Config, Dim, Problem, Problems, Synonyms, Table, Tokens
+from specc.components.scaling import LinearScaling, Llama3Scaling, Scaling
 from specc.ir.op import Attr, Ref
 
 if TYPE_CHECKING:
     from specc.lower.builder import Builder
 
+__all__ = ["LinearScaling", "Llama3Scaling", "Rope", "by_length", "rules", "shrink", "table", "turn"]
+
 SYNONYMS: Synonyms = {
     "rope": ("rotary", "rope_parameters", "rope_theta", "rope_scaling"),
     "theta": ("rope_theta", "base", "rotary_base", "rope_base"),
+    "dim": ("rotary_dim", "rotary_pct", "partial_rotary_factor"),
+    "pairing": ("interleaved", "rope_interleave", "rotary_interleaved"),
+    "adjacent": ("interleaved",),
     "scaling": ("rope_scaling",),
-    "low_freq": ("low_freq_factor",),
-    "high_freq": ("high_freq_factor",),
-    "original_seq": ("original_max_position_embeddings",),
+    **scaling.SYNONYMS,
 }
 Theta = Annotated[float, Field(ge=1.0, le=1e15)]
-
-
-class Llama3Scaling(Config):
-    """Low frequencies are divided by `factor`, high ones kept, those between blended (Llama 3.1, section 3.2)."""
-
-    kind: Literal["llama3"]
-    """Tells the scalings apart."""
-    factor: Stretch
-    """How much longer the context becomes."""
-    low_freq: Stretch = 1.0
-    """Turns over the original context below which a frequency is fully scaled."""
-    high_freq: Stretch = 4.0
-    """Turns over the original context above which a frequency is kept."""
-    original_seq: Dim = 8192
-    """Context length before scaling."""
-
-
-class LinearScaling(Config):
-    """Positions divided by `factor`."""
-
-    kind: Literal["linear"]
-    """Tells the scalings apart."""
-    factor: Stretch
-    """How much longer the context becomes."""
 
 
 class Rope(Config):
@@ -52,30 +33,51 @@ class Rope(Config):
 
     theta: Theta = 10000.0
     """Base of the wavelengths."""
-    scaling: Annotated[Llama3Scaling | LinearScaling, Field(discriminator="kind")] | None = None
+    dim: Dim | None = None
+    """Rotated features of a head, the first ones. Default: head_dim."""
+    pairing: Literal["halves", "adjacent"] = "halves"
+    """Feature i turns with i + dim / 2, or 2i with 2i + 1."""
+    scaling: Scaling | None = None
     """How wavelengths are stretched for longer contexts."""
 
 
-def rules(config: Rope, at: tuple[str | int, ...]) -> Problems:
+def rules(config: Rope, at: tuple[str | int, ...], head_dim: int) -> Problems:
     """What must hold of a rope that is written there in a component."""
-    if config.scaling is not None and config.scaling.kind == "llama3":
-        low, high = config.scaling.low_freq, config.scaling.high_freq
-        if high <= low:
-            message = f"high_freq = {high:g} is not above low_freq = {low:g}"
-            yield Problem("E219", (*at, "scaling", "high_freq"), message, "make high_freq the larger one")
+    dim = config.dim or head_dim
+    if config.dim is not None and (dim % 2 or dim > head_dim):
+        what = f"is not even: {dim} features are no pairs" if dim % 2 else f"is more than head_dim = {head_dim}"
+        yield Problem("E212", (*at, "dim"), f"rope.dim = {dim} {what}", f"an even number up to {head_dim}")
+    elif config.scaling is not None:
+        for problem in scaling.rules(config.scaling, dim):
+            yield Problem(problem.code, (*at, "scaling", *problem.path), problem.message, problem.help)
+
+
+def by_length(config: Rope | None) -> bool:
+    """Whether rotations depend on how long the sequence is."""
+    return config is not None and config.scaling is not None and scaling.by_length(config.scaling)
+
+
+def shrink(config: Rope, head_dim: int, small: int) -> Rope:
+    """Of smaller heads the same part is rotated, in whole pairs."""
+    dim = None if config.dim is None else max(2, config.dim * small // head_dim // 2 * 2)
+    made = config.scaling and scaling.shrink(config.scaling, dim or small)
+    return config.model_copy(update={"dim": dim, "scaling": made})
 
 
 def table(config: Rope, head_dim: int) -> Table:
     """What heads of that size are rotated by; tables are told apart by theta."""
-    return Table("rope", f"{config.theta:.0f}", config, head_dim, lower)
+    shared = config.model_copy(update={"dim": None, "pairing": "halves"})
+    return Table("rope", f"{config.theta:.0f}", shared, config.dim or head_dim, lower)
 
 
 def lower(config: Rope, b: Builder, tokens: Tokens, head_dim: int, hint: str) -> Ref:
     """Cosines and sines [pair, seq, head_dim], or [pair, batch, 1, seq, head_dim]; `scaling`: kind and its numbers."""
-    scaling: Attr = None
-    if isinstance(config.scaling, Llama3Scaling):
-        s = config.scaling
-        scaling = ("llama3", s.factor, s.low_freq, s.high_freq, s.original_seq)
-    elif config.scaling is not None:
-        scaling = ("linear", config.scaling.factor)
-    return b.op("rope_table", tokens.positions, hint=hint, head_dim=head_dim, theta=config.theta, scaling=scaling)
+    stretched: Attr = None if config.scaling is None else scaling.numbers(config.scaling, head_dim, config.theta)
+    return b.op("rope_table", tokens.positions, hint=hint, head_dim=head_dim, theta=config.theta, scaling=stretched)
+
+
+def turn(config: Rope, b: Builder, x: Ref, table: Ref, name: str) -> Ref:
+    """Queries or keys [batch, heads, seq, head_dim], rotated by the table."""
+    if config.pairing == "adjacent":
+        return b.op("rope", x, table, name=f"{name}_rope", hint=name, adjacent=True)
+    return b.op("rope", x, table, name=f"{name}_rope", hint=name)

@@ -133,7 +133,7 @@ def _leaf(graph: Graph, path: Path, reads: list[tuple[Op, int]]) -> Leaf:
             lowering = next((how for _, how in op.lowering), lowering)
     first, spmd, _ = next(iter(params.values()))
     op = reads[0][0]
-    form = graph.tables.form("bias" if "weight" not in params else first.role, lowering)
+    form = graph.tables.form("bias" if [*params] == ["bias"] else first.role, lowering)
     shape = next(iter(form.params.values()))
     axes = [axis.shard_name for axis in first.axes]
     splits = {shape[axes.index(p.axis)]: m for m, p in spmd.places if p.kind == "S"} if form.splits else {}
@@ -174,7 +174,7 @@ def _check(graph: Graph, found: dict[Path, Leaf]) -> None:
         if like in right:
             continue
         sizes = dict(zip(leaf.form.sizes, (value for _, value in leaf.sizes), strict=True))
-        shape = tuple(sizes[size] for size in leaf.form.params[name])
+        shape = tuple(sizes[size] if size in sizes else int(size) for size in leaf.form.params[name])
         names = [axis.shard_name for axis in row.param.axes]
         has = declared.get((leaf.cls, name), dict(leaf.held)[name])
         said = dict(zip(leaf.axes, has.placements, strict=True))

@@ -20,7 +20,7 @@ def constructor(graph: Graph, op: Op, n: int, depth: int) -> tuple[Part, ...]:
     parts: list[Part] = [f"{'' if leaf.own else 'nn.'}{leaf.cls}("]
     for number, (name, value) in enumerate(values):
         parts += [", "] * bool(number) + [Hole(f"{key}.{name}", name, repr(value))]
-    parts += [f", {mesh_argument(leaf.axes)}"] * bool(leaf.axes)
+    parts += [f"{', ' * bool(values)}{mesh_argument(leaf.axes)}"] * bool(leaf.axes)
     return (*parts, *_options(graph, leaf, key), ")")
 
 

@@ -137,8 +137,12 @@ def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
     What a layout rounds is not rounded here: all has the type of the parameters.
     """
     if op.kind != "positions":
-        rows = {"rows": len(graph.type(op.inputs[0]).axes) > 1} if op.kind == "rope_table" else {}
-        return {name: value for name, value in op.attrs if name != "dtype"} | rows
+        more: dict[str, Any] = {}
+        if op.kind in ("rope_table", "temperature"):
+            more = {"rows": len(graph.type(op.inputs[0]).axes) > 1}
+        elif op.kind == "plain_attention":
+            more = {"masked": len(op.inputs) > 3}
+        return {name: value for name, value in op.attrs if name != "dtype"} | more
     axes = op.attr("axes")
     names = [axis.name for axis in graph.type(op.inputs[0]).axes]
     if not isinstance(axes, tuple) or len(axes) != 1 or axes[0] not in names:

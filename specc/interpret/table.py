@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specc.extension import ExtensionError
+from specc.kernels import activations
 from specc.kernels.cache import Cache
 from specc.kernels.positions import document_starts
 from specc.kernels.positions import sinusoid as sinusoid_table
-from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
 from specc.tables import Tables
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -23,6 +23,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
+    "relu2": lambda x: F.relu(x).square(),
+    "quick_gelu": activations.quick_gelu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
 }
 
 
@@ -84,18 +89,6 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, offset: float
     return x if bias is None else x + bias
 
 
-def split(x: Tensor, *, heads: int, first: str = "batch") -> Tensor:
-    """x [batch, seq, heads*head_dim], or tokens first -> [batch, heads, seq, head_dim]"""
-    x = x.transpose(0, 1) if first == "tokens" else x
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def merge(x: Tensor, *, first: str = "batch") -> Tensor:
-    """x [batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim], or tokens first"""
-    x = x.transpose(1, 2).flatten(2)
-    return x.transpose(0, 1) if first == "tokens" else x
-
-
 def transpose(x: Tensor, *, mixed: bool = False) -> Tensor:
     """x [a, b, ...] -> [b, a, ...]"""
     return x.transpose(0, 1)
@@ -106,33 +99,24 @@ def unsqueeze(x: Tensor) -> Tensor:
     return x.unsqueeze(1)
 
 
-def rope(x: Tensor, table: Tensor) -> Tensor:
-    """x [batch, heads, seq, head_dim] -> the same"""
-    return apply_rope(x, table)
-
-
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None = None,
-    *,
-    causal: bool,
-    scale: float | None,
-    dropout: float,
-    grouped: bool,
-    training: bool = False,
-) -> Tensor:
-    """q [batch, heads, seq, head_dim], k and v [batch, kv_heads, keys, head_dim], mask [..., seq, keys] -> as q"""
-    rate = dropout if training else 0.0
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal, scale=scale, enable_gqa=grouped
-    )
-
-
 def activation(x: Tensor, *, function: str) -> Tensor:
     """x [...] -> the same"""
     return ACTIVATIONS[function](x)
+
+
+def xielu(x: Tensor, alpha_p: Tensor, alpha_n: Tensor) -> Tensor:
+    """x [...], numbers [1] -> as x"""
+    return activations.xielu(x, alpha_p, alpha_n)
+
+
+def clamp(x: Tensor, *, low: float | None, high: float) -> Tensor:
+    """x [...] -> the same"""
+    return x.clamp(low, high)
+
+
+def shift(x: Tensor, *, by: float) -> Tensor:
+    """x [...] -> the same"""
+    return x + by
 
 
 def dropout(x: Tensor, *, rate: float, training: bool) -> Tensor:
@@ -165,17 +149,6 @@ def positions(x: Tensor, *, dim: int) -> Tensor:
     return torch.arange(x.size(dim), device=x.device)
 
 
-def rope_tables(
-    positions: Tensor, *, rows: bool, head_dim: int, theta: float, scaling: tuple[str | float, ...] | None = None
-) -> Tensor:
-    """positions [seq] -> [2, seq, head_dim], or of rows [batch, seq] -> [2, batch, 1, seq, head_dim]"""
-    positions = positions.unsqueeze(1) if rows else positions
-    if scaling is None:
-        return rope_table(positions, head_dim, theta)
-    kind, *numbers = scaling
-    return {"llama3": llama3_rope_table, "linear": linear_rope_table}[str(kind)](positions, head_dim, theta, *numbers)
-
-
 def sinusoid(positions: Tensor, x: Tensor, *, d_model: int) -> Tensor:
     """positions [..., seq], x of any shape -> [..., seq, d_model] in the dtype of x"""
     return sinusoid_table(positions, d_model).to(x.dtype)
@@ -186,12 +159,18 @@ def real(ids: Tensor, *, pad: int) -> Tensor:
     return ids.ne(pad)
 
 
-def mask(*operands: Tensor, of: tuple[str, ...]) -> Tensor:
+def mask(*operands: Tensor, of: tuple[str, ...], window: int | None = None, chunk: int | None = None) -> Tensor:
     """Operands by what they are -> [seq, keys], or [batch, 1, seq, keys]: true where a query sees a key"""
     at = dict(zip(of, operands, strict=True))
     terms: list[Tensor] = []
     if "documents" in at:
         terms.append((at["documents"].unsqueeze(-1) == at["documents of keys"].unsqueeze(-2)).unsqueeze(1))
+    if "chunks" in at and chunk is not None:
+        own, other = (torch.div(at[name], chunk, rounding_mode="floor") for name in ("chunks", "chunks of keys"))
+        same = own.unsqueeze(-1) == other.unsqueeze(-2)
+        terms.append(same.unsqueeze(1) if same.dim() > 2 else same)
+    if "near" in at and window is not None:
+        terms.append((at["near"].unsqueeze(-1) - at["near of keys"]).abs() < window)
     if "queries" in at:
         terms.append(at["queries"].unsqueeze(-1) >= at["keys"])
     if "real" in at:
@@ -231,20 +210,18 @@ TABLE: dict[str, Callable[..., Any]] = {
     "channel_scale": channel_scale,
     **{f"{which}rms_norm": rms_norm for which in ("", "offset_", "grouped_", "grouped_offset_")},
     **{f"{which}layer_norm": layer_norm for which in ("", "offset_", "grouped_", "grouped_offset_")},
-    "split": split,
-    "merge": merge,
     "transpose": transpose,
     "unsqueeze": unsqueeze,
-    "rope": rope,
-    "attention": attention,
     "activation": activation,
+    "xielu": xielu,
+    "clamp": clamp,
+    "shift": shift,
     "dropout": dropout,
     "add": add,
     "sub": sub,
     "mul": mul,
     "scale": scale,
     "positions": positions,
-    "rope_table": rope_tables,
     "sinusoid": sinusoid,
     "real": real,
     "document_starts": document_starts,

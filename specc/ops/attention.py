@@ -9,7 +9,7 @@ from math import prod
 from specc.ir.op import Op
 from specc.ir.types import Axis, I, MeshAxis, P, R, S
 from specc.ops.base import Facts, OpDef, Signature, Stream, Types, shardable
-from specc.ops.places import demand, shards_of, whole_or_tokens
+from specc.ops.places import demand, shards_of, use_of, whole_or_tokens
 
 
 def _split_out(op: Op, ins: Types) -> Types:
@@ -67,6 +67,11 @@ def _attention_out(op: Op, ins: Types) -> Types:
     return (replace(q, axes=(*q.axes[:-1], v.axes[-1])),)
 
 
+def _flagged(op: Op) -> bool:
+    """Whether later keys are hidden by a flag, not by a mask."""
+    return bool(dict(op.attrs).get("causal"))
+
+
 def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     heads, kv_heads = ins[0].axes[1], ins[1].axes[1]
     found: list[Signature] = []
@@ -75,7 +80,7 @@ def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) ->
     if "batch" in mesh.tokens:
         found.append(Signature(tuple(demand(t, S("batch")) for t in ins), (S("batch"),)))
     queries = ins[0].axes[2].name
-    if mesh.data and queries in mesh.tokens and not op.attr("causal"):
+    if mesh.data and queries in mesh.tokens and not _flagged(op):
         masks = tuple(demand(t, S(queries)) for t in ins[3:])
         found.append(Signature((S(queries), R, R, *masks), (S(queries),)))
     whole = (R,) if mesh.data else (R, I)
@@ -84,7 +89,7 @@ def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) ->
 
 def _attention_facts(op: Op, ins: Types) -> Facts:
     keys, kv_heads, heads = ins[1].axes[2].name, ins[1].axes[1].name, ins[0].axes[1].name
-    queries = (ins[0].axes[2].name,) if op.attr("causal") else ()  # what each may see depends on its place among all
+    queries = (ins[0].axes[2].name,) if _flagged(op) else ()  # what each may see depends on its place among all
     cached = {kv_heads: heads, keys: "keys"}
     return Facts(
         rename={1: cached, 2: {**cached, "head_dim": "value_dim"}},
@@ -101,6 +106,15 @@ def _attention_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
     return 2 * prod((ins[0].numel(symbols), count)) + 2 * prod((_attention_out(op, ins)[0].numel(symbols), count))
 
 
+def _plain_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """Scores of sinks are split as heads are."""
+    heads = S(ins[0].axes[1].name)
+    found = _attention_signatures(op, ins, mesh, stream)
+    return [
+        replace(s, params=(heads if s.outputs[0] == heads else use_of(s.outputs[0]),) * len(op.params)) for s in found
+    ]
+
+
 ATTENTION = OpDef(
     "attention",
     _attention_out,
@@ -112,4 +126,39 @@ ATTENTION = OpDef(
     any_order=True,
 )
 
-OPS = (SPLIT, MERGE, ROPE, ATTENTION)
+PLAIN_ATTENTION = OpDef(
+    "plain_attention",  # written out; of a score for each head that takes part and is dropped, a parameter
+    _attention_out,
+    _plain_signatures,
+    _attention_facts,
+    flops=_attention_flops,
+    saves=lambda op: ("in0", "in1", "in2", "mask"),
+    random=lambda op: bool(op.attr("dropout")),
+    any_order=True,
+)
+
+
+def _per_head_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """Parameters have the heads of the operand."""
+    heads = op.params[0].axes[0].shard_name
+    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), ())
+    return [Signature((t,), (t,), ((t if t == S(heads) else use_of(t)),) * len(op.params)) for t in places]
+
+
+HEAD_SCALE = OpDef(
+    "head_scale",  # a factor, and an offset, of each feature of each head
+    lambda op, ins: (ins[0],),
+    _per_head_signatures,
+    lambda op, ins: Facts(linear=(0, 1) if len(op.params) == 1 else ()),
+    saves=lambda op: ("in0",),
+)
+
+
+def _temper_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    x, table = ins
+    return [Signature((t, demand(table, t)), (t,)) for t in whole_or_tokens(x, mesh, stream(x), ())]
+
+
+TEMPER = OpDef("temper", lambda op, ins: (ins[0],), _temper_signatures, lambda op, ins: Facts(linear=(0,)))
+
+OPS = (SPLIT, MERGE, ROPE, ATTENTION, PLAIN_ATTENTION, HEAD_SCALE, TEMPER)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from specc.ir.op import Op
 from specc.ir.types import I, MeshAxis, P, R
 from specc.ops.base import Facts, OpDef, Signature, Stream, Types
-from specc.ops.places import demand, shards_of, whole_or_tokens
+from specc.ops.places import demand, shards_of, use_of, whole_or_tokens
 
 
 def _widest(op: Op, ins: Types) -> Types:
@@ -19,6 +19,12 @@ def _widest(op: Op, ins: Types) -> Types:
 def _same_everywhere(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     out = _widest(op, ins)[0]
     return [Signature(tuple(demand(x, t) for x in ins), (t,)) for t in whole_or_tokens(out, mesh, stream(out), ())]
+
+
+def _same_with_numbers(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """Parameters have no axis that anything is split by."""
+    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), ())
+    return [Signature((t,), (t,), (use_of(t),) * len(op.params)) for t in places]
 
 
 def _add_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
@@ -57,6 +63,18 @@ def _mul_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[
 
 
 MUL = OpDef("mul", _widest, _mul_signatures, lambda op, ins: Facts(linear=(0, 1)), saves=lambda op: ("in0", "in1"))
+XIELU = OpDef(  # of two numbers that are learned
+    "xielu",
+    _widest,
+    _same_with_numbers,
+    lambda op, ins: Facts(),
+    flops=lambda op, ins, symbols: 8 * ins[0].numel(symbols),
+    saves=lambda op: ("in0",),
+)
+CLAMP = OpDef(  # to low..high, of which either may be None
+    "clamp", _widest, _same_everywhere, lambda op, ins: Facts(), saves=lambda op: ("in0",)
+)
+SHIFT = OpDef("shift", _widest, _same_everywhere, lambda op, ins: Facts())  # by a constant
 SCALE = OpDef("scale", _widest, _scale_signatures, lambda op, ins: Facts(linear=(0,)))
 
-OPS = (ACTIVATION, DROPOUT, ADD, SUB, MUL, SCALE)
+OPS = (ACTIVATION, XIELU, DROPOUT, ADD, SUB, MUL, CLAMP, SHIFT, SCALE)

@@ -56,6 +56,16 @@ def _rope_table_out(op: Op, ins: Types) -> Types:
 ROPE_TABLE = OpDef("rope_table", _rope_table_out, _per_position, lambda op, ins: Facts())
 
 
+def _temperature_out(op: Op, ins: Types) -> Types:
+    """[seq, 1]; of positions that differ by row [batch, 1, seq, 1]."""
+    *rows, seq = ins[0].axes
+    one = Axis("1", 1)
+    return (TensorType((*rows, *(one for _ in rows), seq, one), made_in(op, "float32"), grad=False),)
+
+
+TEMPERATURE = OpDef("temperature", _temperature_out, _per_position, lambda op, ins: Facts())
+
+
 def _sinusoid_out(op: Op, ins: Types) -> Types:
     return (TensorType((*ins[0].axes, Axis("d_model", op.number("d_model"))), ins[1].dtype, grad=False),)
 
@@ -92,8 +102,9 @@ def masked(op: Op) -> dict[str, int]:
     """Numbers of a mask's operands by what they are.
 
     A query sees a key if all hold that there are: `queries`, positions of queries [seq], and `keys`, those of keys:
-    the key stands not behind; `documents` and `documents of keys` [batch, seq]: they are the same; `real` [batch, seq]:
-    the key is no padding.
+    the key stands not behind; `near` and `near of keys`, the same: they are fewer than `window` apart; `chunks` and
+    `chunks of keys`, positions [seq] or [batch, seq]: both are in one chunk of `chunk` tokens; `documents` and
+    `documents of keys` [batch, seq]: they are the same; `real` [batch, seq]: the key is no padding.
     """
     of = op.attr("of")
     assert isinstance(of, tuple)
@@ -111,7 +122,7 @@ def _mask_out(op: Op, ins: Types) -> Types:
 
 def _sides(op: Op) -> tuple[list[int], list[int]]:
     """Numbers of the operands that speak of queries, and of those that speak of keys."""
-    queries = [n for name, n in masked(op).items() if name in ("queries", "documents")]
+    queries = [n for name, n in masked(op).items() if name in ("queries", "near", "chunks", "documents")]
     return queries, [n for n in range(len(op.inputs)) if n not in queries]
 
 
@@ -131,4 +142,4 @@ def _mask_facts(op: Op, ins: Types) -> Facts:
 
 MASK = OpDef("mask", _mask_out, _mask_signatures, _mask_facts)
 
-OPS = (INPUT, POSITIONS, ROPE_TABLE, SINUSOID, REAL, DOCUMENT_STARTS, MASK)
+OPS = (INPUT, POSITIONS, ROPE_TABLE, TEMPERATURE, SINUSOID, REAL, DOCUMENT_STARTS, MASK)

@@ -14,6 +14,9 @@ from specc.passes.shapes import shapes
 from specc.spec.core import Layout
 
 STATE = Ref("cache")
+ATTENDS = ("attention", "plain_attention")
+OF_KEYS = ("keys", "near of keys", "chunks of keys")
+"""Operands of a mask that speak of keys, of one row."""
 
 
 def decode(graph: Graph, layout: Layout) -> Graph:
@@ -22,7 +25,7 @@ def decode(graph: Graph, layout: Layout) -> Graph:
     Nothing is dropped.
     """
     (tokens,) = graph.inputs
-    cached = [op.scope for op in graph.ops if op.kind == "attention"]
+    cached = [op.scope for op in graph.ops if op.kind in ATTENDS]
     ops: list[Op] = []
     moved: dict[Ref, Ref] = {}
     for op in graph.ops:
@@ -44,10 +47,10 @@ def _written(op: Op, tokens: Ref) -> list[Op]:
     if op.kind == "mask":
         of = op.attr("of")
         assert isinstance(of, tuple) and "keys" in of
-        at = of.index("keys")
         slots = replace(op, id=f"{op.id}_slots", kind="slots", inputs=(tokens, STATE), hint="slots", attrs=())
-        return [slots, replace(op, inputs=(*op.inputs[:at], slots.ref, *op.inputs[at + 1 :]))]
-    if op.kind == "attention":
+        inputs = zip(of, op.inputs, strict=True)
+        return [slots, replace(op, inputs=tuple(slots.ref if str(name) in OF_KEYS else ref for name, ref in inputs))]
+    if op.kind in ATTENDS:
         q, k, v, *mask = op.inputs
         whole = Op(f"{op.id}_cache", "appended", (k, v, STATE), scope=op.scope, hints=("k", "v"), at=op.at)
         op = replace(op, inputs=(q, Ref(whole.id, 0), Ref(whole.id, 1), *mask))

@@ -28,8 +28,8 @@ WORDS = ("type", "lazy")  # from 3.12 and 3.15
 DEVICES = ("aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
 """Windows has no files of these names."""
 CLASSES = (
-    *("AllGatherWhole", "Bias", "ChannelScale", "Collective", "ColumnLinear", "Embedding"),
-    *("LayerNorm", "RMSNorm", "RowLinear", "Trainer", "VocabEmbedding"),
+    *("AllGatherWhole", "Bias", "ChannelScale", "Collective", "ColumnLinear", "Embedding", "HeadScale", "Sinks"),
+    *("LayerNorm", "RMSNorm", "RowLinear", "SplitHeadScale", "SplitSinks", "Trainer", "VocabEmbedding", "XIELU"),
     *("GroupedLayerNorm", "GroupedOffsetLayerNorm", "GroupedOffsetRMSNorm", "GroupedRMSNorm"),
     *("OffsetLayerNorm", "OffsetRMSNorm"),
     *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),

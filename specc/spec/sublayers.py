@@ -163,7 +163,8 @@ class _Expander:
         self.own[kind] = self.own.get(kind, 0) + 1
         own, *under = self.part.places(component_name(kind, self.own[kind]), (*at, kind))
         config, d_model = getattr(doc, kind), self.frame.document.d_model
-        component = self.report.language.tables.component(config).resolve(config, d_model, self.frame.role)
+        known = self.report.language.tables.component(config)
+        component = known.resolve(known.normed(config, self.frame.norms.model), d_model, self.frame.role)
         branch = Branch(
             name,
             component,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from specc.emit.expr.base import Writer, hole, local_size
-from specc.emit.parts import ATOM, Expr, Hole, Part, Use
+from specc.emit.expr.base import Writer, hole, local_size, number, read
+from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op
 
@@ -39,8 +39,32 @@ def _attention(graph: Graph, op: Op) -> Expr:
     return Expr((*parts, ")"), alone=True)
 
 
+def _plain_attention(graph: Graph, op: Op) -> Expr:
+    q, k, v, *mask = op.inputs
+    capped, sinks = op.attr("softcap") is not None, bool(op.params)
+    name = f"{'capped_' * capped}{'sink_' * sinks}attention"
+    parts: list[Part] = [f"{name}(", Use(q), ", ", Use(k), ", ", Use(v), ", ", Use(mask[0]) if mask else "None"]
+    parts += [f", {read(graph, op, 0)}"] if sinks else []
+    parts += [", ", Hole(f"{op.id}.scale", "scale", number(op.real("scale")))]
+    parts += [", ", hole(op, "softcap", op.attr("softcap"))] if capped else []
+    rate = hole(op, "dropout", op.attr("dropout"), 0.0, before=", ", after=" if self.training else 0.0")
+    return Expr((*parts, rate, ")"), calls=(name,), alone=True)
+
+
 def _rope(graph: Graph, op: Op) -> Expr:
-    return Expr(("apply_rope(", Use(op.inputs[0]), ", ", Use(op.inputs[1]), ")"), calls=("apply_rope",))
+    x, table = op.inputs
+    partial = graph.type(x).axes[-1] != graph.type(table).axes[-1]
+    name = f"apply_{'partial_' * partial}{'adjacent_' * ('adjacent' in dict(op.attrs))}rope"
+    return Expr((f"{name}(", Use(x), ", ", Use(table), ")"), calls=(name,))
+
+
+def _temper(graph: Graph, op: Op) -> Expr:
+    return Expr(("apply_temperature(", Use(op.inputs[0]), ", ", Use(op.inputs[1]), ")"), calls=("apply_temperature",))
+
+
+def _head_scale(graph: Graph, op: Op) -> Expr:
+    scaled = (Use(op.inputs[0], PRODUCT), f" * {read(graph, op, 0)}[:, None]")
+    return Expr(scaled, PRODUCT) if len(op.params) == 1 else Expr((*scaled, f" + {read(graph, op, 1)}[:, None]"), SUM)
 
 
 def _merge(graph: Graph, op: Op) -> Expr:
@@ -53,4 +77,7 @@ TABLE: dict[str, Writer] = {
     "merge": _merge,
     "rope": _rope,
     "attention": _attention,
+    "plain_attention": _plain_attention,
+    "temper": _temper,
+    "head_scale": _head_scale,
 }

@@ -41,13 +41,25 @@ def _with_param(sign: str, need: int, level: int) -> Callable[[Graph, Op], Expr]
     return write
 
 
-_ACTIVATIONS = {"relu": ("F.relu(", ")"), "gelu": ("F.gelu(", ")"), "silu": ("F.silu(", ")")}
-_ACTIVATIONS["gelu_tanh"] = ("F.gelu(", ', approximate="tanh")')
+_ACTIVATIONS = {
+    **{name: (f"F.{name}(", ")") for name in ("relu", "gelu", "silu", "softplus")},
+    **{name: (f"torch.{name}(", ")") for name in ("tanh", "sigmoid")},
+    "relu2": ("F.relu(", ").square()"),
+    "gelu_tanh": ("F.gelu(", ', approximate="tanh")'),
+    "quick_gelu": ("quick_gelu(", ")"),
+}
 
 
 def _activation(graph: Graph, op: Op) -> Expr:
-    before, after = _ACTIVATIONS[op.text("function")]
-    return Expr((before, Use(op.inputs[0]), after))
+    function = op.text("function")
+    before, after = _ACTIVATIONS[function]
+    return Expr((before, Use(op.inputs[0]), after), calls=(function,) * before.startswith(function))
+
+
+def _clamp(graph: Graph, op: Op) -> Expr:
+    high = hole(op, "high", op.attr("high"))
+    low = ("max=",) if op.attr("low") is None else (hole(op, "low", op.attr("low")), ", ")
+    return Expr((Use(op.inputs[0], ATOM), ".clamp(", *low, high, ")"))
 
 
 def _scale(graph: Graph, op: Op) -> Expr:
@@ -91,5 +103,8 @@ TABLE: dict[str, Writer] = {
     "add": _add,
     "sub": lambda graph, op: Expr((Use(op.inputs[0], SUM), " - ", Use(op.inputs[1], PRODUCT)), SUM),
     "mul": lambda graph, op: Expr((Use(op.inputs[0], PRODUCT), " * ", Use(op.inputs[1], ATOM)), PRODUCT),
+    "xielu": lambda graph, op: _leaf(graph, op)._replace(calls=("xielu",)),
+    "clamp": _clamp,
+    "shift": lambda graph, op: Expr((Use(op.inputs[0], SUM), " + ", hole(op, "shift", op.attr("by"))), SUM),
     "scale": _scale,
 }

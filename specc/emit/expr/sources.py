@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specc.emit.expr.base import Writer, hole
 from specc.emit.leaf_class import CAST
-from specc.emit.parts import ATOM, COMPARED, SUM, Expr, Part, Use
+from specc.emit.parts import ATOM, COMPARED, PRODUCT, SUM, Expr, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
 from specc.ops.sources import masked
@@ -31,6 +31,14 @@ def _rope_table(graph: Graph, op: Op) -> Expr:
     for n, value in enumerate(numbers):
         parts += [", ", hole(op, f"scaling{n}", value)]
     return Expr((*parts, f"){CAST * ('dtype' in dict(op.attrs))}"), calls=(name,), alone=True, called="rope")
+
+
+def _temperature(graph: Graph, op: Op) -> Expr:
+    rows = len(graph.type(op.inputs[0]).axes) > 1  # then the same for all heads of a row
+    parts: list[Part] = ["temperatures(", Use(op.inputs[0], ATOM), "[:, None]" * rows]
+    for key in ("floor", "scale", "offset"):
+        parts += [", ", hole(op, key, op.attr(key))]
+    return Expr((*parts, f"){CAST * ('dtype' in dict(op.attrs))}"), calls=("temperatures",), alone=True)
 
 
 def _sinusoid(graph: Graph, op: Op) -> Expr:
@@ -70,8 +78,18 @@ def _mask(graph: Graph, op: Op) -> Expr:
     if "documents" in at:
         own, others = Use(at["documents"], ATOM), Use(at["documents of keys"], ATOM)
         terms.append((COMPARED, [own, "[:, None, :, None] == ", others, "[:, None, None]"]))
+    if "chunks" in at:
+        own, others = Use(at["chunks"], ATOM), Use(at["chunks of keys"], ATOM)
+        rows = len(graph.type(at["chunks"]).axes) > 1
+        ends = ("[:, None, :, None]", "[:, None, None]") if rows else ("[:, None]", "")
+        size = hole(op, "chunk", op.attr("chunk"))
+        terms.append((COMPARED, [own, f"{ends[0]} // ", size, " == ", others, f"{ends[1]} // ", size]))
     if "queries" in at:
         terms.append((COMPARED, [Use(at["keys"], SUM), " <= ", Use(at["queries"], ATOM), "[:, None]"]))
+    if "near" in at:
+        apart = [Use(at["near"], ATOM), "[:, None] - ", Use(at["near of keys"], PRODUCT)]
+        apart = apart if "queries" in at else ["(", *apart, ").abs()"]
+        terms.append((COMPARED, [*apart, " < ", hole(op, "window", op.attr("window"))]))
     if "real" in at:
         terms.append((ATOM, [Use(at["real"], ATOM), "[:, None, None]"]))
     if len(terms) == 1:
@@ -85,6 +103,7 @@ def _mask(graph: Graph, op: Op) -> Expr:
 TABLE: dict[str, Writer] = {
     "positions": _positions,
     "rope_table": _rope_table,
+    "temperature": _temperature,
     "sinusoid": _sinusoid,
     "real": _real,
     "document_starts": _document_starts,

@@ -67,6 +67,10 @@ def _changed_norms() -> tuple[Form, ...]:
     )
 
 
+def _xielu(values: Values, optional: bool) -> list[str]:
+    return [f"return xielu(x, {values['alpha_p']}, {values['alpha_n']})"]
+
+
 def _vocab_embedding(weight: str, cast: str) -> list[str]:
     return [
         f"weight = {weight}",
@@ -134,5 +138,22 @@ FORMS: tuple[Form, ...] = (
         "layer_norm", "LayerNorm", WHOLE, VECTOR, ("dim",), "x: Tensor", _layer_norm, ("eps",), torch=("weight", "bias")
     ),
     *_changed_norms(),
+    Form("xielu", "XIELU", WHOLE, {"alpha_p": ("1",), "alpha_n": ("1",)}, (), "x: Tensor", _xielu),
+    Form(
+        "head_scale",
+        "HeadScale",
+        "A factor for each feature of each head.",
+        {"weight": ("heads", "dim"), "bias": ("heads", "dim")},
+        ("heads", "dim"),
+        splits={"heads": Split("Split", "Heads are split over {}")},
+    ),
+    Form(
+        "sinks",
+        "Sinks",
+        "A score for each head that takes part in the softmax and is dropped.",
+        {"weight": ("heads",)},
+        ("heads",),
+        splits={"heads": Split("Split", "Heads are split over {}")},
+    ),
     Form("channel_scale", "ChannelScale", "A factor for each feature.", {"weight": ("dim",)}, ("dim",)),
 )

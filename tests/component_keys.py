@@ -1,0 +1,195 @@
+"""For every key of attention, rope and ffn, a spec and a change of that key, which makes another file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.broken import BOTH, DECODER, FFN
+
+LINEAR = DECODER.replace("{theta: 10000}", "{scaling: {kind: linear, factor: 8}}")
+LLAMA3 = DECODER.replace("{theta: 10000}", "{scaling: {kind: llama3, factor: 8}}")
+DYNAMIC = DECODER.replace("{theta: 10000}", "{scaling: {kind: dynamic, factor: 8}}")
+YARN = DECODER.replace("{theta: 10000}", "{scaling: {kind: yarn, factor: 8}}")
+LONG = "kind: longrope, factor: 8, short: [1, 1, 1, 1], long: [2, 2, 2, 2]"
+LONGROPE = DECODER.replace("{theta: 10000}", f"{{scaling: {{{LONG}}}}}")
+PROPORTIONAL = DECODER.replace("{theta: 10000}", "{scaling: {kind: proportional, fraction: 0.5}}")
+QK_NORM = DECODER.replace("heads: 4, ", "heads: 4, qk_norm: {}, ")
+GATED = DECODER.replace("heads: 4, ", "heads: 4, output_gate: {}, ")
+HEATED = DECODER.replace("heads: 4, ", "heads: 4, temperature: {floor: 8, scale: 0.1}, ")
+FULL = DECODER.replace("{save: [attention.core]}", "full")
+CROSS = "cross_attention: {heads: 4, head_dim: 8"
+KEYS: dict[str, tuple[str, str, str]] = {
+    **{
+        f"Attention.{key}": (FULL, "heads: 4, rope: {theta: 10000}", change)
+        for key, change in {
+            "heads": "heads: 8, rope: {theta: 10000}",
+            "kv_heads": "heads: 4, kv_heads: 2, rope: {theta: 10000}",
+            "head_dim": "heads: 4, head_dim: 16, rope: {theta: 10000}",
+            "bias": "heads: 4, bias: [q], rope: {theta: 10000}",
+            "scale": "heads: 4, scale: 0.3, rope: {theta: 10000}",
+            "dropout": "heads: 4, dropout: 0.1, rope: {theta: 10000}",
+            "causal": "heads: 4, causal: false, rope: {theta: 10000}",
+            "rope": "heads: 4",
+            **{
+                key: f"heads: 4, {key}: {value}, rope: {{theta: 10000}}"
+                for key, value in {
+                    "v_head_dim": 4,
+                    "softcap": 50,
+                    "qk_norm": "true",
+                    "output_gate": "true",
+                    "sub_norm": "true",
+                    "window": 8,
+                    "chunk": 8,
+                    "clip": 2,
+                    "temperature": "{floor: 8, scale: 0.1}",
+                    "sinks": "true",
+                    "v_norm": "true",
+                    "tied_kv": "true",
+                }.items()
+            },
+        }.items()
+    },
+    **{
+        f"CrossAttention.{key}": (BOTH, CROSS, f"{CROSS}, {key}: {value}")
+        for key, value in {
+            "kv_heads": 2,
+            "bias": "[o]",
+            "scale": 0.3,
+            "dropout": 0.1,
+            "v_head_dim": 4,
+            "softcap": 50,
+            "qk_norm": "true",
+            "output_gate": "true",
+            "sub_norm": "true",
+        }.items()
+    },
+    **{
+        f"QkNorm.{key}": (QK_NORM, "qk_norm: {", f"qk_norm: {{{key}: {value}, ")
+        for key, value in {
+            "kind": "layer",
+            "eps": 0.1,
+            "bias": "true",
+            "weight": "per_head",
+            "over": "width",
+            "after_rope": "true",
+            "weight_offset": 0.5,
+            "groups": 2,
+        }.items()
+    },
+    **{
+        f"OutputGate.{key}": (GATED, "output_gate: {", f"output_gate: {{{key}: {value}, ")
+        for key, value in {"activation": "softplus", "per": "head", "rank": 4, "bias": "true"}.items()
+    },
+    "Temperature.floor": (HEATED, "floor: 8", "floor: 9"),
+    "Temperature.scale": (HEATED, "scale: 0.1", "scale: 0.2"),
+    "Temperature.offset": (HEATED, "scale: 0.1", "scale: 0.1, offset: 1"),
+    "CrossAttention.heads": (BOTH, CROSS, "cross_attention: {heads: 8, head_dim: 8"),
+    "CrossAttention.head_dim": (BOTH, CROSS, "cross_attention: {heads: 4, head_dim: 16"),
+    "Rope.theta": (DECODER, "theta: 10000", "theta: 100"),
+    "Rope.dim": (DECODER, "theta: 10000", "theta: 10000, dim: 4"),
+    "Rope.pairing": (DECODER, "theta: 10000", "theta: 10000, pairing: adjacent"),
+    "Rope.scaling": (DECODER, "theta: 10000", "theta: 10000, scaling: {kind: linear, factor: 2}"),
+    "LinearScaling.kind": (LINEAR, "kind: linear", "kind: llama3"),
+    "LinearScaling.factor": (LINEAR, "factor: 8", "factor: 4"),
+    "Llama3Scaling.kind": (LLAMA3, "kind: llama3", "kind: linear"),
+    **{
+        f"Llama3Scaling.{key}": (LLAMA3, "factor: 8", f"factor: 8, {key}: {value}")
+        for key, value in (("low_freq", 2), ("high_freq", 8), ("original_seq", 64))
+    },
+    "Llama3Scaling.factor": (LLAMA3, "factor: 8", "factor: 4"),
+    "DynamicScaling.kind": (DYNAMIC, "kind: dynamic", "kind: linear"),
+    "DynamicScaling.factor": (DYNAMIC, "factor: 8", "factor: 4"),
+    "DynamicScaling.original_seq": (DYNAMIC, "factor: 8", "factor: 8, original_seq: 16"),
+    "YarnScaling.kind": (YARN, "kind: yarn", "kind: linear"),
+    "YarnScaling.factor": (YARN, "factor: 8", "factor: 4"),
+    **{
+        f"YarnScaling.{key}": (YARN, "factor: 8", f"factor: 8, {key}: {value}")
+        for key, value in {
+            "original_seq": 400,
+            "beta_fast": 8,
+            "beta_slow": 2,
+            "truncate": "false",
+            "amplitude": 1.5,
+        }.items()
+    },
+    "LongropeScaling.kind": (
+        LONGROPE,
+        LONG,
+        "kind: linear, factor: 2",
+    ),
+    "LongropeScaling.factor": (LONGROPE, "factor: 8", "factor: 4"),
+    **{
+        f"LongropeScaling.{key}": (LONGROPE, "factor: 8", f"factor: 8, {key}: {value}")
+        for key, value in (("original_seq", 16), ("amplitude", 1.5))
+    },
+    "LongropeScaling.short": (LONGROPE, "short: [1", "short: [3"),
+    "LongropeScaling.long": (LONGROPE, "long: [2", "long: [3"),
+    "ProportionalScaling.kind": (PROPORTIONAL, "kind: proportional, fraction: 0.5", "kind: linear, factor: 2"),
+    "ProportionalScaling.factor": (PROPORTIONAL, "fraction: 0.5", "fraction: 0.5, factor: 2"),
+    "ProportionalScaling.fraction": (PROPORTIONAL, "fraction: 0.5", "fraction: 0.25"),
+    **{
+        f"Ffn.{key}": (DECODER, FFN, f"- ffn: {{{change}}}")
+        for key, change in {
+            "kind": "kind: gated, hidden: 64, activation: silu",
+            "hidden": "hidden: 32, activation: silu",
+            "activation": "hidden: 64, activation: relu",
+            "bias": "hidden: 64, activation: silu, bias: [up]",
+            "dropout": "hidden: 64, activation: silu, dropout: 0.1",
+            "sub_norm": "hidden: 64, activation: silu, sub_norm: true",
+        }.items()
+    },
+    **{
+        f"Ffn.{key}": (DECODER.replace("hidden: 64", "kind: gated, hidden: 64"), "hidden: 64", f"hidden: 64, {key}: 2")
+        for key in ("clamp", "up_offset", "gate_scale")
+    },
+}
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "attention": {
+        "heads": 8,
+        "kv_heads": 2,
+        "head_dim": 16,
+        "bias": True,
+        "scale": 0.5,
+        "dropout": 0.1,
+        "causal": False,
+        "rope": {"theta": 100},
+        "v_head_dim": 4,
+        "softcap": 50,
+        "qk_norm": True,
+        "output_gate": True,
+        "sub_norm": True,
+        "window": 8,
+        "chunk": 8,
+        "clip": 2,
+        "temperature": {"floor": 8, "scale": 0.1},
+        "sinks": True,
+        "v_norm": True,
+        "tied_kv": True,
+    },
+    "cross_attention": {
+        "heads": 8,
+        "kv_heads": 2,
+        "head_dim": 16,
+        "bias": ["q", "o"],
+        "scale": 0.5,
+        "dropout": 0.1,
+        "v_head_dim": 4,
+        "softcap": 50,
+        "qk_norm": True,
+        "output_gate": True,
+        "sub_norm": True,
+    },
+    "ffn": {
+        "kind": "plain",
+        "hidden": 32,
+        "activation": "relu",
+        "bias": ["gate"],
+        "dropout": 0.1,
+        "clamp": 2,
+        "up_offset": 1,
+        "gate_scale": 0.5,
+        "sub_norm": True,
+    },
+}
+"""By component, a change of each key in a block that is like another."""
