@@ -56,7 +56,7 @@ def attentions(draw: st.DrawFn, tp: int, d_model: int, cross: bool, kept: bool) 
     per_head = some(draw, per=st.just("head"), rank=st.just(3), bias=st.booleans())
     doc |= some(
         draw,
-        v_head_dim=st.sampled_from((3, 4)),
+        v_head_dim=st.sampled_from((2, 4)),
         qk_norm=st.one_of(st.booleans(), qk_norms()),
         output_gate=st.one_of(st.booleans(), gate.map(lambda one: one | per_head)),
         sub_norm=st.one_of(st.booleans(), norms()),
