@@ -125,9 +125,9 @@ def narrow(model: Model) -> Model:
             return config.model_copy(update={"hidden": FFN})
         assert isinstance(config, (Attention, CrossAttention)) and config.kv_heads
         kv_heads = HEADS if config.kv_heads == config.heads else HEADS // 2
-        return config.model_copy(
-            update={"heads": HEADS, "kv_heads": kv_heads, **dict.fromkeys(("head_dim", "v_head_dim"), D_MODEL // HEADS)}
-        )
+        size = D_MODEL // HEADS
+        sizes = {"heads": HEADS, "kv_heads": kv_heads, "head_dim": size, "v_head_dim": size}
+        return config.model_copy(update=sizes)
 
     def sublayer(found: Sublayer) -> Sublayer:
         return replace(found, branches=tuple(replace(b, component=component(b.component)) for b in found.branches))

@@ -75,8 +75,9 @@ def attentions(draw: st.DrawFn, tp: int, d_model: int, cross: bool, kept: bool) 
 
 @st.composite
 def qk_norms(draw: st.DrawFn) -> Doc:
-    over = draw(st.sampled_from(({}, {"over": "width"}, {"weight": "per_head"}, {"weight": False})))
-    return draw(norms()) | over
+    none = {"weight": False, "bias": False, "weight_offset": 0}
+    per_head = {"weight": "per_head", "weight_offset": 0}
+    return draw(norms()) | draw(st.sampled_from(({}, {"over": "width"}, per_head, none)))
 
 
 @st.composite
@@ -110,9 +111,10 @@ def ffns(draw: st.DrawFn, tp: int) -> Doc:
 
 
 @st.composite
-def norms(draw: st.DrawFn) -> Doc:
+def norms(draw: st.DrawFn, groups: bool = False) -> Doc:
     kinds = st.sampled_from(("rms", "layer"))
-    doc = some(draw, kind=kinds, eps=st.sampled_from((1e-2, 1e-5)), groups=st.sampled_from((2, 4)))
+    parts = {"groups": st.sampled_from((2, 4))} if groups else {}  # of d_model; heads may be smaller
+    doc = some(draw, kind=kinds, eps=st.sampled_from((1e-2, 1e-5)), **parts)
     if draw(st.sampled_from((True, True, False))):
         return doc | some(draw, bias=st.booleans(), weight_offset=st.sampled_from((1, 0.5)), weight=st.just(True))
     return doc | {"weight": False, "bias": False, "weight_offset": 0}
@@ -144,7 +146,7 @@ def general(draw: st.DrawFn, sizes: Sizes, first: bool) -> Doc:
 
     `first`: whether the placement of the model's norm has one on the input.
     """
-    own = st.one_of(st.booleans(), norms())
+    own = st.one_of(st.booleans(), norms(groups=True))
     factor = st.sampled_from((0.7, 1.3, -1, "1 / layers", "0.5 ** (layer + 1)"))
     rest = {"post": own, "in_scale": factor, "out_scale": factor, "layerscale": st.just(0.5)}
     parts = draw(st.lists(components(sizes), min_size=1, max_size=2))
