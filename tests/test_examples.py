@@ -55,7 +55,7 @@ def largest(found: Lines, wanted: Lines) -> float:
     return ((left - right) / right).abs().max().item()  # max keeps NaN
 
 
-@pytest.mark.parametrize("model", ["llama", "transformer"])
+@pytest.mark.parametrize("model", ["llama", pytest.param("transformer", marks=pytest.mark.matrix)])
 def test_four_ranks_train_as_one(model: str, checkout: Path) -> None:
     """The commands of the README, and the same for the encoder-decoder: tp 2, pp 2, every layer recomputed."""
     (block,) = [block for block in blocks("README.md", "sh") if "torchrun" in block]
@@ -70,7 +70,7 @@ def test_four_ranks_train_as_one(model: str, checkout: Path) -> None:
     assert four[STEPS - 1]["loss"] < four[0]["loss"] - 2  # nats: bytes are seven times as likely
 
 
-@pytest.mark.parametrize("model", ["llama", "transformer"])
+@pytest.mark.parametrize("model", [pytest.param("llama", marks=pytest.mark.matrix), "transformer"])
 def test_what_is_saved_goes_on_in_another_layout(model: str, checkout: Path) -> None:
     """Stages to one process to data ranks: each goes on from what the one before saved, to the same losses."""
     layouts(model, "layouts: {data: {tp: 2, dp: 2}}", checkout)
@@ -98,6 +98,7 @@ def test_what_cannot_be_resumed_is_told(checkout: Path) -> None:
     assert refused.stderr.splitlines()[-1] == "short/step-2 has 2 steps done, and --steps is 2"
 
 
+@pytest.mark.matrix
 def test_bf16_learns_as_fp32_does(checkout: Path) -> None:
     """Held-out losses are nearer to those of fp32 than another seed's are: in one process, in stages, in data ranks.
 

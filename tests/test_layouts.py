@@ -1,6 +1,6 @@
 """Every layout computes what one device computes: real gloo ranks, fp64, every gradient, a step of AdamW.
 
-The default run takes layouts in which every pair of choices occurs; `python -m pytest -m matrix` takes all.
+The default run takes specs and layouts in which every pair of choices occurs; `python -m pytest -m matrix` takes all.
 """
 
 from __future__ import annotations
@@ -47,14 +47,12 @@ def failures_of(model: zoo.Model, layout: Layout) -> list[Relation]:
     return [row for row in rows if not row.holds]
 
 
-@pytest.mark.parametrize("layout", FAST, ids=describe)
-@pytest.mark.parametrize("name", zoo.TINY)
+@pytest.mark.parametrize(("name", "layout"), FAST, ids=zoo.called)
 def test_layout(name: str, layout: Layout) -> None:
     assert not failures(name, layout)
 
 
-@pytest.mark.parametrize("layout", zoo.DATA, ids=describe)
-@pytest.mark.parametrize("name", zoo.TINY)
+@pytest.mark.parametrize(("name", "layout"), zoo.spread(zoo.TINY, zoo.DATA, 3), ids=zoo.called)
 def test_data_parallel(name: str, layout: Layout) -> None:
     assert not failures(name, layout)
 

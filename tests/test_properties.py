@@ -36,7 +36,7 @@ from specc.verify.run import world_size
 from tests.strategies import Doc, Drawn, dump, expanded, specs
 
 EXAMPLES = settings.default.max_examples if settings.default else 30
-FEWER, FEW = settings(max_examples=EXAMPLES // 2), settings(max_examples=EXAMPLES // 3)
+FEWER, FEW = settings(max_examples=EXAMPLES // 2), settings(max_examples=EXAMPLES // 5)
 
 
 def loaded(text: str) -> Spec:

@@ -43,8 +43,7 @@ def ops_of_a_step(model: Model, layout: Layout) -> Counter[str]:
     return Counter({name: n for name, n in count.ops.items() if name != "new_full"})
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "mode"), zoo.spread(NAMES, MODES, 3))
 def test_keeping_is_vain_exactly_where_it_is_said(name: str, mode: str) -> None:
     model, layout = zoo.still(zoo.spec(name).model), MODES[mode]
     full = ops_of_a_step(model, replace(layout, checkpoint=Checkpoint(every=1)))

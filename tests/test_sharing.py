@@ -22,6 +22,7 @@ from specc.verify.relations import describe, layout_relations, plain_relations, 
 from specc.verify.run import world_size
 from tests.mutants import mutants, retyped
 from tests.sharing import GIVES, MODELS, PERIOD, RESIDUAL, TABLES
+from tests.zoo import called, spread
 
 
 def cut(*starts: int, **more: Any) -> Layout:
@@ -55,8 +56,7 @@ def test_passes_are_legal_and_preserve_the_function(name: str, layout: Layout) -
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=describe)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "layout"), spread(MODELS, LAYOUTS, 2), ids=called)
 def test_layouts_agree(name: str, layout: Layout) -> None:
     found = setting(MODELS[name], layout)
     rows = plain_relations(found, layout)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
 
 from specc.components.attention import Attention
 from specc.components.cross_attention import CrossAttention
 from specc.source import read
 from specc.spec import Spec, load
 from specc.spec.core import Checkpoint, Layout, Model, Pipeline, Stack
+from specc.verify.relations import describe
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 TINY = ("transformer-tiny", "gpt2-tiny", "llama-tied-tiny", "llama-tiny", "hybrid-tiny", "packed-tiny")
 SAVES = Checkpoint(save=("attention.core", "attention.o"))
@@ -79,18 +85,37 @@ def layout(tp: int, sp: bool, stages: int, schedule: str, checkpoint: str, dp: i
     return Layout(tp=tp, sequence_parallel=sp, dp=dp, pp=pipeline, microbatches=stages, checkpoint=saved)
 
 
-def covering(limit: int = 8) -> list[Layout]:
-    """A few layouts in which each pair of choices of two factors occurs, as far as `limit` ranks allow."""
-    factors = (TENSOR, PIPELINE, tuple(CHECKPOINTS))
-    cells = [c for c in product(*factors) if c[0][0] * c[1][0] <= limit]
-    pairs = {((i, c[i]), (j, c[j])) for c in cells for i in range(3) for j in range(i)}
-    chosen: list[Layout] = []
+def covering(limit: int = 4) -> list[tuple[str, Layout]]:
+    """Tiny specs with layouts in which each pair of choices of two factors occurs, as far as `limit` ranks allow.
+
+    The spec is a factor: each meets every way to split, every pipeline and every checkpointing.
+    """
+    factors = (TINY, TENSOR, PIPELINE, tuple(CHECKPOINTS))
+    cells = [c for c in product(*factors) if c[1][0] * c[2][0] <= limit]
+    of = {cell: {((i, cell[i]), (j, cell[j])) for i in range(4) for j in range(i)} for cell in cells}
+    pairs = {pair for found in of.values() for pair in found}
+    chosen: list[tuple[str, Layout]] = []
     while pairs:
-        best = max(cells, key=lambda c: sum(((i, c[i]), (j, c[j])) in pairs for i in range(3) for j in range(i)))
-        pairs -= {((i, best[i]), (j, best[j])) for i in range(3) for j in range(i)}
-        (tp, sp), (stages, schedule), checkpoint = best
-        chosen.append(layout(tp, sp, stages, schedule, checkpoint))
+        # of those with as many pairs the one of fewest ranks
+        best = max(cells, key=lambda c: (len(of[c] & pairs), -c[1][0] * c[2][0]))
+        pairs -= of[best]
+        name, (tp, sp), (stages, schedule), checkpoint = best
+        chosen.append((name, layout(tp, sp, stages, schedule, checkpoint)))
     return chosen
+
+
+def called(value: str | Layout) -> str:
+    """The id of a parameter of a test."""
+    return value if isinstance(value, str) else describe(value)
+
+
+def spread(names: Iterable[str], others: Iterable[T], each: int) -> list[Any]:
+    """All pairs, of which one of `each` is in the default run, spread over both; the rest is of the matrix."""
+    return [
+        pytest.param(name, other, marks=[pytest.mark.matrix] * bool((n + m) % each))
+        for n, name in enumerate(names)
+        for m, other in enumerate(others)
+    ]
 
 
 DATA = [
