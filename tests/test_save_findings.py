@@ -55,7 +55,7 @@ def test_keeping_is_vain_exactly_where_it_is_said(name: str, mode: str) -> None:
         vain += [result] * (ops == full)
         said += [result for item in findings(model, saving) if item.code == "W501"]
     assert said == vain
-    assert vain == (["ffn.down"] if name in ("llama-tiny", "hybrid-tiny") else [])
+    assert vain == (["ffn.down"] if name == "llama-tiny" else [])  # others have a norm behind some ffn.down
 
 
 def findings(model: Model, layout: Layout) -> list[Diagnostic]:
