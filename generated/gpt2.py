@@ -135,11 +135,9 @@ class Trainer:
 
 def adamw(module: nn.Module, lr: float) -> torch.optim.AdamW:
     """Weight decay on matrices alone: not on norms, biases and embeddings."""
-    matrices = {p: p.ndim > 1 and not name.endswith("embedding.weight") for name, p in module.named_parameters()}
-    groups = [
-        {"params": [p for p, decays in matrices.items() if decays], "weight_decay": 0.1},
-        {"params": [p for p, decays in matrices.items() if not decays], "weight_decay": 0.0},
-    ]
+    groups = [{"params": [], "weight_decay": 0.1}, {"params": [], "weight_decay": 0.0}]
+    for name, p in module.named_parameters():
+        groups[p.ndim < 2 or name.endswith("embedding.weight")]["params"].append(p)
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 

@@ -16,7 +16,7 @@ params e32caf772f1c, compute 9f94c75aabe5, layout 8472c80783d5
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -26,10 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
-from torch.nn import Parameter
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 COMPUTE = torch.bfloat16  # activations, weights in use, what ranks send of them
@@ -144,14 +143,13 @@ def device_mesh(device_type: str) -> DeviceMesh:
     return DeviceMesh(device_type, torch.arange(world).view(4, -1, 8), mesh_dim_names=("pp", "dp", "tp"))
 
 
-STAGES = ((First,), (Middle, range(9, 17)), (Middle, range(17, 26)), (Last,))
+STAGES = (First, partial(Middle, range(9, 17)), partial(Middle, range(17, 26)), Last)
 
 
 def build_stage(index: int, mesh: DeviceMesh, device: torch.device, batch: int, seq: int, seed: int) -> PipelineStage:
     """Stage `index` with initialised weights, for microbatches of [batch, seq]."""
-    stage, *arguments = STAGES[index]
     with torch.device("meta"):
-        module = stage(*arguments, mesh["tp"])
+        module = STAGES[index](mesh["tp"])
         tokens = torch.empty(batch, seq, dtype=torch.int64)
         hidden = torch.empty(seq // 8, batch, 4096, dtype=COMPUTE, requires_grad=True)  # [seq/tp, batch, d_model]
         logits = torch.empty(batch, seq, 16032, dtype=COMPUTE, requires_grad=True)  # [batch, seq, vocab/tp]
@@ -170,10 +168,9 @@ def parallelize(module: nn.Module, dp: DeviceMesh) -> None:
 
 
 class Trainer:
-    """The stage of this rank, its schedule and its optimizer.
+    """The stage of this rank, its schedule and its optimizer; every rank calls every method.
 
-    Every rank calls every method. Data ranks pass samples of their own,
-    at most `batch` rows of at most `seq` tokens; the ranks of one data rank pass the same.
+    Data ranks pass samples of their own, at most `batch` rows of at most `seq` tokens; the ranks of one pass the same.
     """
 
     def __init__(self, mesh: DeviceMesh, device: torch.device, batch: int, seq: int, seed: int, lr: float):
@@ -182,9 +179,8 @@ class Trainer:
         if seq % 8:
             raise ValueError(f"sequences of {seq} tokens cannot be cut into equal parts for tp = 8")
         self.mesh, self.sizes = mesh, {"tokens": (batch, seq), "labels": (batch, seq)}
-        self.index = mesh.get_local_rank("pp")
-        stage = build_stage(self.index, mesh, device, batch // MICROBATCHES, seq, seed)
-        self.module = stage.submod
+        stage = build_stage(mesh.get_local_rank("pp"), mesh, device, batch // MICROBATCHES, seq, seed)
+        self.index, self.module = stage.stage_index, stage.submod
         self.schedule = Schedule1F1B(stage, MICROBATCHES, partial(loss, tp=mesh["tp"]), scale_grads=False)
         self.optimizer = adamw(self.module, lr)
 
@@ -206,7 +202,7 @@ class Trainer:
         """[2]: the loss summed over labels other than -100, and their number, over all ranks."""
         tokens, labels = self.full(tokens, labels)
         count = self.count(labels)
-        with torch.no_grad(), resharding(self.module):
+        with torch.no_grad():
             return torch.stack((self.run(self.schedule.eval, tokens, labels, torch.ones_like(count)), count))
 
     def predict(self, tokens: Tensor) -> Tensor | None:
@@ -214,23 +210,19 @@ class Trainer:
         shape, labels = tokens.shape, torch.full_like(tokens, -100)
         tokens, labels = self.full(tokens, labels)
         inputs = (tokens,) if self.index == 0 else ()
-        scale = {"scale": torch.zeros((), dtype=REDUCE, device=labels.device)}
-        with torch.no_grad(), resharding(self.module):
-            logits = self.schedule.eval(*inputs, target=labels, losses=[], loss_kwargs=scale)
-        if self.index < len(STAGES) - 1:
+        with torch.no_grad(), apart(self.module.parameters()):
+            logits = self.schedule.eval(*inputs, target=labels, losses=[], loss_kwargs={"scale": 0.0})
+        if logits is None:
             return None
-        return whole(logits, 128256, self.mesh["tp"])[: shape[0], : shape[1]]
+        return DTensor.from_local(logits, self.mesh["tp"], [Shard(2)]).full_tensor()[: shape[0], : shape[1]]
 
     def run(self, schedule: Callable[..., object], tokens: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
         """The loss times scale, over all ranks."""
         losses: list[Tensor] = []
         inputs = (tokens,) if self.index == 0 else ()
         ranks = self.mesh["dp"].size()  # FSDP takes the mean of gradients over them
-        parameters = list(self.module.parameters())
-        before = take_gradients(parameters)
-        options = {"scale": scale * ranks}
-        schedule(*inputs, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
-        add_gradients(parameters, before)
+        with apart(self.module.parameters()):
+            schedule(*inputs, target=labels, losses=losses, loss_kwargs={"scale": scale * ranks}, return_outputs=False)
         value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach() / ranks
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
         dist.all_reduce(value, group=self.mesh.get_group("dp"))
@@ -244,12 +236,9 @@ class Trainer:
         self.optimizer.found_inf = (~(norm.isfinite() & (norm > 0))).float()  # the update is left out where it is 1
         return norm
 
-    def full(self, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def full(self, tokens: Tensor, labels: Tensor) -> list[Tensor]:
         """Filled up to the size the trainer is built for, which adds nothing: no label, and unseen by other tokens."""
-        check_batch({"tokens": tokens, "labels": labels}, self.sizes)
-        tokens = fill(tokens, self.sizes["tokens"], 0, 0)
-        labels = fill(labels, self.sizes["labels"], -100, -100)
-        return tokens, labels
+        return filled({"tokens": tokens, "labels": labels}, self.sizes, ((0, 0), (-100, -100)))
 
     def count(self, labels: Tensor) -> Tensor:
         """The number of labels other than -100, over all data ranks."""
@@ -260,11 +249,9 @@ class Trainer:
 
 def adamw(module: nn.Module, lr: float) -> torch.optim.AdamW:
     """Weight decay on matrices alone: not on norms, biases and embeddings."""
-    matrices = {p: p.ndim > 1 and not name.endswith("embedding.weight") for name, p in module.named_parameters()}
-    groups = [
-        {"params": [p for p, decays in matrices.items() if decays], "weight_decay": 0.1},
-        {"params": [p for p, decays in matrices.items() if not decays], "weight_decay": 0.0},
-    ]
+    groups = [{"params": [], "weight_decay": 0.1}, {"params": [], "weight_decay": 0.0}]
+    for name, p in module.named_parameters():
+        groups[p.ndim < 2 or name.endswith("embedding.weight")]["params"].append(p)
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
@@ -291,8 +278,6 @@ class VocabEmbedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Parameters are whole on every rank."""
-
     def __init__(self, dim: int, eps: float, tp: DeviceMesh):
         super().__init__()
         self.eps = eps
@@ -324,8 +309,8 @@ class RowLinear(nn.Module):
         return F.linear(x, self.weight.to_local())
 
 
-def check_batch(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Raise ValueError unless all are int64 [rows, length] of at most their sizes, labels as the input before them."""
+def filled(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]], blanks: tuple) -> list[Tensor]:
+    """All [rows, length] filled up to their sizes, each with two blanks: behind rows, below them. Raises ValueError."""
     told = ", ".join(f"{name} {str(x.dtype)[6:]} {tuple(x.shape)}" for name, x in batch.items())
     *_, last, labels = batch.values()
     if any(x.dtype != torch.int64 for x in batch.values()) or labels.shape != last.shape:
@@ -334,28 +319,10 @@ def check_batch(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]
     if any(len(s) != 4 or s[0] != len(labels) or s[0] > s[2] or s[1] > s[3] for s in shapes):
         built = ", ".join(map(str, sizes.values()))
         raise ValueError(f"{told} are given, but the trainer is built for at most {built}")
-
-
-def fill(x: Tensor, size: tuple[int, int], end: int, row: int) -> Tensor:
-    """x [rows, length] filled up to that size: each row with `end`, then with rows of `row`."""
-    x = F.pad(x, (0, size[1] - x.size(1)), value=end)
-    return F.pad(x, (0, 0, 0, size[0] - len(x)), value=row)
-
-
-@contextmanager
-def resharding(module: nn.Module) -> Iterator[None]:
-    """Lets go of gathered weights, as nothing else does without backward."""
-    yield
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
-
-
-def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
-    """Logits [batch, seq, vocab] of logits [batch, seq, vocab/tp]."""
-    shape = torch.Size((*logits.shape[:-1], vocab))
-    stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(logits, tp, [Shard(2)], shape=shape, stride=stride).full_tensor()
+    return [
+        F.pad(F.pad(x, (0, s[3] - s[1]), value=end), (0, 0, 0, s[2] - s[0]), value=row)
+        for x, s, (end, row) in zip(batch.values(), shapes, blanks, strict=True)
+    ]
 
 
 def gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -371,31 +338,25 @@ def scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class Collective(Function):
-    """`there` makes outputs of inputs, `back` gradients of gradients."""
+    """`there` makes outputs of inputs over the ranks of tp, `back` gradients of gradients."""
 
     @staticmethod
-    def forward(ctx, x, there, back, group):
-        ctx.back, ctx.group = back, group
-        return there(x, group)
+    def forward(ctx, there, back, x, tp):
+        ctx.back, ctx.group = back, tp.get_group()
+        return there(x, ctx.group)
 
     @staticmethod
     def backward(ctx, grad):
-        return ctx.back(grad, ctx.group), None, None, None
+        return None, None, ctx.back(grad, ctx.group), None
 
 
-def all_gather(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """Join the shards of the first axis; the gradient is summed and scattered."""
-    return Collective.apply(x, gather, scatter, tp.get_group())
+all_gather = partial(Collective.apply, gather, scatter)  # joins the shards of the first axis
+reduce_scatter = partial(Collective.apply, scatter, gather)  # sums, and keeps this rank's shard of the first axis
 
 
-def reduce_scatter(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """Sum over tp and keep this rank's shard of the first axis; the gradient is gathered."""
-    return Collective.apply(x, scatter, gather, tp.get_group())
-
-
-def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:
+def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> nn.Parameter:
     """An uninitialised parameter of that full shape, placed over tp."""
-    return Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
+    return nn.Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
 
 
 def gradient_norm(parameters: list, device: str) -> Tensor:
@@ -409,36 +370,16 @@ def gradient_norm(parameters: list, device: str) -> Tensor:
     return square.sqrt()
 
 
-def take_gradients(parameters: list) -> list:
-    """Gradients of earlier calls, taken off."""
-    taken = [p.grad for p in parameters]
-    for p in parameters:
+@contextmanager
+def apart(parameters: Iterable) -> Iterator[None]:
+    """Gradients of earlier calls stand aside, and are added to the new ones."""
+    earlier = [(p, p.grad) for p in parameters]
+    for p, _ in earlier:
         p.grad = None
-    return taken
-
-
-def add_gradients(parameters: list, before: list) -> None:
-    """Add those of earlier calls to the new ones."""
-    for p, earlier in zip(parameters, before, strict=True):
-        if p.grad is None:  # frozen, or nothing is trained
-            p.grad = earlier
-        elif earlier is not None:
-            p.grad += earlier
-
-
-def total(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    x = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(x, group=group)
-    return x
-
-
-def same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    return x.view_as(x)
-
-
-def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """Sum over tp; every rank already holds the whole gradient."""
-    return Collective.apply(x, total, same, tp.get_group())
+    yield
+    for p, grad in earlier:
+        if grad is not None:
+            p.grad = grad if p.grad is None else p.grad.add_(grad)
 
 
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
@@ -451,7 +392,10 @@ def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMe
     mine = (rows >= 0) & (rows < logits.size(-1))
     others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
     correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
-    total, correct = all_reduce(torch.stack((logits.exp().sum(-1), correct)), tp)
+    own = torch.stack((logits.exp().sum(-1), correct))
+    whole = own.detach().clone()
+    dist.all_reduce(whole, group=tp.get_group())
+    total, correct = whole + (own - own.detach())  # the sum of all ranks, whose gradient each of them has whole
     return (total.log() - correct).masked_fill(labels.eq(-100), 0).sum()
 
 
@@ -459,10 +403,8 @@ def llama3_rope_table(
     positions: Tensor, head_dim: int, theta: float, factor: float, low_freq: float, high_freq: float, original_seq: int
 ) -> Tensor:
     """positions [..., seq] -> cosines and sines [2, ..., seq, head_dim], low frequencies / factor (Llama 3.1)."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    inv_freq = 1.0 / theta**exponents
-    turns = original_seq / (2 * torch.pi / inv_freq)
-    kept = ((turns - low_freq) / (high_freq - low_freq)).clamp(0, 1)
+    inv_freq = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim)
+    kept = ((original_seq / (2 * torch.pi / inv_freq) - low_freq) / (high_freq - low_freq)).clamp(0, 1)  # by its turns
     angles = positions.unsqueeze(-1) * ((1 - kept) * inv_freq / factor + kept * inv_freq)
     angles = torch.cat((angles, angles), dim=-1)
     return torch.stack((angles.cos(), angles.sin()))
@@ -477,8 +419,7 @@ def apply_rope(x: Tensor, rope: Tensor) -> Tensor:
 
 def kernels(ctx, op, *args, **kwargs) -> CheckpointPolicy:
     """Attention kernels, of any device, do not run again."""
-    stays = "scaled_dot_product" in str(op)
-    return CheckpointPolicy.MUST_SAVE if stays else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if "scaled_dot_product" in str(op) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 keep_core = partial(create_selective_checkpoint_contexts, kernels)

@@ -134,11 +134,9 @@ class Trainer:
 
 def adamw(module: nn.Module, lr: float) -> torch.optim.AdamW:
     """Weight decay on matrices alone: not on norms, biases and embeddings."""
-    matrices = {p: p.ndim > 1 and not name.endswith("embedding.weight") for name, p in module.named_parameters()}
-    groups = [
-        {"params": [p for p, decays in matrices.items() if decays], "weight_decay": 0.1},
-        {"params": [p for p, decays in matrices.items() if not decays], "weight_decay": 0.0},
-    ]
+    groups = [{"params": [], "weight_decay": 0.1}, {"params": [], "weight_decay": 0.0}]
+    for name, p in module.named_parameters():
+        groups[p.ndim < 2 or name.endswith("embedding.weight")]["params"].append(p)
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
@@ -157,10 +155,8 @@ def llama3_rope_table(
     positions: Tensor, head_dim: int, theta: float, factor: float, low_freq: float, high_freq: float, original_seq: int
 ) -> Tensor:
     """positions [..., seq] -> cosines and sines [2, ..., seq, head_dim], low frequencies / factor (Llama 3.1)."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    inv_freq = 1.0 / theta**exponents
-    turns = original_seq / (2 * torch.pi / inv_freq)
-    kept = ((turns - low_freq) / (high_freq - low_freq)).clamp(0, 1)
+    inv_freq = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim)
+    kept = ((original_seq / (2 * torch.pi / inv_freq) - low_freq) / (high_freq - low_freq)).clamp(0, 1)  # by its turns
     angles = positions.unsqueeze(-1) * ((1 - kept) * inv_freq / factor + kept * inv_freq)
     angles = torch.cat((angles, angles), dim=-1)
     return torch.stack((angles.cos(), angles.sin()))

@@ -14,7 +14,7 @@ params 57eccb7da1e9, compute 9c6b4796ae8a, layout c2041875a07f
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -26,7 +26,6 @@ from torch.autograd import Function
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
-from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 COMPUTE = torch.float32  # activations, weights in use, what ranks send of them
@@ -204,10 +203,9 @@ def build_stage(
 
 
 class Trainer:
-    """The stage of this rank, its schedule and its optimizer.
+    """The stage of this rank, its schedule and its optimizer; every rank calls every method.
 
-    Every rank calls every method. All pass the same batch:
-    at most `batch` rows of at most `source` and `target` tokens.
+    All pass the same batch: at most `batch` rows of at most `source` and `target` tokens.
     """
 
     def __init__(
@@ -217,9 +215,8 @@ class Trainer:
             raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")
         torch.manual_seed(seed + dist.get_rank() // 2)  # the ranks of tp draw the same numbers
         self.mesh, self.sizes = mesh, {"source": (batch, source), "target": (batch, target), "labels": (batch, target)}
-        self.index = mesh.get_local_rank("pp")
-        stage = build_stage(self.index, mesh, device, batch // MICROBATCHES, source, target, seed)
-        self.module = stage.submod
+        stage = build_stage(mesh.get_local_rank("pp"), mesh, device, batch // MICROBATCHES, source, target, seed)
+        self.index, self.module = stage.stage_index, stage.submod
         self.schedule = Schedule1F1B(stage, MICROBATCHES, partial(loss, tp=mesh["tp"]), scale_grads=False)
         self.tied, self.copies = tied_weights(self.module, TIED, self.index, mesh.get_group("pp"))
         self.optimizer = adamw(self.module, lr)
@@ -250,12 +247,11 @@ class Trainer:
         shape, labels = target.shape, torch.full_like(target, -100)
         source, target, labels = self.full(source, target, labels)
         inputs = (target,) if self.index == 0 else ()
-        scale = {"scale": torch.zeros((), dtype=REDUCE, device=labels.device)}
         with torch.no_grad(), evaluating(self.module):
-            logits = self.schedule.eval(*inputs, source=source, target=labels, losses=[], loss_kwargs=scale)
-        if self.index < len(STAGES) - 1:
+            logits = self.schedule.eval(*inputs, source=source, target=labels, losses=[], loss_kwargs={"scale": 0.0})
+        if logits is None:
             return None
-        return whole(logits, 37000, self.mesh["tp"])[: shape[0], : shape[1]]
+        return DTensor.from_local(logits, self.mesh["tp"], [Shard(2)]).full_tensor()[: shape[0], : shape[1]]
 
     def run(
         self, schedule: Callable[..., object], source: Tensor, target: Tensor, labels: Tensor, scale: Tensor
@@ -263,12 +259,11 @@ class Trainer:
         """The loss times scale, over all ranks."""
         losses: list[Tensor] = []
         inputs = (target,) if self.index == 0 else ()
-        parameters = [p for p, _ in self.tied]
-        before = take_gradients(parameters)
-        options = {"scale": scale}
-        schedule(*inputs, source=source, target=labels, losses=losses, loss_kwargs=options, return_outputs=False)
-        sum_copies(self.tied)
-        add_gradients(parameters, before)
+        with apart(p for p, _ in self.tied):
+            schedule(
+                *inputs, source=source, target=labels, losses=losses, loss_kwargs={"scale": scale}, return_outputs=False
+            )
+            sum_copies(self.tied)
         value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach()
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
         return value
@@ -281,22 +276,18 @@ class Trainer:
         self.optimizer.found_inf = (~(norm.isfinite() & (norm > 0))).float()  # the update is left out where it is 1
         return norm
 
-    def full(self, source: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def full(self, source: Tensor, target: Tensor, labels: Tensor) -> list[Tensor]:
         """Filled up to the size the trainer is built for, which adds nothing: no label, and unseen by other tokens."""
-        check_batch({"source": source, "target": target, "labels": labels}, self.sizes)
-        source = fill(source, self.sizes["source"], 0, 1)
-        target = fill(target, self.sizes["target"], 0, 1)
-        labels = fill(labels, self.sizes["labels"], -100, -100)
-        return source, target, labels
+        return filled(
+            {"source": source, "target": target, "labels": labels}, self.sizes, ((0, 1), (0, 1), (-100, -100))
+        )
 
 
 def adamw(module: nn.Module, lr: float) -> torch.optim.AdamW:
     """Weight decay on matrices alone: not on norms, biases and embeddings."""
-    matrices = {p: p.ndim > 1 and not name.endswith("embedding.weight") for name, p in module.named_parameters()}
-    groups = [
-        {"params": [p for p, decays in matrices.items() if decays], "weight_decay": 0.1},
-        {"params": [p for p, decays in matrices.items() if not decays], "weight_decay": 0.0},
-    ]
+    groups = [{"params": [], "weight_decay": 0.1}, {"params": [], "weight_decay": 0.0}]
+    for name, p in module.named_parameters():
+        groups[p.ndim < 2 or name.endswith("embedding.weight")]["params"].append(p)
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
@@ -348,8 +339,6 @@ class RowLinear(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Parameters are whole on every rank."""
-
     def __init__(self, dim: int, eps: float, tp: DeviceMesh):
         super().__init__()
         self.eps = eps
@@ -362,8 +351,8 @@ class LayerNorm(nn.Module):
         )
 
 
-def check_batch(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Raise ValueError unless all are int64 [rows, length] of at most their sizes, labels as the input before them."""
+def filled(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]], blanks: tuple) -> list[Tensor]:
+    """All [rows, length] filled up to their sizes, each with two blanks: behind rows, below them. Raises ValueError."""
     told = ", ".join(f"{name} {str(x.dtype)[6:]} {tuple(x.shape)}" for name, x in batch.items())
     *_, last, labels = batch.values()
     if any(x.dtype != torch.int64 for x in batch.values()) or labels.shape != last.shape:
@@ -372,12 +361,10 @@ def check_batch(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]
     if any(len(s) != 4 or s[0] != len(labels) or s[0] > s[2] or s[1] > s[3] for s in shapes):
         built = ", ".join(map(str, sizes.values()))
         raise ValueError(f"{told} are given, but the trainer is built for at most {built}")
-
-
-def fill(x: Tensor, size: tuple[int, int], end: int, row: int) -> Tensor:
-    """x [rows, length] filled up to that size: each row with `end`, then with rows of `row`."""
-    x = F.pad(x, (0, size[1] - x.size(1)), value=end)
-    return F.pad(x, (0, 0, 0, size[0] - len(x)), value=row)
+    return [
+        F.pad(F.pad(x, (0, s[3] - s[1]), value=end), (0, 0, 0, s[2] - s[0]), value=row)
+        for x, s, (end, row) in zip(batch.values(), shapes, blanks, strict=True)
+    ]
 
 
 @contextmanager
@@ -391,13 +378,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def whole(logits: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
-    """Logits [batch, seq, vocab] of logits [batch, seq, vocab/tp]."""
-    shape = torch.Size((*logits.shape[:-1], vocab))
-    stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(logits, tp, [Shard(2)], shape=shape, stride=stride).full_tensor()
-
-
 def total(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     x = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(x, group=group)
@@ -409,31 +389,25 @@ def same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class Collective(Function):
-    """`there` makes outputs of inputs, `back` gradients of gradients."""
+    """`there` makes outputs of inputs over the ranks of tp, `back` gradients of gradients."""
 
     @staticmethod
-    def forward(ctx, x, there, back, group):
-        ctx.back, ctx.group = back, group
-        return there(x, group)
+    def forward(ctx, there, back, x, tp):
+        ctx.back, ctx.group = back, tp.get_group()
+        return there(x, ctx.group)
 
     @staticmethod
     def backward(ctx, grad):
-        return ctx.back(grad, ctx.group), None, None, None
+        return None, None, ctx.back(grad, ctx.group), None
 
 
-def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """Sum over tp; every rank already holds the whole gradient."""
-    return Collective.apply(x, total, same, tp.get_group())
+all_reduce = partial(Collective.apply, total, same)  # every rank already holds the whole gradient
+copy_to_shards = partial(Collective.apply, same, total)  # for every rank's own shard of weights: gradients are summed
 
 
-def copy_to_shards(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """The same value for every rank's own shard of weights; the gradient is summed over tp."""
-    return Collective.apply(x, same, total, tp.get_group())
-
-
-def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:
+def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> nn.Parameter:
     """An uninitialised parameter of that full shape, placed over tp."""
-    return Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
+    return nn.Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
 
 
 def gradient_norm(parameters: list, device: str) -> Tensor:
@@ -457,21 +431,16 @@ def tied_weights(
     return list(zip(held, groups, strict=True)), {p for p, holders in held.items() if holders[0] != index}
 
 
-def take_gradients(parameters: list) -> list:
-    """Gradients of earlier calls, taken off."""
-    taken = [p.grad for p in parameters]
-    for p in parameters:
+@contextmanager
+def apart(parameters: Iterable) -> Iterator[None]:
+    """Gradients of earlier calls stand aside, and are added to the new ones."""
+    earlier = [(p, p.grad) for p in parameters]
+    for p, _ in earlier:
         p.grad = None
-    return taken
-
-
-def add_gradients(parameters: list, before: list) -> None:
-    """Add those of earlier calls to the new ones."""
-    for p, earlier in zip(parameters, before, strict=True):
-        if p.grad is None:  # frozen, or nothing is trained
-            p.grad = earlier
-        elif earlier is not None:
-            p.grad += earlier
+    yield
+    for p, grad in earlier:
+        if grad is not None:
+            p.grad = grad if p.grad is None else p.grad.add_(grad)
 
 
 def sum_copies(tied: list) -> None:
@@ -491,7 +460,10 @@ def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMe
     mine = (rows >= 0) & (rows < logits.size(-1))
     others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
     correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
-    total, correct = all_reduce(torch.stack((logits.exp().sum(-1), correct)), tp)
+    own = torch.stack((logits.exp().sum(-1), correct))
+    whole = own.detach().clone()
+    dist.all_reduce(whole, group=tp.get_group())
+    total, correct = whole + (own - own.detach())  # the sum of all ranks, whose gradient each of them has whole
     return (total.log() - correct).masked_fill(labels.eq(-100), 0).sum()
 
 

@@ -136,7 +136,8 @@ def looks(rank: Rank) -> Told:
     held = list(trainer.module.parameters())
     found = {"before": trainer.evaluate(*own)}
     found["loss 0"] = trainer.forward_backward(*own)
-    found["amid"] = trainer.evaluate(*own)  # which leaves parameters and gradients as they are
+    trainer.predict(*own[:-1])
+    found["amid"] = trainer.evaluate(*own)  # both leave parameters and gradients as they are
     found["held amid"] = torch.tensor(float(same(held, trainer)))
     found |= gradients(trainer)
     found["norm 0"] = trainer.clip_gradients(1.0)

@@ -81,7 +81,7 @@ def test_a_file_has_only_what_its_layout_needs():
         "parameter(": ("tp",),
         "__create_chunk_list__": ("tp", "dp"),
         "dist.": ("tp", "dp", "pp"),
-        "check_batch": ("tp", "dp", "pp"),
+        "filled": ("tp", "dp", "pp"),
         "full_tensor": ("tp",),
         "MICROBATCHES": ("pp",),
         "TIED": (),
@@ -98,7 +98,7 @@ def test_a_file_has_only_what_its_layout_needs():
 
 def test_a_dense_decoder_with_everything_is_short():
     layout = replace(LAYOUTS["pp2 dp2 tp2 sp"], checkpoint=SAVES)
-    assert len(made(MODELS["llama-tied"], layout).source.splitlines()) <= 510
+    assert len(made(MODELS["llama-tied"], layout).source.splitlines()) <= 450
 
 
 def test_tied_weights_name_their_stages():
@@ -150,14 +150,14 @@ def test_names_and_constants_are_checked():
 
 
 def test_kernels_are_pasted_with_what_they_use():
-    text = pasted(["gradient_norm", "split_cross_entropy", "evaluating"])
+    text = pasted(["gradient_norm", "all_reduce", "evaluating"])
     tree = ast.parse(text)
     defined = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
-    assert defined.index("Collective") < defined.index("all_reduce") < defined.index("split_cross_entropy")
-    assert {"gradient_norm", "evaluating"} <= set(defined) and "all_gather" not in defined
+    assert text.index("def total(") < text.index("class Collective(") < text.index("\nall_reduce = ")
+    assert {"gradient_norm", "evaluating"} <= set(defined) and "all_gather" not in text
     assert "REDUCE =" not in text  # a constant of the file
     assert "import contextmanager" in imports(names(tree)) and "distribute_tensor" not in imports(names(tree))
-    assert pasted(["evaluating", "gradient_norm", "split_cross_entropy"]) == text
+    assert pasted(["all_reduce", "evaluating", "gradient_norm"]) == text
     for bad in ("loss.absent", "absent"):
         with pytest.raises(KeyError):
             pasted([bad])
@@ -247,8 +247,8 @@ MUTANTS = [
     ("pp2 dp2", 'dist.all_reduce(count, group=self.mesh.get_group("dp"))', "", "loss"),
     ("dp2 tp2 sp", "square().sum() / copies", "square().sum()", "gradient norm"),
     ("tp2 sp", "p.grad = p.grad.redistribute(placements=p.placements)", "", "gradient norm"),
-    ("dp2", "p.ndim > 1 and not", "not", "AdamW step"),
-    ("dp2", 'and not name.endswith("embedding.weight")', "", "AdamW step"),
+    ("dp2", "p.ndim < 2 or ", "", "AdamW step"),
+    ("dp2", 'or name.endswith("embedding.weight")', "", "AdamW step"),
     ("tp2 sp", "self.weight.to_local(grad_placements=[Partial()])", "self.weight.to_local()", "gradients"),
     ("tp2 sp", "[low - 16 * block : high - 16 * block]", "[: high - low]", "initial weights"),
     ("tp2", "rows = ids - self.start", "rows = ids", "loss"),

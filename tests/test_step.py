@@ -117,8 +117,9 @@ def test_one_device_is_as_it_should_be(model: Model) -> None:
 
 
 MUTANTS = [
-    ("pp tied", "if p.grad is None:", "if False:", "evaluation"),
-    ("pp tied", "p.grad += earlier", "pass", "two parts"),
+    ("pp tied", "p.grad.add_(grad)", "p.grad", "two parts"),
+    ("pp dp tied", "p.grad.add_(grad)", "p.grad", "two parts"),
+    ("pp dp tied", "torch.no_grad(), apart(self.module.parameters())", "torch.no_grad()", "evaluation"),
     ("pp", "if p.grad is not None]", "]", "layers frozen"),
     ("pp", " & (norm > 0)", "", "no labels"),
     ("pp", "norm.isfinite() & ", "", "not finite"),

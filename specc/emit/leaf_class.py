@@ -49,8 +49,11 @@ def leaf_class(graph: Graph, name: str) -> Code:
             read_as = {param: f"{value}{cast}" for param, value in values.items()}
             body = form.call(read_as, "bias" in chosen and "bias" in values)
         methods.append(function("forward", ["self", form.inputs], "Tensor", body))
-    doc = Code(_doc(leaves))
-    return shape("class.j2", of=Module(Code(name), (doc,), listed(["self", *taken]), lines(init), tuple(methods)))
+    doc = _doc(leaves)
+    return shape(
+        "class.j2",
+        of=Module(Code(name), (Code(doc),) * bool(doc), listed(["self", *taken]), lines(init), tuple(methods)),
+    )
 
 
 def read(value: str, held: Held) -> str:

@@ -30,7 +30,6 @@ class Stages:
     constants: Code
     takes: Code
     lengths: Code
-    unpacked: Lines
     made: Code
     values: tuple[tuple[Code, Code], ...]  # meta tensors by name
     rows: Code  # those before and behind each stage
@@ -48,20 +47,17 @@ def build_model(of: Context) -> Code:
 
 def stages(of: Context) -> Code:
     """Constants and `build_stage`."""
-    arguments = any(stage.arguments for stage in of.stages)
-    rows = [f"({', '.join((s.name, *s.arguments))}{'' if s.arguments else ','})" for s in of.stages]
-    lines = [f"STAGES = ({', '.join(rows if arguments else [s.name for s in of.stages])})"]
+    rows = [f"partial({', '.join((s.name, *s.arguments))})" if s.arguments else s.name for s in of.stages]
+    lines = [f"STAGES = ({', '.join(rows)})"]
     tied = [f'"{param.name}": {param.stages!r}' for param in of.tied]
     lines += [f"TIED = {{{', '.join(tied)}}}  # weights that several stages hold"] if tied else []
     meshes = [of_mesh(name, of.graph) for name in of.stages[0].meshes]
-    made = f"stage({', '.join(['*arguments', *meshes])})" if arguments else f"STAGES[index]({', '.join(meshes)})"
     takes = ["index: int", MESH, DEVICE, "batch: int", *(f"{length}: int" for length in of.lengths), SEED]
     view = Stages(
         constants=Code("\n".join(row for line in lines for row in wrapped(line))),
         takes=Code(", ".join(takes)),
         lengths=Code(", ".join(of.lengths)),
-        unpacked=(Code("stage, *arguments = STAGES[index]"),) if arguments else (),
-        made=Code(made),
+        made=Code(f"STAGES[index]({', '.join(meshes)})"),
         values=tuple((Code(name), Code(source)) for name, source in of.cuts.values),
         rows=Code(", ".join(_repeated(of.cuts.rows))),
         placed=_placed(of),

@@ -28,7 +28,7 @@ NAMES = {
     "torch.distributed.device_mesh": ("DeviceMesh",),
     "torch.distributed.fsdp": ("FSDPModule", "MixedPrecisionPolicy", "fully_shard"),
     "torch.distributed.pipelining": ("PipelineStage", "Schedule1F1B", "ScheduleGPipe"),
-    "torch.distributed.tensor": ("Partial", "Replicate", "Shard"),
+    "torch.distributed.tensor": ("DTensor", "Partial", "Replicate", "Shard"),
     "torch.utils.checkpoint": ("checkpoint",),
 }
 """What templates and expressions use: modules by what they are called, names by module; kernels bring their own."""

@@ -16,15 +16,14 @@ from specc.emit.trainer import trainer
 from specc.emit.weights import init_weights
 
 KERNELS = (
-    *("check_batch", "check_length", "fill", "evaluating", "resharding", "whole"),
+    *("check_length", "filled", "evaluating", "resharding", "whole"),
     *("Cache", "next_tokens"),
     *(
         "gradient_norm",
         "stages_norm",
         "clip_by_mesh",
         "tied_weights",
-        "take_gradients",
-        "add_gradients",
+        "apart",
         "sum_copies",
         "sum_whole_copies",
     ),

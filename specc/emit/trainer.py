@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 
 from specc.emit.code import Code, lit, part
 from specc.emit.context import Context, of_mesh
@@ -10,6 +11,7 @@ from specc.emit.function import Lines, lines, listed, shape
 from specc.emit.make import DEVICE, MESH, SEED
 from specc.emit.names import keyword
 from specc.emit.weights import condition
+from specc.emit.wrap import wrapped
 from specc.ir.types import MeshAxis
 
 SCHEDULES = {"1f1b": "Schedule1F1B", "gpipe": "ScheduleGPipe"}
@@ -57,13 +59,11 @@ class Ranks:
     """What several ranks need."""
 
     holds: Code
-    fed: Code
-    types: Code
+    fed: Lines
     counted: tuple[Lines, ...]  # groups of axes over which labels are counted
-    mapping: Code
     sizes: Code
     exact: Lines  # lengths that must be those that the trainer is built for
-    fills: tuple[tuple[Code, int, int], ...]
+    filled: Lines
     last: Code  # input, of whose shape the labels are
     own: Code
     whole: Code
@@ -79,7 +79,10 @@ class Stages:
     schedule: Code
     loss: Code
     tied: Lines
-    taken: Lines
+    reading: Code  # contexts of evaluation in which gradients stay as they are
+    apart: Lines  # what a schedule runs in
+    depth: int  # of that
+    scheduled: Lines
     summed: Lines
     outputs: Code  # types of what the last stage gives
 
@@ -93,7 +96,7 @@ def trainer(of: Context, options: str) -> Code:
         made = shape("trainer/mesh.j2", of=common, run=run, ranks=_ranks(of))
     else:
         name = "stages" if len(of.graph.outputs) == 1 else "stages_terms"
-        made = shape(f"trainer/{name}.j2", of=common, run=run, ranks=_ranks(of), stages=_stages(of, options))
+        made = shape(f"trainer/{name}.j2", of=common, run=run, ranks=_ranks(of), stages=_stages(of, options, run.times))
     return Code("\n\n\n").join((made, _adamw(of)))
 
 
@@ -107,7 +110,6 @@ def _adamw(of: Context) -> Code:
 def _common(of: Context) -> Common:
     fed = (*of.inputs, "labels")
     takes = [f"{MESH}, {DEVICE}, batch: int", *(f"{x}: int" for x in of.lengths)] if of.axes else [DEVICE]
-    reading = ["torch.no_grad()"] + ["evaluating(self.module)"] * of.random
     return Common(
         takes=listed([*takes, SEED, "lr: float"]),
         checks=lines([*_checks(of), *_seed(of)]),
@@ -118,7 +120,7 @@ def _common(of: Context) -> Common:
         counted=Code("all ranks' number of them" if of.data else "their number if not given"),
         count=Code("self.count(labels)" if of.data else "labels.ne(-100).sum()"),
         everywhere=Code(", over all ranks" * bool(of.axes)),
-        reading=listed([*reading, *["resharding(self.module)"] * bool(of.data)]),
+        reading=listed([*_reading(of), *["resharding(self.module)"] * (bool(of.data) and not of.pp)]),
         norm=Code(_norm(of)),
         clip=Code("clip_by_mesh" if of.own else "nn.utils.clip_grads_with_norm_"),
         full=lines([f"{', '.join(fed)} = self.full({', '.join(fed)})"]) if of.axes else (),
@@ -126,6 +128,10 @@ def _common(of: Context) -> Common:
         evaluating=Code("self.schedule.eval, " * of.pp),
         schedule=Code("schedule: Callable[..., object], " * of.pp),
     )
+
+
+def _reading(of: Context) -> list[str]:
+    return ["torch.no_grad()", *["evaluating(self.module)"] * of.random]
 
 
 def _checks(of: Context) -> list[str]:
@@ -205,16 +211,16 @@ def _ranks(of: Context) -> Ranks:
     row = int(of.model.pad == 0)  # no padding: something must be seen
     rows = {name: -100 if name == "labels" else row for name in fed}
     ends = dict(zip(fed, of.ends, strict=True))
+    mapping = f"{{{', '.join(f'{lit(name)}: {name}' for name in fed)}}}"
+    blanks = f"({', '.join(f'({ends[name] or 0}, {rows[name]})' for name in fed)})"
     what = "stage of this rank, its schedule" if of.pp else "model on this rank"
     return Ranks(
-        holds=Code(f"The {what} and {'its' if of.pp else 'an'} optimizer."),
-        fed=Code(_fed(of)),
-        types=listed("Tensor" for _ in fed),
+        holds=Code(f"The {what} and {'its' if of.pp else 'an'} optimizer; every rank calls every method."),
+        fed=lines(wrap(_fed(of), 116)),
         counted=(lines(data),) if data else (),
-        mapping=Code(f"{{{', '.join(f'{lit(name)}: {name}' for name in fed)}}}"),
         sizes=Code(f"{{{', '.join(sizes)}}}"),
         exact=lines((f'check_length("{x}", {x}, self.sizes["{x}"])' for x, end in ends.items() if end is None)),
-        fills=tuple((Code(name), ends[name] or 0, rows[name]) for name in fed),
+        filled=lines(row[8:] for row in wrapped(f"        return filled({mapping}, self.sizes, {blanks})")),
         last=Code(of.inputs[-1]),
         own=Code(" of this rank's samples" * bool(data)),
         whole=Code(_whole(of)),
@@ -224,37 +230,46 @@ def _ranks(of: Context) -> Ranks:
 def _fed(of: Context) -> str:
     rows = f"at most `batch` rows of at most {' and '.join(f'`{x}`' for x in of.lengths)} tokens"
     if not of.data:
-        return f" All pass the same batch:\n    {rows}."
-    same = "; the ranks of one data rank pass the same" * bool(of.pp or of.graph.groups.model)
-    return f" Data ranks pass samples of their own,\n    {rows}{same}."
+        return f"All pass the same batch: {rows}."
+    same = "; the ranks of one pass the same" * bool(of.pp or of.graph.groups.model)
+    return f"Data ranks pass samples of their own, {rows}{same}."
 
 
 def _whole(of: Context) -> str:
     """The logits of all ranks that split them."""
     ref = of.graph.outputs[0]
-    for axis in of.graph.type(ref).axes if of.graph.mesh else ():
+    for dim, axis in enumerate(of.graph.type(ref).axes if of.graph.mesh else ()):
         over = [name for name in of.graph.spmd(ref).shards(axis) if name in of.graph.groups.model]
         if over:
-            return f"whole(logits, {axis.size}, {of_mesh(over[0], of.graph, 'self.mesh')})"
+            mesh = of_mesh(over[0], of.graph, "self.mesh")
+            if isinstance(axis.size, int) and axis.size % of.graph.groups.size(over[:1]) == 0:
+                return f"DTensor.from_local(logits, {mesh}, [Shard({dim})]).full_tensor()"
+            return f"whole(logits, {axis.size}, {mesh})"
     return "logits"
 
 
-def _stages(of: Context, options: str) -> Stages:
+def _stages(of: Context, options: str, times: str) -> Stages:
     summed = "sum_copies" if of.distributed else "sum_whole_copies"
     own = [name for name in of.inputs if name not in of.passed]
     outputs = of.graph.outputs
-    held_back = bool(of.tied or of.data)  # pipelines drop gradients of FSDP when they go on after an evaluation
-    mine = "list(self.module.parameters())" if of.data else "[p for p, _ in self.tied]"
-    taken = [f"parameters = {mine}", "before = take_gradients(parameters)"]
+    depth = 12 if of.tied or of.data else 8
+    passed = "".join(f", {keyword(name)}={name}" for name in of.passed)
+    scale = f'loss_kwargs={{"scale": scale{times}}}'
+    call = f"schedule(*inputs{passed}, target=labels, losses=losses, {scale}, return_outputs=False)"
+    # pipelines drop gradients of FSDP as they turn to evaluation or back; they let go of gathered weights themselves
+    apart = "apart(self.module.parameters())" if of.data else "apart(p for p, _ in self.tied)"
     held = 'tied_weights(self.module, TIED, self.index, mesh.get_group("pp"))'
     return Stages(
         inputs=Code(f"({', '.join(own)}{',' * (len(own) == 1)})"),
-        passed=Code("".join(f", {keyword(name)}={name}" for name in of.passed)),
+        passed=Code(passed),
         spans=listed(of.lengths),
         schedule=Code(SCHEDULES[of.layout.pp.schedule]),
         loss=Code("self.loss" if len(outputs) > 1 else f"partial(loss{options})" if options else "loss"),
         tied=lines([f"self.tied, self.copies = {held}"]) if of.tied else (),
-        taken=lines(taken if held_back else ()),
-        summed=lines([*[f"{summed}(self.tied)"] * bool(of.tied), *["add_gradients(parameters, before)"] * held_back]),
+        reading=listed([*_reading(of), *["apart(self.module.parameters())"] * bool(of.data)]),
+        apart=lines([f"with {apart}:"] * bool(of.tied or of.data)),
+        depth=depth,
+        scheduled=lines(row[depth:] for row in wrapped(" " * depth + call)),
+        summed=lines([f"{summed}(self.tied)"] * bool(of.tied)),
         outputs=listed("Tensor" for _ in outputs),
     )

@@ -11,8 +11,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Shard
 
 
-def check_batch(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Raise ValueError unless all are int64 [rows, length] of at most their sizes, labels as the input before them."""
+def filled(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]], blanks: tuple) -> list[Tensor]:
+    """All [rows, length] filled up to their sizes, each with two blanks: behind rows, below them. Raises ValueError."""
     told = ", ".join(f"{name} {str(x.dtype)[6:]} {tuple(x.shape)}" for name, x in batch.items())
     *_, last, labels = batch.values()
     if any(x.dtype != torch.int64 for x in batch.values()) or labels.shape != last.shape:
@@ -21,18 +21,16 @@ def check_batch(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]
     if any(len(s) != 4 or s[0] != len(labels) or s[0] > s[2] or s[1] > s[3] for s in shapes):
         built = ", ".join(map(str, sizes.values()))
         raise ValueError(f"{told} are given, but the trainer is built for at most {built}")
+    return [
+        F.pad(F.pad(x, (0, s[3] - s[1]), value=end), (0, 0, 0, s[2] - s[0]), value=row)
+        for x, s, (end, row) in zip(batch.values(), shapes, blanks, strict=True)
+    ]
 
 
 def check_length(name: str, x: Tensor, size: tuple[int, int]) -> None:
     """Raise ValueError where x [rows, length] would have to be filled up with tokens that others see."""
     if x.size(1) != size[1]:
         raise ValueError(f"{name} of {x.size(1)} tokens cannot be filled up to {size[1]}: other tokens would see that")
-
-
-def fill(x: Tensor, size: tuple[int, int], end: int, row: int) -> Tensor:
-    """x [rows, length] filled up to that size: each row with `end`, then with rows of `row`."""
-    x = F.pad(x, (0, size[1] - x.size(1)), value=end)
-    return F.pad(x, (0, 0, 0, size[0] - len(x)), value=row)
 
 
 @contextmanager

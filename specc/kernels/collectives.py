@@ -4,11 +4,10 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Placement, distribute_tensor
-from torch.nn import Parameter
 
 
 def gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -34,36 +33,22 @@ def same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class Collective(Function):
-    """`there` makes outputs of inputs, `back` gradients of gradients."""
+    """`there` makes outputs of inputs over the ranks of tp, `back` gradients of gradients."""
 
     @staticmethod
-    def forward(ctx, x, there, back, group):
-        ctx.back, ctx.group = back, group
-        return there(x, group)
+    def forward(ctx, there, back, x, tp):
+        ctx.back, ctx.group = back, tp.get_group()
+        return there(x, ctx.group)
 
     @staticmethod
     def backward(ctx, grad):
-        return ctx.back(grad, ctx.group), None, None, None
+        return None, None, ctx.back(grad, ctx.group), None
 
 
-def all_gather(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """Join the shards of the first axis; the gradient is summed and scattered."""
-    return Collective.apply(x, gather, scatter, tp.get_group())
-
-
-def reduce_scatter(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """Sum over tp and keep this rank's shard of the first axis; the gradient is gathered."""
-    return Collective.apply(x, scatter, gather, tp.get_group())
-
-
-def all_reduce(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """Sum over tp; every rank already holds the whole gradient."""
-    return Collective.apply(x, total, same, tp.get_group())
-
-
-def copy_to_shards(x: Tensor, tp: DeviceMesh) -> Tensor:
-    """The same value for every rank's own shard of weights; the gradient is summed over tp."""
-    return Collective.apply(x, same, total, tp.get_group())
+all_gather = partial(Collective.apply, gather, scatter)  # joins the shards of the first axis
+reduce_scatter = partial(Collective.apply, scatter, gather)  # sums, and keeps this rank's shard of the first axis
+all_reduce = partial(Collective.apply, total, same)  # every rank already holds the whole gradient
+copy_to_shards = partial(Collective.apply, same, total)  # for every rank's own shard of weights: gradients are summed
 
 
 class AllGatherWhole(Function):
@@ -99,11 +84,11 @@ def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     return x.chunk(tp.size(), dim)[tp.get_local_rank()]
 
 
-def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> Parameter:
+def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> nn.Parameter:
     """An uninitialised parameter of that full shape, placed over tp."""
-    return Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
+    return nn.Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
 
 
-def spread(shape: tuple[int, ...], placements: tuple[Placement, ...], ranks: DeviceMesh) -> Parameter:
+def spread(shape: tuple[int, ...], placements: tuple[Placement, ...], ranks: DeviceMesh) -> nn.Parameter:
     """An uninitialised parameter of that full shape, placed over several axes of a mesh."""
-    return Parameter(distribute_tensor(torch.empty(shape), ranks, placements, src_data_rank=None))
+    return nn.Parameter(distribute_tensor(torch.empty(shape), ranks, placements, src_data_rank=None))

@@ -1,7 +1,8 @@
 """Gradients of several ranks: their norm, and the sums of weights that several pipeline stages hold."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -47,21 +48,16 @@ def tied_weights(
     return list(zip(held, groups, strict=True)), {p for p, holders in held.items() if holders[0] != index}
 
 
-def take_gradients(parameters: list) -> list:
-    """Gradients of earlier calls, taken off."""
-    taken = [p.grad for p in parameters]
-    for p in parameters:
+@contextmanager
+def apart(parameters: Iterable) -> Iterator[None]:
+    """Gradients of earlier calls stand aside, and are added to the new ones."""
+    earlier = [(p, p.grad) for p in parameters]
+    for p, _ in earlier:
         p.grad = None
-    return taken
-
-
-def add_gradients(parameters: list, before: list) -> None:
-    """Add those of earlier calls to the new ones."""
-    for p, earlier in zip(parameters, before, strict=True):
-        if p.grad is None:  # frozen, or nothing is trained
-            p.grad = earlier
-        elif earlier is not None:
-            p.grad += earlier
+    yield
+    for p, grad in earlier:
+        if grad is not None:
+            p.grad = grad if p.grad is None else p.grad.add_(grad)
 
 
 def sum_copies(tied: list) -> None:

@@ -16,10 +16,8 @@ def llama3_rope_table(
     positions: Tensor, head_dim: int, theta: float, factor: float, low_freq: float, high_freq: float, original_seq: int
 ) -> Tensor:
     """positions [..., seq] -> cosines and sines [2, ..., seq, head_dim], low frequencies / factor (Llama 3.1)."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    inv_freq = 1.0 / theta**exponents
-    turns = original_seq / (2 * torch.pi / inv_freq)
-    kept = ((turns - low_freq) / (high_freq - low_freq)).clamp(0, 1)
+    inv_freq = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim)
+    kept = ((original_seq / (2 * torch.pi / inv_freq) - low_freq) / (high_freq - low_freq)).clamp(0, 1)  # by its turns
     angles = positions.unsqueeze(-1) * ((1 - kept) * inv_freq / factor + kept * inv_freq)
     angles = torch.cat((angles, angles), dim=-1)
     return torch.stack((angles.cos(), angles.sin()))

@@ -14,8 +14,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 
 def kernels(ctx, op, *args, **kwargs) -> CheckpointPolicy:
     """Attention kernels, of any device, do not run again."""
-    stays = "scaled_dot_product" in str(op)
-    return CheckpointPolicy.MUST_SAVE if stays else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if "scaled_dot_product" in str(op) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 keep_core = partial(create_selective_checkpoint_contexts, kernels)

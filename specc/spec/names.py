@@ -33,7 +33,7 @@ CLASSES = (
     *("GroupedLayerNorm", "GroupedOffsetLayerNorm", "GroupedOffsetRMSNorm", "GroupedRMSNorm"),
     *("OffsetLayerNorm", "OffsetRMSNorm"),
     *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),
-    *("Iterator", "Mapping", "MixedPrecisionPolicy", "Parameter", "Partial", "PipelineStage", "Placement", "Replicate"),
+    *("Iterable", "Iterator", "Mapping", "MixedPrecisionPolicy", "Partial", "PipelineStage", "Placement", "Replicate"),
     *("Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),
 )
 """What generated files define and import; the model's class must not take its place."""

@@ -87,7 +87,7 @@ def _vocab_start(uneven: bool, axis: str) -> list[str]:
 
 
 OFFSET, GROUPED = "The factor is a constant plus the weight", "Each group of features is normed by itself"
-WHOLE = "Parameters are whole on every rank."
+WHOLE = ""  # nothing to say: parameters are whole on every rank
 COLUMN = Split("Column", "Output features are split over {}")
 ROW = Split("Row", "Input features are split over {}, so outputs are partial sums")
 VECTOR = {"weight": ("dim",), "bias": ("dim",)}
