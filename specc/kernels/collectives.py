@@ -76,7 +76,7 @@ def swap(x: Tensor, group: dist.ProcessGroup, sent: list[int], got: list[int]) -
 def exchange(x: Tensor, sent: list[int], got: list[int], ranks: DeviceMesh) -> Tensor:
     """Send so many rows to each rank in turn, for as many from each as `got` says; gradients go back the same way."""
     there, back = partial(swap, sent=sent, got=got), partial(swap, sent=got, got=sent)
-    return Collective.apply(x, there, back, ranks.get_group())
+    return Collective.apply(there, back, x, ranks)
 
 
 def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
