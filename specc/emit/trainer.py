@@ -242,7 +242,7 @@ def _whole(of: Context) -> str:
         over = [name for name in of.graph.spmd(ref).shards(axis) if name in of.graph.groups.model]
         if over:
             mesh = of_mesh(over[0], of.graph, "self.mesh")
-            if isinstance(axis.size, int) and axis.size % of.graph.groups.size(over[:1]) == 0:
+            if isinstance(axis.size, int) and axis.size % of.graph.groups.size((over[0],)) == 0:
                 return f"DTensor.from_local(logits, {mesh}, [Shard({dim})]).full_tensor()"
             return f"whole(logits, {axis.size}, {mesh})"
     return "logits"
