@@ -72,6 +72,8 @@ BLOCK = f"  block:\n    - attention: {{heads: 4, rope: {{theta: 10000}}}}\n    {
 ONE = f"  patterns: {{all: [one]}}\nblocks:\n  one:\n    - attention: {{heads: 4}}\n    {FFN}"
 ACTIVATIONS = "values here are relu, relu2, gelu, gelu_tanh, quick_gelu, silu, tanh, sigmoid, softplus, xielu"
 LONG = "factor: 8, short: [1], long: [1, 2, 3, 4]"
+SEGMENTS = DECODER.replace("vocab", "inputs: [segments]\nvocab", 1)
+ALONE = f"{DECODER[: DECODER.index('layout:')]}layout: {{generate: true}}\n"
 CYCLE = "layers: 8\n  pattern: {head: [joined], cycle: [local*2"
 
 
@@ -153,6 +155,7 @@ MODEL = (
     Case(
         "E273", DECODER, "theta: 10000", "scaling: {kind: longrope, factor: 8, short: [1], long: [1, 2, 3, 4]}", "|[1],"
     ),
+    Case("E274", SEGMENTS, "theta: 10000", "scaling: {kind: dynamic, factor: 8}", "|dynamic"),
     Case("E273", DECODER, "theta: 10000", "dim: 2, scaling: {kind: dynamic, factor: 8}", "|dynamic"),
     Case("E273", DECODER, "theta: 10000", "dim: 2, scaling: {kind: longrope, short: [1], long: [2]}", "|longrope"),
     Case("E234", BOTH, "pad: 0", "pad: 0\ninputs: [segments]", "|[segments]"),
@@ -195,6 +198,7 @@ LAYOUT = (
     Case("E408", DECODER, "stages: 2", "stages: 3, starts: [layers.2, layers.1]", "|[layers.2"),
     Case("E409", DECODER, "stages: 2", "stages: 2, starts: [layers.1, layers.2]", "|[layers.1"),
     Case("E414", DECODER, "tp: 2", "generate: true, tp: 2", "generate: |true"),
+    Case("E416", ALONE, "theta: 10000", "scaling: {kind: dynamic, factor: 8}", "generate: |true"),
     Case("E415", BOTH, "one: {}", "one: {generate: true}", "|true"),
     Case("E411", DECODER, "save: [attention.core]", "every: 2, save: [attention.core]", "|{every"),
     Case("E412", DECODER, "attention.core", "attention.cor", "|attention.cor"),

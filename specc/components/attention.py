@@ -172,6 +172,7 @@ ATTENTION = Component(
     resolve=resolve,
     rules=rules,
     decided=decided,
+    by_length=lambda config: ("rope", "scaling", "kind") if rope.by_length(config.rope) else (),
     verb="attend",
     summary=heads.summary,
     synonyms=SYNONYMS,

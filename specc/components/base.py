@@ -177,6 +177,8 @@ class Component(Generic[C]):
     """Fills in defaults that depend on d_model or on the role of the stack, encoder or decoder."""
     normed: Callable[[C, Norm], C] = lambda config, model: config
     """Fills in its inner norms, given the model's norm. It comes first."""
+    by_length: Callable[[C], tuple[str | int, ...]] = lambda config: ()
+    """Where a key stands whose meaning depends on how long a row is; () where there is none."""
     rules: Callable[[C, int, Callable[[str], bool]], Problems] = lambda config, d_model, stated: iter(())
     """What must hold of a config at d_model; `stated` tells whether the spec itself gives the value of a key."""
     decided: Callable[[C, str], Mapping[str, tuple[object, str]]] = lambda config, role: {}

@@ -170,6 +170,9 @@ def _generate(model: Model, layout: Layout, report: Report) -> None:
     if not whole or not all(getattr(branch.component, "causal", True) for _, branch in branches(model)):
         message = "generate is for a decoder of one row each, in which a token sees none behind it"
         report.add("E415", at, message, "leave generate out", reads=[*STACKS, ("inputs",)])
+    if any(model.tables.component(branch.component).by_length(branch.component) for _, branch in branches(model)):
+        message = "a rope that is scaled by the length of a row turns earlier keys anew with each token"
+        report.add("E416", at, message, "use another scaling, or leave generate out", reads=STACKS)
 
 
 def save_names(model: Model) -> list[str]:

@@ -114,6 +114,12 @@ def _branch(model: Model, stack: Stack, branch: Branch, report: Report) -> None:
     for problem in component.rules(config, model.d_model, lambda key: stated(report.root, branch, (key,)) is not None):
         reads = [("d_model",), branch.at, *branch.under]
         report.add(problem.code, place(report, branch, problem.path), problem.message, problem.help, reads)
+    padded = stack.role == "encoder" and model.pad is not None
+    if (at := component.by_length(config)) and (model.inputs or padded):
+        what = "several documents" if model.inputs else "padding"
+        message = f"this scaling follows the length of a row, in which there may be {what}"
+        reads = [("inputs",), ("pad",), branch.at, *branch.under]
+        report.add("E274", place(report, branch, at), message, "use linear, llama3, yarn or proportional", reads)
     alone = stack.role != "decoder" or (len(model.stacks) < 2 and report.there(("encoder",)))
     if "memory" in component.reads and alone:
         message = f"{component.key} reads an encoder's output: it stands in a decoder beside an encoder"
