@@ -34,7 +34,7 @@ HELP = {
     "a word for a number": (
         "vocab: 97",
         "vocab: 97\nembedding: {scale: sqrt}",
-        "E261 there is no sqrt here; names here are d_model, vocab, max_seq",
+        "E261 there is no sqrt here; names here are d_model, vocab, max_seq, layers",
     ),
     "a key of nothing": ("activation: silu", "? : silu", "E110 a key must be a text, not null"),
     "words in capitals": (
