@@ -116,7 +116,7 @@ def norms(draw: st.DrawFn, groups: bool = False) -> Doc:
     parts = {"groups": st.sampled_from((2, 4))} if groups else {}  # of d_model; heads may be smaller
     doc = some(draw, kind=kinds, eps=st.sampled_from((1e-2, 1e-5)), **parts)
     if draw(st.sampled_from((True, True, False))):
-        return doc | some(draw, bias=st.booleans(), weight_offset=st.sampled_from((1, 0.5)), weight=st.just(True))
+        return doc | {"weight": True} | some(draw, bias=st.booleans(), weight_offset=st.sampled_from((1, 0.5)))
     return doc | {"weight": False, "bias": False, "weight_offset": 0}
 
 

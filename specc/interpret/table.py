@@ -64,8 +64,9 @@ def rms_norm(
     if groups == 1 and not offset:
         x = F.rms_norm(x, (x.size(-1),), weight, eps)
         return x if bias is None else x + bias
-    x = x.unflatten(-1, (groups, -1))
-    return _affine(F.rms_norm(x, (x.size(-1),), eps=eps).flatten(-2), weight, bias, offset)
+    parts = x.unflatten(-1, (groups, -1)) if groups > 1 else x
+    normed = F.rms_norm(parts, (parts.size(-1),), eps=eps)
+    return _affine(normed.flatten(-2) if groups > 1 else normed, weight, bias, offset)
 
 
 def layer_norm(
@@ -80,8 +81,9 @@ def layer_norm(
     """x [..., d_model] -> the same"""
     if groups == 1 and not offset:
         return F.layer_norm(x, (x.size(-1),), weight, bias, eps)
-    x = x.unflatten(-1, (groups, -1))
-    return _affine(F.layer_norm(x, (x.size(-1),), eps=eps).flatten(-2), weight, bias, offset)
+    parts = x.unflatten(-1, (groups, -1)) if groups > 1 else x
+    normed = F.layer_norm(parts, (parts.size(-1),), eps=eps)
+    return _affine(normed.flatten(-2) if groups > 1 else normed, weight, bias, offset)
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, offset: float) -> Tensor:

@@ -101,20 +101,39 @@ class Stacks:
             self.report.add("E233", at, message, "use fewer different layers")
             self.report.broken((self.role, "layers"))
             return ()
-        runs: list[Run] = []
-        first = 0
-        for period, layers in sections:
-            made = [self._block(name, first + n) for n, name in enumerate(period[:layers])]
-            if any(name not in self.same for name in period[:layers]):
-                if layers > PERIOD:
-                    message = f"arithmetic on layer makes {layers} layers different; at most {PERIOD} can be"
-                    self.report.add("E233", at, message, "use fewer layers, or no layer")
-                    self.report.broken((self.role, "layers"))
-                    return ()
-                made = [self._block(period[n % len(period)], first + n) for n in range(layers)]
-            runs.append(Run(tuple(made), layers))
-            first += layers
-        return tuple(runs)
+        starts = [0, *accumulate(layers for _, layers in sections)]
+        alone: list[int] = []  # the first and last layer of each place in turn whose block is so in one layer alone
+        for start, (period, layers) in zip(starts, sections, strict=False):
+            for n, name in enumerate(period[:layers]):
+                self._block(name, start + n)
+                if name not in self.same:
+                    alone += [start + n, start + n + (layers - 1 - n) // len(period) * len(period)]
+        first, last = min(alone, default=0), max(alone, default=-1)
+        if last - first >= PERIOD:
+            message = f"arithmetic on layer makes {last - first + 1} layers different; at most {PERIOD} can be"
+            self.report.add("E233", at, message, "use fewer layers, or no layer")
+            self.report.broken((self.role, "layers"))
+            return ()
+        before = [self._part(section, start, start, first) for start, section in zip(starts, sections, strict=False)]
+        after = [self._part(section, start, last + 1, None) for start, section in zip(starts, sections, strict=False)]
+        if last < first:
+            return tuple(run for run in after if run is not None)
+        between = tuple(
+            self._block(period[(n - start) % len(period)], n)
+            for start, (period, layers) in zip(starts, sections, strict=False)
+            for n in range(max(start, first), min(start + layers, last + 1))
+        )
+        runs = (*before, Run(between, len(between)), *after)
+        return tuple(run for run in runs if run is not None)
+
+    def _part(self, section: Section, start: int, first: int, end: int | None) -> Run | None:
+        """Layers `first` .. `end` - 1 of a section that begins at `start`, whose blocks are so in every layer."""
+        period, layers = section
+        first, end = max(start, first), min(start + layers, start + layers if end is None else end)
+        if first >= end:
+            return None
+        names = (period[(n - start) % len(period)] for n in range(first, min(end, first + len(period))))
+        return Run(tuple(self.same[name] for name in names), end - first)
 
     def _block(self, name: str, layer: int) -> Block:
         if name in self.same:

@@ -40,11 +40,11 @@ def _changed_norm(kind: str, offset: bool, grouped: bool) -> Callable[[Values, b
         weight = f"(self.offset + {values['weight']})" if offset else values["weight"]
         ends = ".flatten(-2)" if grouped else ""
         lines = ["x = x.unflatten(-1, (self.groups, -1))"] * grouped
-        normed = f"F.{kind}_norm(x, x.shape[-1:], eps=self.eps){ends} * {weight}"
+        lines.append(f"x = F.{kind}_norm(x, x.shape[-1:], eps=self.eps){ends}")
         if "bias" not in values:
-            return [*lines, f"return {normed}"]
+            return [*lines, f"return x * {weight}"]
         none = "x if self.bias is None else " if optional else ""
-        return [*lines, f"x = {normed}", f"return {none}x + {values['bias']}"]
+        return [*lines, f"x = x * {weight}", f"return {none}x + {values['bias']}"]
 
     return call
 
