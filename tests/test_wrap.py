@@ -26,6 +26,12 @@ def test_a_comprehension_has_no_comma_behind_it(more: str) -> None:
     assert (done.returncode, done.stdout) == (0, source)
 
 
+def test_a_signature_opens_its_parameters_not_what_it_returns() -> None:
+    takes = ", ".join(f"table{n}: Tensor" for n in range(6))
+    rows = wrapped(f"    def attend(self, x: Tensor, {takes}) -> tuple[Tensor, Tensor]:")
+    assert rows == ["    def attend(", f"        self, x: Tensor, {takes}", "    ) -> tuple[Tensor, Tensor]:"]
+
+
 MANY_TABLES = (
     "specc: 1\nname: m\nd_model: 512\nvocab: 32000\nblocks:\n{}decoder: {{layers: 36, pattern: [{}]}}\nlayout: {}\n"
 )

@@ -16,7 +16,7 @@ def wrapped(line: str) -> list[str]:
     code, mark, comment = line.partition("  # ")
     if mark:
         return [f"{indent}# {comment}", *wrapped(code)]
-    start = _last_bracket(code)
+    start = code.index("(") if code.lstrip().startswith("def ") else _last_bracket(code)  # parameters, not what returns
     if start is None:
         return [line]
     end = _closing(code, start)
