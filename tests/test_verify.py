@@ -48,7 +48,7 @@ RANKS = {
     "loss of one stage": (STAGES, 'dist.all_reduce(value, group=self.mesh.get_group("pp"))', "pass"),
     "gradients stay": (STAGES, "        self.optimizer.zero_grad()\n", ""),
     "norm of one rank": (SHARDS, "    dist.all_reduce(square)\n", ""),
-    "logits of one rank": (SHARDS, "return whole(logits, ", "return (lambda x, *_: x)(logits, "),
+    "logits of one rank": (SHARDS, ".full_tensor()[: shape", ".to_local()[: shape"),
 }
 
 

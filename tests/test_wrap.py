@@ -32,6 +32,20 @@ def test_a_signature_opens_its_parameters_not_what_it_returns() -> None:
     assert rows == ["    def attend(", f"        self, x: Tensor, {takes}", "    ) -> tuple[Tensor, Tensor]:"]
 
 
+TERM = "positions[:, None] // 3 == positions // 3"
+
+
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize("head", ["hunk = ", "return "])
+def test_a_chain_of_operators_stands_in_brackets(head: str, count: int) -> None:
+    value = " & ".join([f"({TERM})"] * count + ["real[:, None, None]"])
+    body = wrapped(f"    {head}{value}")
+    source = "\n".join(["def made(positions, real):", *body]) + "\n"
+    ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120", "-"]
+    done = subprocess.run(ruff, input=source, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, source)
+
+
 MANY_TABLES = (
     "specc: 1\nname: m\nd_model: 512\nvocab: 32000\nblocks:\n{}decoder: {{layers: 36, pattern: [{}]}}\nlayout: {}\n"
 )

@@ -16,6 +16,8 @@ def wrapped(line: str) -> list[str]:
     code, mark, comment = line.partition("  # ")
     if mark:
         return [f"{indent}# {comment}", *wrapped(code)]
+    if chain := _chain(code):
+        return _bracketed(indent, *chain)
     start = code.index("(") if code.lstrip().startswith("def ") else _last_bracket(code)  # parameters, not what returns
     if start is None:
         return [line]
@@ -25,6 +27,32 @@ def wrapped(line: str) -> list[str]:
     if len(inner) <= WIDTH:
         return [head, inner, f"{indent}{tail}"]
     return [head, *(row for part in _rows(content) for row in wrapped(f"{indent}    {part}")), f"{indent}{tail}"]
+
+
+OPERATORS = ((" | ",), (" & ",), (" + ", " - "), (" * ", " / ", " @ "))
+"""Loosest first."""
+
+
+def _chain(code: str) -> tuple[str, list[str]] | None:
+    """What stands before a value that is three or more terms joined by one kind of operator, and the terms."""
+    head, mark, value = code.partition(" = ") if not code.lstrip().startswith("return ") else code.partition("return ")
+    if not mark or '"' in value or any(len(_split(value, word)) > 1 for word in (",", " if ", " for ", " = ")):
+        return None
+    for kind in OPERATORS:
+        terms = [value]
+        for operator in kind:
+            parts = [_split(term, operator) for term in terms]
+            terms = [part if n == 0 else f"{operator[1:]}{part}" for row in parts for n, part in enumerate(row)]
+        if len(terms) > 1:
+            return (f"{head}{mark}", terms) if len(terms) > 2 else None
+    return None
+
+
+def _bracketed(indent: str, head: str, terms: list[str]) -> list[str]:
+    """The terms in brackets: on a line of their own, else one a line."""
+    inner = f"{indent}    {' '.join(terms)}"
+    rows = [inner] if len(inner) <= WIDTH else [f"{indent}    {term}" for term in terms]
+    return [f"{head}(", *rows, f"{indent})"]
 
 
 def _rows(content: str) -> list[str]:

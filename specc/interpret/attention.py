@@ -40,7 +40,7 @@ def rope(x: Tensor, table: Tensor, *, adjacent: bool = False) -> Tensor:
     """x [batch, heads, seq, head_dim] -> the same; as many first features are rotated as the table has"""
     turned, kept = x.tensor_split((table.size(-1),), dim=-1)
     turned = (kernels.apply_adjacent_rope if adjacent else kernels.apply_rope)(turned, table)
-    return torch.cat((turned, kept), dim=-1) if kept.size(-1) else turned
+    return torch.cat((turned, kept), dim=-1)
 
 
 def temper(x: Tensor, table: Tensor) -> Tensor:

@@ -51,44 +51,35 @@ def channel_scale(x: Tensor, weight: Tensor) -> Tensor:
     return x * weight
 
 
-def rms_norm(
-    x: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    *,
-    eps: float,
-    offset: float = 0,
-    groups: int = 1,
-) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float) -> Tensor:
     """x [..., d_model] -> the same"""
-    if groups == 1 and not offset:
-        x = F.rms_norm(x, (x.size(-1),), weight, eps)
-        return x if bias is None else x + bias
-    parts = x.unflatten(-1, (groups, -1)) if groups > 1 else x
-    normed = F.rms_norm(parts, (parts.size(-1),), eps=eps)
-    return _affine(normed.flatten(-2) if groups > 1 else normed, weight, bias, offset)
-
-
-def layer_norm(
-    x: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    *,
-    eps: float,
-    offset: float = 0,
-    groups: int = 1,
-) -> Tensor:
-    """x [..., d_model] -> the same"""
-    if groups == 1 and not offset:
-        return F.layer_norm(x, (x.size(-1),), weight, bias, eps)
-    parts = x.unflatten(-1, (groups, -1)) if groups > 1 else x
-    normed = F.layer_norm(parts, (parts.size(-1),), eps=eps)
-    return _affine(normed.flatten(-2) if groups > 1 else normed, weight, bias, offset)
-
-
-def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, offset: float) -> Tensor:
-    x = x if weight is None else x * (offset + weight)
+    x = F.rms_norm(x, (x.size(-1),), weight, eps)
     return x if bias is None else x + bias
+
+
+def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float) -> Tensor:
+    """x [..., d_model] -> the same"""
+    return F.layer_norm(x, (x.size(-1),), weight, bias, eps)
+
+
+def changed(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """That norm of equal groups of features, with a constant added to the weight."""
+
+    def of(
+        x: Tensor,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        *,
+        eps: float,
+        offset: float = 0,
+        groups: int = 1,
+    ) -> Tensor:
+        """x [..., d_model] -> the same"""
+        x = norm(x.unflatten(-1, (groups, -1)), eps=eps).flatten(-2) if groups > 1 else norm(x, eps=eps)
+        x = x if weight is None else x * (offset + weight)
+        return x if bias is None else x + bias
+
+    return of
 
 
 def transpose(x: Tensor, *, mixed: bool = False) -> Tensor:
@@ -210,8 +201,10 @@ TABLE: dict[str, Callable[..., Any]] = {
     "linear": linear,
     "add_bias": add_bias,
     "channel_scale": channel_scale,
-    **{f"{which}rms_norm": rms_norm for which in ("", "offset_", "grouped_", "grouped_offset_")},
-    **{f"{which}layer_norm": layer_norm for which in ("", "offset_", "grouped_", "grouped_offset_")},
+    "rms_norm": rms_norm,
+    "layer_norm": layer_norm,
+    **{f"{which}rms_norm": changed(rms_norm) for which in ("offset_", "grouped_", "grouped_offset_")},
+    **{f"{which}layer_norm": changed(layer_norm) for which in ("offset_", "grouped_", "grouped_offset_")},
     "transpose": transpose,
     "unsqueeze": unsqueeze,
     "activation": activation,
