@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from specc.cli.interchange import fail, family_option, map_option
-from specc.cli.specs import Loaded, load_all
+from specc.cli.specs import load_all
 from specc.source import Diagnostic, Source
 from specc.spec import Spec
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from specc.interop.schema import Mapping
 
 GIGABYTE = 1_000_000_000
+Moved = list[Diagnostic] | Callable[[], list[Diagnostic]]
+"""What keeps weights from being moved, or what moves them and says what was wrong then."""
 size_option = click.option(
     "--shard-size",
     type=click.FloatRange(min=1e-6),
@@ -46,19 +48,18 @@ def weights() -> None:
 @size_option
 def to_specc(spec: Path, folder: Path, out: Path, family: str | None, own: Path | None, shard_size: float) -> int:
     """Weights of a class of Hugging Face, in FOLDER, as a generated file has them."""
-    loaded = load_all((spec,))
-    if loaded.code:
-        return fail(loaded)
-    model = loaded.specs[0]
-    mapping = _of_folder(folder, own) if family is None and (folder / "config.json").is_file() else None
-    if mapping is None:
-        made = _exported(model, family, own)
-        mapping = made if isinstance(made, list) else made.mapping
-    plan = mapping if isinstance(mapping, list) else _plan(model, mapping)
-    if isinstance(plan, list):
-        loaded.tell(plan)
-        return fail(loaded)
-    return _run(loaded, out, lambda: _weights().to_specc(plan, folder, out, int(shard_size * GIGABYTE)))
+
+    def ready(model: Spec) -> Moved:
+        mapping = _of_folder(folder, own) if family is None and (folder / "config.json").is_file() else None
+        if mapping is None:
+            made = _exported(model, family, own)
+            mapping = made if isinstance(made, list) else made.mapping
+        plan = mapping if isinstance(mapping, list) else _plan(model, mapping)
+        if isinstance(plan, list):
+            return plan
+        return lambda: _weights().to_specc(plan, folder, out, int(shard_size * GIGABYTE))
+
+    return _run(spec, out, ready)
 
 
 @weights.command("to-hf")
@@ -70,17 +71,16 @@ def to_specc(spec: Path, folder: Path, out: Path, family: str | None, own: Path 
 @size_option
 def to_hf(spec: Path, folder: Path, out: Path, family: str | None, own: Path | None, shard_size: float) -> int:
     """Weights of a generated file, in FOLDER, and their config.json, for a class of Hugging Face."""
-    loaded = load_all((spec,))
-    if loaded.code:
-        return fail(loaded)
-    model = loaded.specs[0]
-    made = _exported(model, family, own)
-    plan = made if isinstance(made, list) else _plan(model, made.mapping)
-    if isinstance(made, list) or isinstance(plan, list):
-        loaded.tell(plan if isinstance(plan, list) else [])
-        return fail(loaded)
-    texts = [("config.json", made.text)]
-    return _run(loaded, out, lambda: _weights().to_hf(plan, folder, out, int(shard_size * GIGABYTE), texts))
+
+    def ready(model: Spec) -> Moved:
+        made = _exported(model, family, own)
+        plan = made if isinstance(made, list) else _plan(model, made.mapping)
+        if isinstance(made, list) or isinstance(plan, list):
+            return plan if isinstance(plan, list) else []
+        texts = [("config.json", made.text)]
+        return lambda: _weights().to_hf(plan, folder, out, int(shard_size * GIGABYTE), texts)
+
+    return _run(spec, out, ready)
 
 
 def _weights() -> ModuleType:
@@ -93,7 +93,15 @@ def _weights() -> ModuleType:
     return weights
 
 
-def _run(loaded: Loaded, out: Path, move: Callable[[], list[Diagnostic]]) -> int:
+def _run(spec: Path, out: Path, ready: Callable[[Spec], Moved]) -> int:
+    """Load the spec and move its weights; what is wrong before or then is told."""
+    loaded = load_all((spec,))
+    if loaded.code:
+        return fail(loaded)
+    move = ready(loaded.specs[0])
+    if not callable(move):
+        loaded.tell(move)
+        return fail(loaded)
     try:
         found = move()
     except OSError as error:

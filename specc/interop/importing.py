@@ -36,26 +36,28 @@ class Imported:
 
 def import_config(source: Source, name: str | None = None, own: Mapping | None = None) -> Imported | list[Diagnostic]:
     """The spec of a config, or all that keeps it from being one. `own` is a mapping to use, whatever the family."""
-    fields = fields_of(source)
-    if isinstance(fields, list):
-        return fields
-    mapping = own or _mapping(fields)
-    if isinstance(mapping, list):
-        return mapping
-    return imported(fields, mapping, name)
+    chosen = _chosen(source, own)
+    return chosen if isinstance(chosen, list) else imported(*chosen, name)
 
 
 def mapping_of(source: Source, own: Mapping | None = None) -> Mapping | list[Diagnostic]:
     """The mapping of a config, as the variant has it that its fields choose."""
+    chosen = _chosen(source, own)
+    if isinstance(chosen, list):
+        return chosen
+    fields, mapping = chosen
+    found: list[Diagnostic] = []
+    fields = normal(fields, mapping, found)
+    return found or varied(mapping, next((v for v in mapping.variants if holds(v.when, fields)), None))
+
+
+def _chosen(source: Source, own: Mapping | None) -> tuple[Fields, Mapping] | list[Diagnostic]:
+    """The fields of a config, and the mapping of its family or the given one."""
     fields = fields_of(source)
     if isinstance(fields, list):
         return fields
     mapping = own or _mapping(fields)
-    if isinstance(mapping, list):
-        return mapping
-    found: list[Diagnostic] = []
-    fields = normal(fields, mapping, found)
-    return found or varied(mapping, next((v for v in mapping.variants if holds(v.when, fields)), None))
+    return mapping if isinstance(mapping, list) else (fields, mapping)
 
 
 def imported(given: Fields, mapping: Mapping, name: str | None = None) -> Imported | list[Diagnostic]:
