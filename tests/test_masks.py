@@ -21,6 +21,8 @@ from specc.passes.fold import fold
 from specc.passes.legalise import legalise
 from specc.passes.place import place
 from specc.passes.shapes import shapes
+from specc.source import Source
+from specc.spec import load
 from specc.spec.core import Checkpoint, Layout, Model, Pipeline, Spec
 from specc.verify.relations import layout_relations, plain_relations, setting
 from tests.graphs import gradients, ids, made
@@ -115,3 +117,15 @@ def test_ranks_with_some_of_the_queries_have_their_part_of_the_mask(
 def test_ranks_with_all_queries_need_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = split(llama(layers=1), (MeshAxis("dp", 2, tokens=("batch",), data=True), TENSOR), monkeypatch)
     assert [op.attr("causal") for op in attentions(graph)] == [True]
+
+
+def test_blocks_of_different_masks_are_one_class() -> None:
+    """A class calls what it takes a mask, whatever that hides."""
+    own = "- attention: {{heads: 4, softcap: 5{}}}\n    - ffn: {{hidden: 8}}\n"
+    blocks = f"blocks:\n  near:\n    {own.format(', window: 4')}  far:\n    {own.format('')}"
+    text = f"specc: 1\nname: m\nd_model: 8\nvocab: 24\n{blocks}decoder: {{layers: 4, pattern: [near, far]}}\n"
+    spec = load(Source("m.yaml", text))
+    assert isinstance(spec, Spec), spec
+    source = emit(spec, spec.layout()).source
+    assert source.count("Attention(nn.Module)") == source.count("Block(nn.Module)") == 1
+    assert "mask_window_4 if int(i) % 2 == 0 else mask_causal" in source

@@ -93,11 +93,11 @@ def _mask(graph: Graph, op: Op) -> Expr:
     if "real" in at:
         terms.append((ATOM, [Use(at["real"], ATOM), "[:, None, None]"]))
     if len(terms) == 1:
-        return Expr(tuple(terms[0][1]), terms[0][0])
+        return Expr(tuple(terms[0][1]), terms[0][0], called="mask")
     parts: list[Part] = []
     for level, term in terms:
         parts += [" & "] * bool(parts) + (["(", *term, ")"] if level < ATOM else term)
-    return Expr(tuple(parts), COMPARED)
+    return Expr(tuple(parts), COMPARED, called="mask")
 
 
 TABLE: dict[str, Writer] = {
