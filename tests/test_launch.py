@@ -26,7 +26,7 @@ def ends(how: int) -> None:
 
 ENDS = {
     signal.SIGKILL: r"rank 2 of 3 was killed by SIGKILL$",
-    signal.SIGABRT: r"rank 2 of 3 was killed by SIGABRT(\nrank 0 of 3 failed\n|$)",
+    signal.SIGABRT: r"rank 2 of 3 was killed by SIGABRT\nFatal Python error: Aborted\n(?s:.*) in ends\n(?s:.*)",
     0: r"rank 2 of 3 ended with exit code 7(\nrank 0 of 3 failed\n|$)",
 }
 

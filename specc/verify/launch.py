@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from datetime import timedelta
 from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,10 +52,9 @@ def run_ranks(world: int, function: Callable[..., Any], *args: Any, timeout: flo
     context = multiprocessing.get_context("fork")
     pipes = [context.Pipe(duplex=False) for _ in range(world)]
     with tempfile.TemporaryDirectory() as folder:
-        store = os.path.join(folder, "store")
         processes = [
             context.Process(
-                target=_rank, args=(rank, world, store, timeout, pipes[rank][1], function, args), daemon=True
+                target=_rank, args=(rank, world, Path(folder), timeout, pipes[rank][1], function, args), daemon=True
             )
             for rank in range(world)
         ]
@@ -63,7 +64,7 @@ def run_ranks(world: int, function: Callable[..., Any], *args: Any, timeout: flo
             for _, sender in pipes:
                 sender.close()
             receivers = {rank: receiver for rank, (receiver, _) in enumerate(pipes)}
-            return _collect(_Ranks(receivers, dict(enumerate(processes))), timeout)
+            return _collect(_Ranks(Path(folder), receivers, dict(enumerate(processes))), timeout)
         finally:
             for process in processes:
                 process.kill()
@@ -77,6 +78,7 @@ def run_ranks(world: int, function: Callable[..., Any], *args: Any, timeout: flo
 class _Ranks:
     """What is known of the ranks. A failure has the moment at which its rank told it: others fail because of it."""
 
+    folder: Path  # where each writes what it did when it crashed
     pipes: dict[int, Connection]
     processes: dict[int, ForkProcess]  # those that are not known to have ended
     results: dict[int, Any] = field(default_factory=dict[int, Any])
@@ -99,6 +101,15 @@ class _Ranks:
                 self.died[rank] = process.exitcode or 0
         return bool(ready)
 
+    def how(self, rank: int) -> str:
+        """The end of a rank's process in words, and where it was if it crashed."""
+        code = self.died[rank]
+        if code >= 0:
+            return f"ended with exit code {code}"
+        known = {int(number): number.name for number in signal.Signals}
+        trace = _crash(self.folder, rank).read_text(errors="replace").partition("\nExtension modules")[0]
+        return "\n".join((f"was killed by {known.get(-code, f'signal {-code}')}", *trace.splitlines()))
+
     def _hear(self, rank: int, pipe: Connection) -> None:
         try:
             moment, good, value = pipe.recv()
@@ -110,12 +121,8 @@ class _Ranks:
             self.failed.append((moment, rank, value))
 
 
-def _how(code: int) -> str:
-    """The end of a process in words."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    known = {int(number): number.name for number in signal.Signals}
-    return f"was killed by {known.get(-code, f'signal {-code}')}"
+def _crash(folder: Path, rank: int) -> Path:
+    return folder / f"crash{rank}"
 
 
 def _collect(ranks: _Ranks, timeout: float) -> list[Any]:
@@ -131,21 +138,23 @@ def _collect(ranks: _Ranks, timeout: float) -> list[Any]:
         failures = [f"rank {rank} of {world} failed\n{text}" for _, rank, text in sorted(ranks.failed)]
         for rank, code in ranks.died.items():
             more = [] if -code in (signal.SIGKILL, signal.SIGTERM) else failures[:1]
-            raise RankDied("\n".join((f"rank {rank} of {world} {_how(code)}", *more)))
+            raise RankDied("\n".join((f"rank {rank} of {world} {ranks.how(rank)}", *more)))
         if failures:
             raise RankError(failures[0])
     return [ranks.results[rank] for rank in range(world)]
 
 
 def _rank(
-    rank: int, world: int, store: str, timeout: float, pipe: Connection, function: Callable[..., Any], args: Any
+    rank: int, world: int, folder: Path, timeout: float, pipe: Connection, function: Callable[..., Any], args: Any
 ) -> None:
+    faulthandler.enable(os.open(_crash(folder, rank), os.O_CREAT | os.O_WRONLY))
     try:
         _end_with_parent()
         torch.set_num_threads(1)
         _clear_sharding_prop_cache()  # its specs hold meshes on which this process still has its parent's rank
         limit = timedelta(seconds=timeout)
-        dist.init_process_group("gloo", store=dist.FileStore(store, world), rank=rank, world_size=world, timeout=limit)
+        store = dist.FileStore(str(folder / "store"), world)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=limit)
         result = tree_map_only(torch.Tensor, _plain, function(*args))
         pipe.send((time.monotonic(), True, result))
         dist.barrier()  # nobody leaves while another still talks to it
