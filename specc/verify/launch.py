@@ -107,7 +107,8 @@ class _Ranks:
         if code >= 0:
             return f"ended with exit code {code}"
         known = {int(number): number.name for number in signal.Signals}
-        trace = _crash(self.folder, rank).read_text(errors="replace").partition("\nExtension modules")[0]
+        crash = _crash(self.folder, rank)
+        trace = crash.read_text(errors="replace").partition("\nExtension modules")[0] if crash.exists() else ""
         return "\n".join((f"was killed by {known.get(-code, f'signal {-code}')}", *trace.splitlines()))
 
     def _hear(self, rank: int, pipe: Connection) -> None:
