@@ -82,7 +82,7 @@ def _stages(graph: Graph, layout: Layout, costs: list[StageCost]) -> None:
     for stage, values in enumerate(crossing(graph, layout.pp.stages), 1):
         for n, value in enumerate(values):
             between = (str(stage - 1), str(stage)) if n == 0 else ("", "")
-            crossings.append((*between, value.name, shape(graph, value.ref, {}), f"{value.bytes:,.0f}"))
+            crossings.append((*between, value.name, shape(graph, value.ref, ()), f"{value.bytes:,.0f}"))
     _table(crossings)
 
 

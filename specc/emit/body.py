@@ -172,7 +172,7 @@ class _Forward:
         last = {ref: n for n, source in enumerate(sources) for ref in source}
         last |= {ref: len(made) for ref in self.results}
         self.naming = Naming(self.graph, last)
-        self.axes = axis_names(self.graph, self.formals, self.root)
+        self.axes = tuple(axis_names(self.graph, self.formals, self.root).items())
         for ref, name in zip(self.formals, self.formal_names, strict=True):
             self.naming.give(ref, name)
         self.said = ""

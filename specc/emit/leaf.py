@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from specc.emit.forms.base import Form
 from specc.ir.graph import Graph
@@ -25,7 +25,7 @@ class Held:
     cast: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Leaf:
     """A module: its form, the mesh axes over which it is placed, its parameters, and what its constructor is given."""
 
@@ -38,17 +38,17 @@ class Leaf:
     values: tuple[tuple[str, float], ...]  # attributes
     uneven: bool = False  # rows that the ranks cannot share evenly
 
-    @property
+    @cached_property
     def own(self) -> bool:
         """Whether its class is the file's, not torch's."""
         return bool(self.axes) or self.cast or not {name for name, _ in self.held} <= set(self.form.torch)
 
-    @property
+    @cached_property
     def cast(self) -> bool:
         """Whether any parameter that it reads is cast."""
         return any(held.read and held.cast for _, held in self.held)
 
-    @property
+    @cached_property
     def partial(self) -> bool:
         """Whether gradients of whole parameters that it reads are partial sums."""
         return any(held.read and held.grads != held.placements for _, held in self.held)

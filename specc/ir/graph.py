@@ -173,7 +173,7 @@ class Graph:
 
     def type(self, ref: Ref) -> TensorType:
         """Tensor type of a value, after the shapes pass."""
-        return self.op(ref.op).outs[ref.out]
+        return self._by_id[ref.op].outs[ref.out]
 
     def ins(self, op: Op) -> tuple[TensorType, ...]:
         """Tensor types of its operands, after the shapes pass."""
@@ -192,7 +192,7 @@ class Graph:
 
     def spmd(self, ref: Ref) -> Spmd:
         """SPMD type of a value, after the place pass."""
-        return self.op(ref.op).types[ref.out]
+        return self._by_id[ref.op].types[ref.out]
 
     def users(self, ref: Ref) -> tuple[Op, ...]:
         """Ops that use the value, in op order of first use."""

@@ -49,7 +49,9 @@ Attr = int | float | str | bool | None | tuple["Attr", ...] | Axis | Place | Spa
 
 def dotted(path: Path, layer: int | None = None) -> str:
     """`layers.3.attention`; without a layer number its place in the period is shown."""
-    return ".".join(str(layer) if isinstance(p, Layer) and layer is not None else str(p) for p in path)
+    if layer is None:
+        return ".".join(map(str, path))
+    return ".".join([str(layer) if isinstance(p, Layer) else str(p) for p in path])
 
 
 def stage_of(path: Path) -> int:

@@ -7,13 +7,13 @@ from specc.ir.op import Ref
 from specc.ir.types import Spmd, TensorType
 
 
-def shape(graph: Graph, ref: Ref, axes: dict[str, str]) -> str:
+def shape(graph: Graph, ref: Ref, axes: tuple[tuple[str, str], ...]) -> str:
     """`[batch, seq/tp, d_model]`, axes renamed by `axes`; data axes are left out, every tensor is local to them."""
     type, spmd = graph.type(ref), graph.spmd(ref)
-    key = (id(type), id(spmd), tuple(axes.items()))
+    key = (id(type), id(spmd), axes)
     found = graph.shown.get(key)
     if found is None:
-        found = graph.shown[key] = _shape(graph, type, spmd, axes)
+        found = graph.shown[key] = _shape(graph, type, spmd, dict(axes))
     return found
 
 

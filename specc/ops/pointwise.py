@@ -13,7 +13,8 @@ from specc.ops.places import demand, shards_of, use_of, whole_or_tokens
 def _widest(op: Op, ins: Types) -> Types:
     """Operands broadcast from the right; the widest gives the axes."""
     widest = max(ins, key=lambda t: len(t.axes))
-    return (replace(widest, grad=any(t.grad for t in ins)),)
+    grad = any(t.grad for t in ins)
+    return (widest if widest.grad == grad else replace(widest, grad=grad),)
 
 
 def _same_everywhere(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:

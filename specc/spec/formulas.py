@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, Tag
@@ -87,6 +88,7 @@ class Formulas:
         self.report.broken(at)
 
 
+@cache
 def limits(model: type[BaseModel], key: str) -> Mapping[str, float] | None:
     """The range of a number at a key where arithmetic may stand, None elsewhere."""
     options = _options(model.model_fields[key].annotation)
