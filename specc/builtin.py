@@ -7,16 +7,19 @@ from pathlib import Path
 from specc.components.attention import ATTENTION
 from specc.components.cross_attention import CROSS_ATTENTION
 from specc.components.ffn import FFN
+from specc.components.short_conv import SHORT_CONV
 from specc.emit.expr import attention as attention_text
 from specc.emit.expr import cache as cache_text
 from specc.emit.expr import collectives as collectives_text
 from specc.emit.expr import dense as dense_text
 from specc.emit.expr import loss as loss_text
+from specc.emit.expr import recurrent as recurrent_text
 from specc.emit.expr import sources as sources_text
 from specc.emit.forms import dense as dense_forms
+from specc.emit.forms import recurrent as recurrent_forms
 from specc.extension import Extension, LayoutAxis
 from specc.ir.types import TOKEN_AXES
-from specc.ops import attention, cache, control, matmul, norm, order, pointwise, sources
+from specc.ops import attention, cache, control, matmul, norm, order, pointwise, recurrent, sources
 
 AXES = (
     LayoutAxis(
@@ -61,5 +64,13 @@ EXTENSIONS = (
         (*matmul.OPS, *norm.OPS, *pointwise.OPS),
         forms=dense_forms.FORMS,
         expressions=dense_text.TABLE,
+    ),
+    Extension(
+        "recurrent",
+        (SHORT_CONV,),
+        recurrent.OPS,
+        recurrent_forms.FORMS,
+        recurrent_text.TABLE,
+        functions="specc.interpret.recurrent:TABLE",
     ),
 )

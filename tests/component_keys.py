@@ -142,6 +142,10 @@ KEYS: dict[str, tuple[str, str, str]] = {
         f"Ffn.{key}": (DECODER.replace("hidden: 64", "kind: gated, hidden: 64"), "hidden: 64", f"hidden: 64, {key}: 2")
         for key in ("clamp", "up_offset", "gate_scale")
     },
+    **{
+        f"ShortConv.{key}": (FULL, FFN, f"- short_conv: {{{change}}}")
+        for key, change in {"hidden": "hidden: 16", "conv": "conv: 4", "bias": "bias: true"}.items()
+    },
 }
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -191,5 +195,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "gate_scale": 0.5,
         "sub_norm": True,
     },
+    "short_conv": {"hidden": 16, "conv": 4, "bias": True},
 }
 """By component, a change of each key in a block that is like another."""

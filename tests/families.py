@@ -70,6 +70,7 @@ OLD = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size":
 LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 UNSEEN = {"sliding_window": None}
 OLDER = {**OLD, "rotary_dim": 4}
+MIXED = {"layer_types": ["conv", "full_attention", "conv", "conv"]}
 ROWS = (
     Row("apertus", "", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "default"}}),
     Row("arcee"),
@@ -100,6 +101,8 @@ ROWS = (
     Row("gpt_neox"),
     Row("gpt_neox", "in-turn", {"use_parallel_residual": False, "attention_bias": False}),
     Row("gptj", "", OLDER, attention="eager"),
+    Row("lfm2", "", {**MIXED, "block_auto_adjust_ff_dim": False, "conv_bias": True}, quick=True),
+    Row("lfm2", "rounded", {**MIXED, "full_attn_idxs": [1], "layer_types": None, "tie_word_embeddings": False}),
     Row("llama", quick=True),
     Row("llama", "scaled-tied", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "llama3", **LLAMA3}}),
     Row("llama", "biases", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),

@@ -12,6 +12,7 @@ KEPT = f"{DECODER.partition('decoder')[0]}decoder: {{layers: 1, block: [{KEPT}{{
 ZIPPED = f"{DECODER.partition('decoder')[0]}blocks: {{one: [{FFN[2:]}], two: [attention: {{heads: 4}}]}}\n"
 ZIPPED += "decoder: {layers: 2, patterns: {a: [one], b: [two]}}\n"
 OWN = GENERAL.replace("norm: true", "norm: {eps: 1e-3}")
+PLAIN = DECODER.replace("{save: [attention.core]}", "full")
 FRAME: dict[str, tuple[str, str, str]] = {
     "ModelNorm.kind": (DECODER, "kind: rms", "kind: layer"),
     "ModelNorm.eps": (DECODER, "eps: 1e-5", "eps: 1e-6"),
@@ -38,6 +39,7 @@ FRAME: dict[str, tuple[str, str, str]] = {
     },
     "SublayerDoc.attention": (DECODER, FFN, "- attention: {heads: 4}"),
     "SublayerDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- {CROSS}}}\n    - {CROSS}}}"),
+    "SublayerDoc.short_conv": (PLAIN, FFN, "- short_conv: {}"),
     "SublayerDoc.ffn": (DECODER, FFN, "- ffn: {hidden: 64}\n    - ffn: {hidden: 64}"),
     "SublayerDoc.parallel": (BRANCHES, "4}}]", "4}}, {ffn: {hidden: 64}}]"),
     **{
@@ -67,6 +69,7 @@ FRAME: dict[str, tuple[str, str, str]] = {
     ),
     "BranchDoc.attention": (BRANCHES, "{ffn: {hidden: 64}}", "{attention: {heads: 4}}"),
     "BranchDoc.ffn": (BRANCHES, "{ffn: {hidden: 64}}", "{ffn: {hidden: 32}}"),
+    "BranchDoc.short_conv": (BRANCHES, "{ffn: {hidden: 64}}", "{short_conv: {}}"),
     "BranchDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- parallel: [{{{CROSS}}}}}, {{ffn: {{hidden: 64}}}}]"),
     **{
         f"BranchDoc.{key}": (BRANCHES, "{ffn", f"{{{key}: {value}, ffn")

@@ -5,6 +5,7 @@ The layout is drawn first, sizes as multiples of its tp; what is drawn last shri
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -120,6 +121,15 @@ def norms(draw: st.DrawFn, groups: bool = False) -> Doc:
     return doc | {"weight": False, "bias": False, "weight_offset": 0}
 
 
+@st.composite
+def short_convs(draw: st.DrawFn, tp: int) -> Doc:
+    return some(draw, bias=st.booleans(), conv=st.integers(1, 4)) | {"hidden": 2 * tp * draw(st.integers(1, 3))}
+
+
+MIXERS: dict[str, Callable[[int], st.SearchStrategy[Doc]]] = {"short_conv": short_convs}
+"""What goes along a sequence, for a tp."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What components of one model share. `cross`: the stack reads an encoder; `first`: norms stand on inputs."""
@@ -134,9 +144,11 @@ class Sizes:
 @st.composite
 def components(draw: st.DrawFn, sizes: Sizes) -> Doc:
     kinds = ("ffn", "attention", "cross_attention") if sizes.cross else ("ffn", "attention")
-    kind = draw(st.sampled_from(kinds))
+    kind = draw(st.sampled_from((*kinds, *MIXERS)))
     if kind == "ffn":
         return {kind: draw(ffns(sizes.tp))}
+    if kind in MIXERS:
+        return {kind: draw(MIXERS[kind](sizes.tp))}
     return {kind: draw(attentions(sizes.tp, sizes.d_model, kind == "cross_attention", sizes.kept))}
 
 

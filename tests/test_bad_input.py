@@ -234,7 +234,7 @@ UNCAUSED = {
     "a result of no component": (
         DECODER.replace("attention.core", "ffn.up"),
         (FFN, "- {}"),
-        ["E223 a sublayer is one of attention, cross_attention, ffn, parallel, this is none of them"],
+        ["E223 a sublayer is one of attention, cross_attention, ffn, short_conv, parallel, this is none of them"],
     ),
     "unsplit heads": (DECODER, ("heads: 4", "heads: 4, kv_heads: 3"), ["E211 4 heads cannot share 3 kv_heads evenly"]),
 }

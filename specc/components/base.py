@@ -94,8 +94,9 @@ def too_large(path: tuple[str | int, ...], what: str, count: int, d_model: int) 
         yield Problem("E216", path, message, f"at most {MAX_PARAMETER // d_model}")
 
 
-Outside = Literal["memory", "memory_mask", "own_mask"]
-"""The encoder's output, which of its tokens are no padding, and which of an encoder's own are none."""
+Outside = Literal["memory", "memory_mask", "own_mask", "documents"]
+"""The encoder's output, which of its tokens are no padding, and which of an encoder's own are none; where the document
+of each token starts in its row [batch, seq], not there where a row is one."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Component(Generic[C]):
     split_by: Mapping[str, Callable[[C], tuple[tuple[str, int], ...]]] = field(default_factory=dict[str, Any])
     """The same of other axes of the mesh, by name."""
     reads: tuple[Outside, ...] = ()
-    """Values of the stack that it reads beside x; only masks may be missing."""
+    """Values of the stack that it reads beside x; masks and documents may be missing."""
     takes: Callable[[C], tuple[str, ...]] = lambda config: ()
     """Names of values that earlier layers gave, of which it reads the latest."""
     gives: Callable[[C], tuple[str, ...]] = lambda config: ()

@@ -208,6 +208,29 @@ def _every(value: Any, args: tuple[Any, ...], _: Context) -> Any:
     return [_value(other) if layer % period == 0 else _value(usual) for layer in range(1, value + 1)]
 
 
+def _two_thirds(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """A width that is two thirds, rounded up to a multiple."""
+    if not isinstance(value, int) or value < 2:
+        raise Unmapped("it is no width")
+    multiple = int(args[0])
+    return multiple * -(-int(2 * value / 3) // multiple)
+
+
+def _counted(value: Any, _: tuple[Any, ...], context: Context) -> Any:
+    """All numbers below it."""
+    if not isinstance(value, int) or value < 1:
+        raise Unmapped("it is no number of layers")
+    return list(range(value))
+
+
+def _marked(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """Numbers of layers as a list of the kind of each of so many: the usual one, and the other of those."""
+    layers, usual, other = args
+    if not isinstance(value, list) or not isinstance(layers, int):
+        raise Unmapped("it is no list of layers")
+    return [_value(other) if layer in value else _value(usual) for layer in range(layers)]
+
+
 def _one_way(*_: Any) -> Any:
     raise Unmapped("this is worked out from other fields")
 
@@ -219,6 +242,9 @@ FUNCTIONS = {
     "inverse": _power(-1.0),
     "pattern": Function(_read_pattern, _write_pattern),
     "every": Function(_every, _one_way),
+    "count": Function(_counted, _one_way),
+    "marked": Function(_marked, _one_way),
+    "two_thirds": Function(_two_thirds, _one_way),
 }
 
 

@@ -79,8 +79,19 @@ def imported(given: Fields, mapping: Mapping, name: str | None = None) -> Import
         )
     if found:
         return sorted(found, key=lambda item: (item.span.start if item.span else -1, item.code))
-    data = {"specc": 1, "name": spec_name(name or mapping.family), **data}
+    data = {"specc": 1, "name": spec_name(name or mapping.family), **_run(data)}
     return _checked(Imported("", data, mapping, fields, made.origins))
+
+
+def _run(data: Data) -> Data:
+    """Without blocks that no layer of this config runs."""
+    stack, blocks = data.get("decoder", {}), data.get("blocks", {})
+    patterns = [stack[key] for key in ("pattern",) if key in stack] + [*stack.get("patterns", {}).values()]
+    parts = [part for item in patterns for part in (item.values() if isinstance(item, dict) else [item])]
+    used = {str(name).split("*")[0] for part in parts for name in part}
+    used |= {block["like"] for name, block in blocks.items() if name in used and isinstance(block, dict)}
+    kept = {name: block for name, block in blocks.items() if name in used or not patterns}
+    return {**data, "blocks": kept} if blocks else data
 
 
 def _checked(made: Imported) -> Imported | list[Diagnostic]:

@@ -117,7 +117,9 @@ def _op(target: _Target, frame: _Frame, op: Op) -> None:
     name = op.id.rpartition(".")[2]
     args = tuple(frame.env[ref] for ref in op.inputs)
     args += tuple(_parameter(target, frame, op, param) for param in op.params)
-    attrs: dict[str, Any] = _attributes(target.graph, op) | ({"layer": frame.path} if op.kind == "appended" else {})
+    attrs: dict[str, Any] = _attributes(target.graph, op)
+    if target.graph.definition(op).keeps:
+        attrs["layer"] = (frame.path, name)
     function = target.functions[op.kind]
     if target.graph.definition(op).random(op):
         _place(frame.root, (name,), Random(function, attrs), op.id)

@@ -1,4 +1,4 @@
-"""Generation: keys and values of the tokens so far, and the choice of the next."""
+"""Generation: what layers keep of the tokens so far, and the choice of the next."""
 
 from collections.abc import Hashable
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Cache:
-    """Keys and values of the tokens so far in every layer, with room for `length` tokens."""
+    """What layers keep of the tokens so far, keys and values with room for `length` tokens."""
 
     def __init__(self, length: int):
         self.length, self.end = length, 0
-        self.layers: dict[Hashable, tuple[Tensor, Tensor]] = {}
+        self.layers: dict[Hashable, tuple[Tensor, ...]] = {}
 
     def advance(self, tokens: Tensor) -> Tensor:
         """Positions [seq] of the next tokens [batch, seq]; raises a ValueError where there is no room for them."""
@@ -25,9 +25,17 @@ class Cache:
         if layer not in self.layers:
             k_all, v_all = (x.new_zeros(x.size(0), x.size(1), self.length, x.size(3)) for x in (k, v))
             self.layers[layer] = (k_all, v_all)
-        for whole, new in zip(self.layers[layer], (k, v), strict=True):
+        k_all, v_all = self.layers[layer]
+        for whole, new in ((k_all, k), (v_all, v)):
             whole[:, :, self.end - new.size(2) : self.end] = new
-        return self.layers[layer]
+        return k_all, v_all
+
+
+def tail(cache: Cache, layer: Hashable, x: Tensor, rows: int) -> Tensor:
+    """The positions in front of x [batch, seq, channels], `rows` of them, zeros where none are; x comes behind."""
+    (before,) = cache.layers.get(layer, (x.new_zeros(x.size(0), rows, x.size(2)),))
+    cache.layers[layer] = (torch.cat((before, x), 1)[:, x.size(1) :],)
+    return before
 
 
 def next_tokens(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:

@@ -98,8 +98,18 @@ def _residual_updates(stack: Stack) -> int:
 def _given(b: Builder, stack: Stack, tokens: Tokens, memory: Ref | None, memory_mask: Ref | None) -> Given:
     """Memory and masks as far as they are there, and the tables of all components."""
     known: dict[Need, Ref | None] = {"memory": memory, "memory_mask": memory_mask, "own_mask": tokens.mask}
+    branches = [branch for run in stack.runs for block in run.blocks for s in block.sublayers for branch in s.branches]
+    if any("documents" in b.tables.component(branch.component).reads for branch in branches):
+        known["documents"] = _documents(b, tokens)
     given: dict[Need, Ref] = {need: ref for need, ref in known.items() if ref is not None}
     return given | _tables(b, stack, tokens)
+
+
+def _documents(b: Builder, tokens: Tokens) -> Ref | None:
+    """Where that of each token starts; a run of padding is one, too."""
+    if tokens.real is None:
+        return tokens.first
+    return b.op("document_starts", tokens.real, hint="first")
 
 
 def _tables(b: Builder, stack: Stack, tokens: Tokens) -> dict[Table, Ref]:

@@ -50,6 +50,7 @@ APPENDED = OpDef(
     _appended_out,
     _appended_signatures,
     lambda op, ins: Facts(mix=(ins[0].axes[2].shard_name,)),
+    keeps=True,
 )
 
 OPS = (ADVANCE, SLOTS, APPENDED)

@@ -92,7 +92,7 @@ def _starts_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> li
 
 DOCUMENT_STARTS = OpDef(  # index of the first token of the run of equal numbers that each token is in
     "document_starts",
-    lambda op, ins: ins,
+    lambda op, ins: (replace(ins[0], dtype="int64"),),
     _starts_signatures,
     lambda op, ins: Facts(mix=(ins[0].axes[1].name,)),
 )

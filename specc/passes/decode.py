@@ -1,4 +1,4 @@
-"""The second entry of a decoder: the tokens that come next, behind those whose keys and values a cache holds.
+"""The second entry of a decoder: the tokens that come next, behind those of which a cache keeps what layers need.
 
 Not one of `PASSES`: it makes another graph over the same modules.
 """
@@ -25,7 +25,7 @@ def decode(graph: Graph, layout: Layout) -> Graph:
     Nothing is dropped.
     """
     (tokens,) = graph.inputs
-    cached = [op.scope for op in graph.ops if op.kind in ATTENDS]
+    cached = [op.scope for op in graph.ops if op.kind in ATTENDS or graph.definition(op).later]
     ops: list[Op] = []
     moved: dict[Ref, Ref] = {}
     for op in graph.ops:
@@ -33,7 +33,8 @@ def decode(graph: Graph, layout: Layout) -> Graph:
         if op.kind == "dropout":
             moved[op.ref] = op.inputs[0]
             continue
-        ops += _written(op, tokens.ref)
+        later = graph.definition(op).later
+        ops += [replace(op, kind=later, inputs=(*op.inputs, STATE))] if later else _written(op, tokens.ref)
         if op.id == tokens.id:
             fed = replace(op, id=STATE.op, hint="cache", outs=(CACHE,), attrs=(("axes", ()), ("dtype", "cache")))
             ops.append(fed)

@@ -66,9 +66,9 @@ def branches(model: Model) -> Iterator[tuple[Stack, Branch]]:
 
 
 def _reads_encoder(model: Model, stack: Stack, branch: Branch) -> bool:
-    """Whether the keys of a branch are the encoder's tokens."""
+    """Whether a branch leaves the encoder's padding out."""
     reads = model.tables.component(branch.component).reads
-    return "memory_mask" in reads or (stack.role == "encoder" and "own_mask" in reads)
+    return "memory_mask" in reads or (stack.role == "encoder" and bool({"own_mask", "documents"} & {*reads}))
 
 
 def _names(spec: Spec, report: Report) -> None:

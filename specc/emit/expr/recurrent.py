@@ -1,0 +1,58 @@
+"""Calls along a sequence."""
+
+from __future__ import annotations
+
+from specc.emit.expr.base import Writer, member, read
+from specc.emit.parts import ATOM, Expr, Part, Use
+from specc.ir.graph import Graph
+from specc.ir.op import Op, Ref
+from specc.ir.types import Axis
+
+
+def turned(axes: tuple[Axis, ...]) -> str:
+    """What puts the batch first where tokens are, and back."""
+    return ".transpose(0, 1)" if len(axes) > 1 and axes[1].name == "batch" else ""
+
+
+def rows(graph: Graph, ref: Ref, named: bool = False) -> tuple[Part, ...]:
+    """An operand with the batch first."""
+    turn = turned(graph.type(ref).axes)
+    return (Use(ref, ATOM if turn else 0, named), turn)
+
+
+def module_of(op: Op) -> str:
+    """The module that holds the parameters of an op."""
+    return member(op, op.params[0]).rpartition(".")[0]
+
+
+def _causal_conv(graph: Graph, op: Op) -> Expr:
+    """A call of its module, with what stands in front of a rank's part of a sequence."""
+    module, x = module_of(op), rows(graph, op.inputs[0], bool(op.lowering))
+    count = op.params[0].axes[1].length - 1
+    parts = [part for axis, _ in op.lowering for part in (", halo(", *x, f", {count}, self.{axis})")]
+    end = f"){turned(op.outs[0].axes)}"
+    return Expr((f"{module}(", *x, *parts, end), calls=("causal_conv", *["halo"] * bool(op.lowering)))
+
+
+def _document_conv(graph: Graph, op: Op) -> Expr:
+    x, first = op.inputs
+    parts = (f"{module_of(op)}(", *rows(graph, x), ", ", Use(first), f"){turned(op.outs[0].axes)}")
+    return Expr(parts, calls=("document_conv",))
+
+
+def _later_conv(graph: Graph, op: Op) -> Expr:
+    """Parameters are read from outside of the module, whose forward has no cache."""
+    x, cache = op.inputs
+    weights = [read(graph, op, n) for n in range(len(op.params))]
+    weights += ["None"] * (len(weights) == 1)
+    count = op.params[0].axes[1].length - 1
+    before = (", tail(", Use(cache), f", {module_of(op)}, ", Use(x, named=True), f", {count}))")
+    parts = ("causal_conv(", Use(x, named=True), f", {', '.join(weights)}", *before)
+    return Expr(parts, calls=("causal_conv", "tail"), alone=True)
+
+
+TABLE: dict[str, Writer] = {
+    "causal_conv": _causal_conv,
+    "document_conv": _document_conv,
+    "later_conv": _later_conv,
+}
