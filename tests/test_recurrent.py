@@ -20,8 +20,8 @@ from specc.verify.relations import describe, layout_relations, plain_relations, 
 from specc.verify.run import in_double, load_file
 from tests.graphs import graph_of, made
 from tests.mixers import MIXERS, mixed
-from tests.test_generate import noisy, prompt, source_of
 from tests.test_generate import assert_near as near
+from tests.test_generate import noisy, prompt, source_of
 from tests.test_packing import assert_near, gradients, rows
 
 ENCODER = {"decoder": "pad: 0\nencoder"}
