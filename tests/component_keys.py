@@ -198,3 +198,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "short_conv": {"hidden": 16, "conv": 4, "bias": True},
 }
 """By component, a change of each key in a block that is like another."""
+
+BLOCK = {
+    "attention": "{heads: 4}",
+    "cross_attention": "{heads: 4}",
+    "ffn": "{kind: gated, hidden: 64}",
+    "short_conv": "{}",
+}
+"""That other, which has all of them."""

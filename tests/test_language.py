@@ -10,8 +10,6 @@ import pytest
 import yaml
 
 from specc.components.attention import Attention
-from specc.components.cross_attention import CrossAttention
-from specc.components.ffn import Ffn
 from specc.emit import Files, emit
 from specc.ir.stored import total
 from specc.lower import lower
@@ -19,8 +17,9 @@ from specc.passes import compile_graph
 from specc.source import Source
 from specc.spec import Spec, load
 from specc.spec.core import Checkpoint, Pipeline
+from specc.tables import tables
 from tests.broken import BOTH, DECODER, PATTERN
-from tests.component_keys import CHANGES
+from tests.component_keys import BLOCK, CHANGES
 
 ROOT = Path(__file__).parents[1]
 HEAD = "specc: 1\nname: small\nd_model: 32\nvocab: 96\n"
@@ -270,9 +269,9 @@ def test_null_takes_a_mapping_away_and_an_inner_one_is_made() -> None:
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_every_value_of_a_component_can_be_changed_in_a_block(kind: str) -> None:
-    model = {"attention": Attention, "cross_attention": CrossAttention, "ffn": Ffn}[kind]
+    model = tables().components[kind].config
     assert set(CHANGES[kind]) == set(model.model_fields)
-    base = "[attention: {heads: 4}, cross_attention: {heads: 4}, ffn: {kind: gated, hidden: 64}]"
+    base = f"[{', '.join(f'{key}: {given}' for key, given in BLOCK.items())}]"
     text = f"{HEAD}encoder: {{layers: 1, block: [{A}]}}\nblocks:\n  a: {base}\n  b: {{like: a, with: {{%s}}}}\n"
     text += "decoder: {layers: 4, pattern: [a, b]}\n"
     same = files(text % "").source

@@ -141,4 +141,4 @@ def test_a_short_convolution_reads_as_one_writes_it() -> None:
         "u = self.conv((self.b(x) * self.x(x)).transpose(0, 1)).transpose(0, 1)  # [seq, batch, channels/tp]",
     ):
         assert f"        {line}\n" in text
-    assert "first" not in text
+    assert ", first" not in text
