@@ -7,19 +7,22 @@ from pathlib import Path
 from specc.components.attention import ATTENTION
 from specc.components.cross_attention import CROSS_ATTENTION
 from specc.components.ffn import FFN
+from specc.components.moe import MOE
 from specc.components.short_conv import SHORT_CONV
 from specc.emit.expr import attention as attention_text
 from specc.emit.expr import cache as cache_text
 from specc.emit.expr import collectives as collectives_text
 from specc.emit.expr import dense as dense_text
+from specc.emit.expr import experts as experts_text
 from specc.emit.expr import loss as loss_text
 from specc.emit.expr import recurrent as recurrent_text
 from specc.emit.expr import sources as sources_text
 from specc.emit.forms import dense as dense_forms
+from specc.emit.forms import experts as experts_forms
 from specc.emit.forms import recurrent as recurrent_forms
 from specc.extension import Extension, LayoutAxis
 from specc.ir.types import TOKEN_AXES
-from specc.ops import attention, cache, control, matmul, norm, order, pointwise, recurrent, sources
+from specc.ops import attention, cache, control, experts, matmul, norm, order, pointwise, recurrent, routing, sources
 
 AXES = (
     LayoutAxis(
@@ -72,5 +75,14 @@ EXTENSIONS = (
         recurrent_forms.FORMS,
         recurrent_text.TABLE,
         functions="specc.interpret.recurrent:TABLE",
+    ),
+    Extension(
+        "experts",
+        (MOE,),
+        (*routing.OPS, *experts.OPS),
+        forms=experts_forms.FORMS,
+        expressions=experts_text.TABLE,
+        functions="specc.interpret.experts:TABLE",
+        alike={"slots": ("batch", *TOKEN_AXES)},
     ),
 )

@@ -143,6 +143,7 @@ MODEL = (
     Case("E227", DECODER, "heads: 4", "heads: 4, bias: [q, q]", "|[q, q]"),
     Case("E250", DECODER, "hidden: 64", "hidden: 64, clamp: 7", "clamp: |7"),
     Case("E250", DECODER, "hidden: 64", "hidden: 64, bias: [gate]", "[|gate]"),
+    Case("E285", DECODER, FFN, "- moe: {experts: 4, top_k: 5, hidden: 64}", "top_k: |5"),
     Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 5", "dim: |5"),
     Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 10", "dim: |10"),
     Case("E219", DECODER, "theta: 10000", "scaling: {kind: yarn, factor: 8, beta_fast: 1}", "beta_fast: |1"),

@@ -17,6 +17,10 @@ QK_NORM = DECODER.replace("heads: 4, ", "heads: 4, qk_norm: {}, ")
 GATED = DECODER.replace("heads: 4, ", "heads: 4, output_gate: {}, ")
 HEATED = DECODER.replace("heads: 4, ", "heads: 4, temperature: {floor: 8, scale: 0.1}, ")
 FULL = DECODER.replace("{save: [attention.core]}", "full")
+MOE = "moe: {experts: 4, top_k: 2, hidden: 16, "
+GATED_MOE = "moe: {kind: gated, experts: 4, top_k: 2, hidden: 16, "
+ROUTED, GATES = (DECODER.replace(FFN, f"- {text}}}") for text in (MOE, GATED_MOE))
+SHARED = ROUTED.replace(MOE, f"{MOE}shared: {{hidden: 16}}, ")
 CROSS = "cross_attention: {heads: 4, head_dim: 8"
 KEYS: dict[str, tuple[str, str, str]] = {
     **{
@@ -146,6 +150,46 @@ KEYS: dict[str, tuple[str, str, str]] = {
         f"ShortConv.{key}": (FULL, FFN, f"- short_conv: {{{change}}}")
         for key, change in {"hidden": "hidden: 16", "conv": "conv: 4", "bias": "bias: true"}.items()
     },
+    **{
+        f"Moe.{key}": (ROUTED, MOE, change)
+        for key, change in {
+            "experts": MOE.replace("4", "8"),
+            "top_k": MOE.replace("2", "3"),
+            "hidden": MOE.replace("16", "32"),
+            **{
+                key: f"{MOE}{key}: {value}, "
+                for key, value in {
+                    "kind": "gated",
+                    "activation": "relu",
+                    "bias": "[up]",
+                    "router": "{score: sigmoid}",
+                    "shared": "{hidden: 16}",
+                    "balance_loss": 0.1,
+                    "z_loss": 0.1,
+                }.items()
+            },
+        }.items()
+    },
+    **{f"Moe.{key}": (GATES, GATED_MOE, f"{GATED_MOE}{key}: 2, ") for key in ("clamp", "up_offset")},
+    **{
+        f"Router.{key}": (ROUTED, MOE, f"{MOE}router: {{{key}: {value}}}, ")
+        for key, value in {
+            "score": "sqrt_softplus",
+            "normalize": "false",
+            "eps": 0.1,
+            "scale": 2,
+            "bias": "true",
+        }.items()
+    },
+    "Shared.hidden": (SHARED, "shared: {hidden: 16", "shared: {hidden: 32"),
+    **{
+        f"Shared.{key}": (
+            SHARED.replace("hidden: 16, ", "kind: gated, hidden: 16, "),
+            "shared: {",
+            f"shared: {{{key}: {value}, ",
+        )
+        for key, value in {"gate": "true", "bias": "true", "clamp": 2}.items()
+    },
 }
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -196,6 +240,20 @@ CHANGES: dict[str, dict[str, Any]] = {
         "sub_norm": True,
     },
     "short_conv": {"hidden": 16, "conv": 4, "bias": True},
+    "moe": {
+        "kind": "plain",
+        "experts": 8,
+        "top_k": 1,
+        "hidden": 32,
+        "activation": "relu",
+        "bias": ["gate"],
+        "clamp": 2,
+        "up_offset": 1,
+        "router": {"scale": 2},
+        "shared": {"hidden": 8},
+        "balance_loss": 0.1,
+        "z_loss": 0.1,
+    },
 }
 """By component, a change of each key in a block that is like another."""
 
@@ -204,5 +262,6 @@ BLOCK = {
     "cross_attention": "{heads: 4}",
     "ffn": "{kind: gated, hidden: 64}",
     "short_conv": "{}",
+    "moe": "{kind: gated, experts: 4, top_k: 2, hidden: 64}",
 }
 """That other, which has all of them."""

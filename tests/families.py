@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,12 +64,15 @@ class Row:
         given = {own.get(key, key): value for key, value in SMALL.items() if key in names} | dict(self.sizes)
         made = AutoConfig.for_model(self.family, **{key: value for key, value in given.items() if value is not None})
         made._attn_implementation = self.attention
+        made._experts_implementation = "eager"
         return made
 
 
 OLD = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 96}
 LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 UNSEEN = {"sliding_window": None}
+EXPERTS = {"num_experts_per_tok": 3, "router_aux_loss_coef": 0.7}
+FINE = {**EXPERTS, "num_experts": 6, "moe_intermediate_size": 24}
 OLDER = {**OLD, "rotary_dim": 4}
 MIXED = {"layer_types": ["conv", "full_attention", "conv", "conv"]}
 ROWS = (
@@ -108,16 +112,21 @@ ROWS = (
     Row("llama", "biases", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     Row("mistral", quick=True),
     Row("mistral", "wide", UNSEEN),
+    Row("mixtral", "", {**EXPERTS, "num_local_experts": 6}, quick=True),
+    Row("mixtral", "window-alone", {**EXPERTS, "num_local_experts": 6, "num_hidden_layers": 1, "sliding_window": None}),
     Row("nemotron", "", {"norm_eps": 1e-2}),
     Row("olmo", "", {"clip_qkv": 0.2}),
     Row("olmo2", quick=True),
     Row("olmo3"),
+    Row("olmoe", "", {**EXPERTS, "num_experts": 6, "clip_qkv": 0.2}),
     Row("persimmon"),
     Row("phi", "", {"head_dim": None}),
     Row("phi3", "", UNSEEN, quick=True),
     Row("phi3", "window"),
     Row("qwen2"),
+    Row("qwen2_moe", "", {**FINE, "shared_expert_intermediate_size": 40}, quick=True),
     Row("qwen3", "", UNSEEN),
+    Row("qwen3_moe", "", {**FINE, "norm_topk_prob": True}),
     Row("seed_oss"),
     Row("smollm3", "", {"no_rope_layer_interval": 3, "num_hidden_layers": 5, **UNSEEN}, quick=True),
     Row("stablelm", "", {"head_dim": None}),
@@ -128,7 +137,10 @@ ROWS = (
 
 
 class Double(TorchFunctionMode):
-    """What a model computes in float32 whatever its type is computed in float64, but for the angles of a rope."""
+    """What a model computes in float32 whatever its type is computed in float64, but for the angles of a rope.
+
+    So are means of whole numbers.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,6 +148,8 @@ class Double(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.off and func is Tensor.float and args[0].dtype == torch.int64:
+            return args[0].double()
         if not self.off and args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
             if func is Tensor.float or (func is Tensor.to and torch.float32 in (*args[1:], kwargs.get("dtype"))):
                 return args[0]
@@ -193,6 +207,15 @@ def save(model: nn.Module, folder: Path) -> dict[str, Tensor]:
     return state
 
 
+def terms(model: Any, logits: tuple[Tensor, ...], rows: int) -> Tensor:
+    """What their loss has for the balance of experts in each layer and each row of a batch, for each token."""
+    module, config = sys.modules[type(model).__module__], model.config
+    experts, top_k = logits[0].size(-1), config.num_experts_per_tok
+    each = [row for layer in logits for row in layer.chunk(rows)]
+    parts = [module.load_balancing_loss_func((row,), experts, top_k) * len(row) for row in each]
+    return config.router_aux_loss_coef * torch.stack(parts).sum()
+
+
 def compare(row: Row, folder: Path) -> float:
     """Logits and every gradient of both, weights going through files by the mapping; and the way back, bit by bit.
 
@@ -213,13 +236,16 @@ def compare(row: Row, folder: Path) -> float:
     assert set(back) | copies | {name for name in state if wanted.dropped(name)} >= set(state)
     assert all(torch.equal(back[name], state[name]) for name in back)
     ids = torch.randint(3, 96, (3, 23), generator=torch.Generator().manual_seed(1))
+    given = ours(ids)
+    actual, *own_terms = given if isinstance(given, tuple) else (given,)
     with double(theirs):
-        expected = theirs(ids).logits
-    actual = ours(ids)
+        found = theirs(ids, output_router_logits=True) if own_terms else theirs(ids)
+        expected, their_terms = found.logits, [terms(theirs, found.router_logits, len(ids)) for _ in own_terms]
     probe = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    (expected * probe).sum().backward()
-    (actual * probe).sum().backward()
+    torch.stack([(expected * probe).sum(), *their_terms]).sum().backward()
+    torch.stack([(actual * probe).sum(), *own_terms]).sum().backward()
     pairs = {"logits": (actual, expected)}
+    pairs |= dict(zip(("terms",), zip(own_terms, their_terms, strict=True), strict=False))
     gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     mine = dict(ours.named_parameters())
     covered: set[str] = set()

@@ -41,6 +41,7 @@ FRAME: dict[str, tuple[str, str, str]] = {
     "SublayerDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- {CROSS}}}\n    - {CROSS}}}"),
     "SublayerDoc.short_conv": (PLAIN, FFN, "- short_conv: {}"),
     "SublayerDoc.ffn": (DECODER, FFN, "- ffn: {hidden: 64}\n    - ffn: {hidden: 64}"),
+    "SublayerDoc.moe": (DECODER, FFN, "- moe: {experts: 4, top_k: 2, hidden: 16}"),
     "SublayerDoc.parallel": (BRANCHES, "4}}]", "4}}, {ffn: {hidden: 64}}]"),
     **{
         f"SublayerDoc.{key}": (GENERAL, "norm: true", change)
@@ -70,6 +71,7 @@ FRAME: dict[str, tuple[str, str, str]] = {
     "BranchDoc.attention": (BRANCHES, "{ffn: {hidden: 64}}", "{attention: {heads: 4}}"),
     "BranchDoc.ffn": (BRANCHES, "{ffn: {hidden: 64}}", "{ffn: {hidden: 32}}"),
     "BranchDoc.short_conv": (BRANCHES, "{ffn: {hidden: 64}}", "{short_conv: {}}"),
+    "BranchDoc.moe": (BRANCHES, "{ffn: {hidden: 64}}", "{moe: {experts: 4, top_k: 2, hidden: 16}}"),
     "BranchDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- parallel: [{{{CROSS}}}}}, {{ffn: {{hidden: 64}}}}]"),
     **{
         f"BranchDoc.{key}": (BRANCHES, "{ffn", f"{{{key}: {value}, ffn")

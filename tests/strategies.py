@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from specc.components.activation import Activation
 
 Doc = dict[str, Any]
-SAVES = ("attention.core", "attention.o", "attention.k", "ffn.up", "ffn.down")
+SAVES = ("attention.core", "attention.o", "attention.k", "ffn.up", "ffn.down", "moe.combine")
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,17 @@ def ffns(draw: st.DrawFn, tp: int) -> Doc:
 
 
 @st.composite
+def moes(draw: st.DrawFn, tp: int) -> Doc:
+    doc = draw(ffns(tp))
+    doc = {key: value for key, value in doc.items() if key not in ("dropout", "sub_norm", "gate_scale")}
+    score = st.sampled_from(("softmax", "sigmoid", "sqrt_softplus"))
+    router = some(draw, score=score, normalize=st.booleans(), eps=st.just(0.1), scale=st.just(0.7), bias=st.booleans())
+    shared = st.fixed_dictionaries({"hidden": st.just(4 * tp), "gate": st.booleans()})
+    terms = some(draw, balance_loss=st.just(0.3), z_loss=st.just(0.1), router=st.just(router), shared=shared)
+    return {"experts": draw(st.integers(2, 5)), "top_k": draw(st.integers(1, 2)), **doc, **terms}
+
+
+@st.composite
 def norms(draw: st.DrawFn, groups: bool = False) -> Doc:
     kinds = st.sampled_from(("rms", "layer"))
     parts = {"groups": st.sampled_from((2, 4))} if groups else {}  # of d_model; heads may be smaller
@@ -126,8 +137,8 @@ def short_convs(draw: st.DrawFn, tp: int) -> Doc:
     return some(draw, bias=st.booleans(), conv=st.integers(1, 4)) | {"hidden": 2 * tp * draw(st.integers(1, 3))}
 
 
-MIXERS: dict[str, Callable[[int], st.SearchStrategy[Doc]]] = {"short_conv": short_convs}
-"""What goes along a sequence, for a tp."""
+MIXERS: dict[str, Callable[[int], st.SearchStrategy[Doc]]] = {"short_conv": short_convs, "moe": moes}
+"""What goes along a sequence, and mixtures of experts, for a tp."""
 
 
 @dataclass(frozen=True)

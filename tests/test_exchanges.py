@@ -15,11 +15,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from specc.cost.counts import collectives
 from specc.emit import emit
 from specc.interpret import interpret
+from specc.interpret.experts import TABLE
 from specc.ir.op import OpError
 from specc.ir.repeat import layer_of
 from specc.ir.types import Axis, TensorType
+from specc.kernels import experts
 from specc.lower import lower
 from specc.ops.base import Owned
+from specc.ops.experts import DISPATCH
 from specc.passes import compile_graph
 from specc.passes.legalise import legalise
 from specc.spec.core import Layout
@@ -29,7 +32,7 @@ from specc.verify.relations import setting
 from specc.verify.run import fill, load_file, own
 from tests.comm import Recorder
 from tests.graphs import graph_of
-from tests.ports import expert_ops, experts, moe, recurrent
+from tests.ports import ep, recurrent
 from tests.test_ports import TEXT, layout, spec
 
 D, EXPERTS, RANKS = 5, 6, 3
@@ -49,14 +52,14 @@ def weights_of(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 def through_experts(x: Tensor, ids: Tensor, weight: Tensor, ep: Any = None) -> Tensor:
     """Tokens to their experts, on ranks with parts of these where there are any."""
-    rows, owner = experts.dispatch(x, ids)
+    rows, owner, order = experts.dispatch(x, ids)
     if ep is None:
         rows = experts.grouped_linear(rows, owner, weight)
     else:
         rows, mine, origin = experts.to_experts(rows, owner, EXPERTS, ep)
         assert bool((mine.diff() >= 0).all()) and len(mine) == len(rows) == len(origin)
         rows = experts.from_experts(experts.grouped_linear(rows, mine, weight), origin, owner, EXPERTS, ep)
-    return experts.combine(rows, weights_of((*ids.shape[:2], 2), seed=2), ids)
+    return experts.combine(rows, weights_of((*ids.shape[:2], 2), seed=2), order)
 
 
 def learnt(x: Tensor) -> Tensor:
@@ -140,8 +143,8 @@ def test_legalise_sends_what_is_owned_to_its_owners_and_back() -> None:
 
 def test_nothing_goes_where_no_rank_has_other_owners() -> None:
     """Of a data axis that splits no experts, of a model axis, and where ranks cannot share them out evenly."""
-    split = replace(moe.EXPERT, name="xp", data=False, tokens=())
-    known = tables((replace(moe.EXTENSION, axes=(split,)),))
+    split = replace(ep.EXPERT, name="xp", data=False, tokens=())
+    known = tables((replace(ep.EXTENSION, axes=(split,)),))
     model = spec(TEXT, known).model
     layouts = (
         Layout(dp=2, tp=2, tables=known),
@@ -154,9 +157,9 @@ def test_nothing_goes_where_no_rank_has_other_owners() -> None:
 
 
 def test_owners_whose_parameters_nobody_has_are_told() -> None:
-    lonely = replace(expert_ops.DISPATCH, owned=Owned("slots", "teams", "to_experts", "from_experts"))
-    ops = tuple(lonely if op.kind == "dispatch" else op for op in expert_ops.OPS)
-    known = tables((replace(moe.EXTENSION, ops=ops),))
+    lonely = replace(DISPATCH, owned=Owned("slots", "teams", "to_experts", "from_experts"))
+    known = tables((ep.EXTENSION,))
+    known = replace(known, ops={**known.ops, "dispatch": lonely})
     with pytest.raises(OpError, match=r"dispatch: gives what belongs to teams, of which no op has parameters"):
         graph_of(spec(TEXT, known).model, legalise, layout=replace(EP, tables=known))
 
@@ -187,8 +190,9 @@ def test_a_ragged_axis_and_the_one_before_it_are_one_dim() -> None:
 
 def test_a_module_that_is_gathered_apart_must_read_its_weights() -> None:
     """FSDP2 gathers in front of a forward; without one, a rank would compute with its own rows of the weight."""
-    bare = tuple(replace(form, inputs="") for form in moe.EXTENSION.forms)
-    known = tables((replace(moe.EXTENSION, forms=bare),))
+    known = tables((ep.EXTENSION,))
+    bare = {key: replace(form, inputs="") for key, form in known.forms.items() if key[0] == "grouped_linear"}
+    known = replace(known, forms={**known.forms, **bare})
     with pytest.raises(ValueError, match=r"gate\.weight is gathered by its own OwnExperts, which has no forward"):
         emit(spec(TEXT, known), replace(EP, tables=known))
     assert "ignored_params" in emit(spec(TEXT, known), layout(ep=2, tables=known)).source  # FSDP2 does not touch them
@@ -205,7 +209,7 @@ def test_rows_are_counted_for_each_choice_of_a_token() -> None:
 
 # a model
 
-FEW = TEXT.replace("experts: 4, top_k: 2", "experts: 16, top_k: 1").replace("balance: 0.3", "balance: 0.5")
+FEW = TEXT.replace("experts: 4, top_k: 2", "experts: 16, top_k: 1").replace("balance_loss: 0.3", "balance_loss: 0.5")
 
 
 def routed(source: str, given: Layout, weights: dict[str, Tensor], tensors: tuple[Tensor, ...]) -> Any:
@@ -217,14 +221,13 @@ def routed(source: str, given: Layout, weights: dict[str, Tensor], tensors: tupl
     for name, p in module.named_parameters():
         fill(p, weights[name])
     chosen: list[Tensor] = []
-    route = file.route
+    dispatch = file.dispatch
 
-    def noted(*operands: Any) -> tuple[Tensor, Tensor]:
-        gates, ids = route(*operands)
+    def noted(x: Tensor, ids: Tensor) -> tuple[Tensor, ...]:
         chosen.append(ids)
-        return gates, ids
+        return dispatch(x, ids)
 
-    file.__dict__["route"] = noted
+    file.__dict__["dispatch"] = noted
     tokens, labels = (own(x, given, mesh) for x in tensors)
     with Recorder() as forward:
         outputs = module(tokens)
@@ -238,14 +241,12 @@ def test_ranks_route_as_one_device_does(monkeypatch: pytest.MonkeyPatch) -> None
     """Experts that get no token at all, others that get many; and as many exchanges as the plan says."""
     found, given = spec(FEW), layout(ep=2)
     wanted: list[Tensor] = []
-    route = experts.route
 
-    def noted(*operands: Any, **options: Any) -> tuple[Tensor, Tensor]:
-        gates, ids = route(*operands, **options)
+    def noted(x: Tensor, ids: Tensor) -> tuple[Tensor, ...]:
         wanted.append(ids)
-        return gates, ids
+        return experts.dispatch(x, ids)
 
-    monkeypatch.setitem(experts.FUNCTIONS, "route", noted)
+    monkeypatch.setitem(TABLE, "dispatch", noted)
     case = setting(found.model, given)
     layers = wanted[:3]  # of the first batch
     counts = [torch.bincount(ids.flatten(), minlength=16) for ids in layers]

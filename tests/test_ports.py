@@ -21,10 +21,10 @@ from specc.tables import Tables, tables
 from specc.verify.relations import describe, layout_relations, plain_relations, setting
 from specc.verify.run import world_size
 from tests.mutants import mutants, retyped, short_cut
-from tests.ports import mamba2, moe
+from tests.ports import ep, mamba2
 from tests.toy_axis import CONTEXT
 
-MOE, MAMBA = tables((moe.EXTENSION, CONTEXT)), tables((mamba2.EXTENSION, CONTEXT))
+MOE, MAMBA = tables((ep.EXTENSION, CONTEXT)), tables((mamba2.EXTENSION, CONTEXT))
 TEXT = """\
 specc: 1
 name: mixed
@@ -35,10 +35,8 @@ decoder:
   layers: 3
   block:
     - attention: {heads: 4, kv_heads: 2, rope: {theta: 100}}
-    - moe: {experts: 4, top_k: 2, hidden: 16, balance: 0.3, shared: 8}
+    - moe: {experts: 4, top_k: 2, kind: gated, hidden: 16, balance_loss: 0.3, shared: {hidden: 8}}
 """
-WITHOUT = TEXT.replace("balance: 0.3, ", "")
-"""The balance needs a sequence whole, so cp goes without."""
 STATES = """\
 specc: 1
 name: states
@@ -114,7 +112,7 @@ APART = (
 
 @pytest.mark.parametrize("layout", APART, ids=describe)
 def test_a_mixture_of_experts_over_parts_of_samples_is_exact(layout: Layout) -> None:
-    exact(spec(WITHOUT), layout)
+    exact(spec(), layout)
 
 
 SCANNED = (
@@ -151,8 +149,10 @@ def test_a_state_space_of_one_group_is_exact(layout: Layout) -> None:
 
 @pytest.mark.matrix
 def test_both_in_one_model_over_all_axes_are_exact() -> None:
-    known = tables((CONTEXT, mamba2.EXTENSION, moe.EXTENSION))
-    found = spec(STATES.replace("GROUPS", "2").replace("ffn: {", "moe: {experts: 4, top_k: 2, shared: 8, "), known)
+    known = tables((CONTEXT, mamba2.EXTENSION, ep.EXTENSION))
+    found = spec(
+        STATES.replace("GROUPS", "2").replace("ffn: {", "moe: {experts: 4, top_k: 2, shared: {hidden: 8}, "), known
+    )
     exact(found, layout(cp=2, ep=2, tp=2, sequence_parallel=True, checkpoint=FULL, tables=known))
 
 
@@ -161,14 +161,14 @@ def test_what_ranks_cannot_share_out_is_told() -> None:
     assert isinstance(uneven, list) and [item.code for item in uneven] == ["E402"]
     assert (uneven[0].message, uneven[0].help) == ("4 experts cannot be split over ep = 3", "ep can be 1, 2 or 4")
     few = load(Source("ports.yaml", TEXT.replace("top_k: 2", "top_k: 5")), MOE)
-    assert isinstance(few, list) and [item.message for item in few] == ["top_k = 5 of experts = 4"]
+    assert isinstance(few, list) and [item.message for item in few] == ["a token cannot go to top_k = 5 of 4 experts"]
 
 
 def test_experts_read_as_one_writes_them() -> None:
     text = emit(spec(), layout(tp=2, ep=2, sequence_parallel=True)).source
     for line in (
         "        self.gate = OwnColumnExperts(4, 32, 16, ep_tp)",
-        "        rows, owner = dispatch(x, ids)  # [slots, d_model]",  # what is packed is one dim
+        "        rows, owner, order = dispatch(x, ids)  # [slots, d_model]",  # what is packed is one dim
         "        rows, own, origin = to_experts(rows, owner, 4, self.ep)",
         "        rows = self.down(F.silu(self.gate(rows, own)) * self.up(rows, own), own)",
     ):
@@ -197,8 +197,8 @@ def wrong(graph: Graph) -> Iterator[tuple[str, Graph]]:
         pytest.param(TEXT, MOE, {"dp": 2, "ep": 2}, id="moe ep"),
         pytest.param(STATES.replace("GROUPS", "2"), MAMBA, {"cp": 2}, id="mamba cp"),
         pytest.param(TEXT, MOE, {"dp": 2}, id="moe", marks=pytest.mark.matrix),
-        pytest.param(WITHOUT, MOE, {"dp": 2, "cp": 2}, id="moe cp", marks=pytest.mark.matrix),
-        pytest.param(WITHOUT, MOE, {"cp": 2, "ep": 2}, id="moe cp ep", marks=pytest.mark.matrix),
+        pytest.param(TEXT, MOE, {"dp": 2, "cp": 2}, id="moe cp", marks=pytest.mark.matrix),
+        pytest.param(TEXT, MOE, {"cp": 2, "ep": 2}, id="moe cp ep", marks=pytest.mark.matrix),
     ],
 )
 def test_rejects_every_mutant(text: str, known: Tables, given: dict[str, int]) -> None:

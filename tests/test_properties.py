@@ -92,8 +92,10 @@ def computed(graph: Graph, found: Setting) -> dict[str, Tensor]:
     module: nn.Module = interpret(graph, dtype=torch.float64)
     init_weights(module, graph, SEED)
     module.load_state_dict(found.weights)
-    logits = module.eval()(*found.batch.inputs)
-    logits.backward(torch.sin(torch.arange(logits.numel(), dtype=torch.float64)).view_as(logits))
+    outputs = module.eval()(*found.batch.inputs)
+    logits, *terms = outputs if isinstance(outputs, tuple) else (outputs,)
+    probe = torch.sin(torch.arange(logits.numel(), dtype=torch.float64)).view_as(logits)
+    torch.autograd.backward((logits, *terms), (probe, *map(torch.ones_like, terms)))
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     assert gradients.keys() == found.weights.keys()
     return {"logits": logits.detach(), **gradients}

@@ -144,6 +144,8 @@ def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
             more = {"rows": len(graph.type(op.inputs[0]).axes) > 1}
         elif op.kind == "plain_attention":
             more = {"masked": len(op.inputs) > 3}
+        elif op.kind in ("usage", "total"):
+            more = {"tokens": int(graph.type(op.inputs[0]).axes[0].name == "batch")}
         return {name: value for name, value in op.attrs if name != "dtype"} | more
     axes = op.attr("axes")
     names = [axis.name for axis in graph.type(op.inputs[0]).axes]

@@ -113,6 +113,7 @@ class OpDef:
     owned: Owned | None = None  # what it makes is wanted where its owners are
     later: str = ""  # the kind that stands for it in `decode`, with the cache behind its operands
     keeps: bool = False  # it keeps something of the tokens so far in the cache that is its last operand
+    stays: bool = False  # what it makes is kept where layers are run again: a choice is made once
 
 
 def shardable(axis: Axis, mesh: MeshAxis) -> bool:

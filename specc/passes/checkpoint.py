@@ -10,13 +10,14 @@ from specc.spec.core import Layout
 
 
 def checkpoint(graph: Graph, layout: Layout) -> Graph:
-    """Repeats get `recompute` (every how many layers, None for never); ops named to be kept get that name."""
+    """Repeats get `recompute` (every how many layers, None for never); what is kept gets the name of its op."""
     every = 1 if layout.checkpoint.save else layout.checkpoint.every
-    return graph.with_ops(_marked(op, every, layout.checkpoint.save) for op in graph.ops)
+    return graph.with_ops(_marked(graph, op, every, layout.checkpoint.save) for op in graph.ops)
 
 
-def _marked(op: Op, every: int | None, save: tuple[str, ...]) -> Op:
+def _marked(graph: Graph, op: Op, every: int | None, save: tuple[str, ...]) -> Op:
     if op.kind == "repeat":
         return op.having(recompute=every)
     name = ".".join(op.id.split(".")[-2:])
-    return replace(op, kept=name) if name in save and layer_of(op.scope) is not None else op
+    kept = name in save or (every is not None and graph.definition(op).stays)
+    return replace(op, kept=name) if kept and layer_of(op.scope) is not None else op

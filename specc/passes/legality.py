@@ -346,7 +346,8 @@ def _ranks(graph: Graph, axis: Axis, spmd: Spmd) -> int:
 
 
 def _kept(view: _View) -> Problems:
-    """Results are kept by name in layers only, where the layout says so."""
+    """Results are kept by name in layers only, where the layout or their kind says so."""
     for op in view.graph.ops:
-        if op.kept and (layer_of(op.scope) is None or op.kept not in view.layout.checkpoint.save):
+        said = op.kept in view.layout.checkpoint.save or view.graph.definition(op).stays
+        if op.kept and (layer_of(op.scope) is None or not said):
             yield op.id, f"is kept as {op.kept}, but is not in a layer or the layout does not say so"

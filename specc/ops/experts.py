@@ -1,4 +1,4 @@
-"""Mixture of experts: routing, tokens to rows sorted by expert and back, linears of which each expert has its own."""
+"""Experts: tokens to rows sorted by expert and back, linears of which each expert has its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from specc.ir.op import Op
 from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, TensorType
-from specc.ops.base import Exchange, Facts, OpDef, Owned, Signature, Stream, Traffic, Types, shardable
-from specc.ops.places import whole_or_tokens
+from specc.ops.base import Exchange, Facts, OpDef, Owned, Signature, Stream, Traffic, Types, as_first, shardable
+from specc.ops.places import use_of, whole_or_tokens
 
 
 def _tokens(type: TensorType, mesh: MeshAxis) -> Place:
@@ -26,26 +26,11 @@ def _as_rows(tokens: TensorType) -> dict[str, str]:
     return {axis.name: "slots" for axis in tokens.axes[:-1]}
 
 
-def _route_out(op: Op, ins: Types) -> Types:
-    """[..., choices] -> gates [..., topk], ids [..., topk]"""
-    axes = (*ins[0].axes[:-1], Axis("topk", op.number("top_k")))
-    return (replace(ins[0], axes=axes), TensorType(axes, "int64", grad=False))
-
-
-def _route_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
-    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), ("choices",))
-    return [Signature((t,), (t, R if t == I else t)) for t in places]
-
-
-ROUTE = OpDef(
-    "route", _route_out, _route_signatures, lambda op, ins: Facts(mix=("choices",)), saves=lambda op: ("out0", "out1")
-)
-
-
 def _dispatch_out(op: Op, ins: Types) -> Types:
-    """x [..., d], ids [..., topk] -> rows [slots, d], the expert of each [slots]"""
+    """x [..., d], ids [..., topk] -> rows [slots, d], the expert of each [slots], and which choice it is [slots]"""
     slots = Axis("slots", "slots", ragged=True, factors=(("topk", ins[1].axes[-1].length),))
-    return (replace(ins[0], axes=(slots, ins[0].axes[-1])), TensorType((slots,), "int64", grad=False))
+    whole = TensorType((slots,), "int64", grad=False)
+    return (replace(ins[0], axes=(slots, ins[0].axes[-1])), whole, whole)
 
 
 DISPATCH = OpDef(
@@ -82,16 +67,16 @@ TO_EXPERTS = OpDef(
 )
 
 
+def _from_out(op: Op, ins: Types) -> Types:
+    return (replace(ins[0], axes=ins[0].axes[1:]),)
+
+
 def _from_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     """Out of the axis of experts; of rows that are partial sums they stay such."""
     if mesh.data and shardable(ins[0].axes[0], mesh):
         return [Signature((S("experts"), S("experts"), S("slots")), (S("slots"),), lowering="all_to_all")]
     whole = [] if mesh.data else [Signature((P, R, R), (P,))]
     return [*whole, _along(ins, _from_out(op, ins), mesh)]
-
-
-def _from_out(op: Op, ins: Types) -> Types:
-    return (replace(ins[0], axes=ins[0].axes[1:]),)
 
 
 FROM_EXPERTS = OpDef(
@@ -110,21 +95,24 @@ def _grouped_out(op: Op, ins: Types) -> Types:
 
 def _grouped_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     experts, out, inner = op.params[0].axes
+    count = len(op.params)
     if mesh.data and shardable(experts, mesh) and ins[0].dim("experts") is not None:
-        return [Signature((S("experts"),) * 2, (S("experts"),), (S("experts"),))]
+        return [Signature((S("experts"),) * 2, (S("experts"),), (S("experts"),) * count)]
     if mesh.data:
-        return [Signature((S("slots"),) * 2, (S("slots"),), (R,))]
+        rows = [_tokens(x, mesh) for x in ins]
+        return [Signature(tuple(rows), (rows[0],), (R,) * count)]
     if shardable(out, mesh):
-        return [Signature((R, R), (S(out.shard_name),), (S(out.shard_name),))]
+        return [Signature((R, R), (S(out.shard_name),), (S(out.shard_name),) * count)]
     if shardable(inner, mesh):
         return [Signature((S(inner.shard_name), R), (P,), (S(inner.shard_name),))]
-    return [Signature((R, R), (R,), (R,))]
+    return [Signature((R, R), (R,), (R,) * count)]
 
 
 def _grouped_facts(op: Op, ins: Types) -> Facts:
     """A row is that of one expert: rows of all of them are a sum over experts, of zeros but for one."""
     chosen = () if ins[0].dim("experts") is not None else ("experts",)
-    return Facts(contract=(op.params[0].axes[2].shard_name, *chosen), linear=(0, 2))
+    linear = (0, 2) if len(op.params) == 1 else ()
+    return Facts(contract=(op.params[0].axes[2].shard_name, *chosen), linear=linear)
 
 
 def _grouped_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
@@ -139,11 +127,12 @@ GROUPED = OpDef(
     flops=_grouped_flops,
     saves=lambda op: ("in0", "in1"),
 )
+GROUPED_LAST = replace(GROUPED, kind="grouped_last")  # of which a bias is added to weighted sums of rows
 
 
 def _combine_out(op: Op, ins: Types) -> Types:
-    """rows [slots, d], gates and ids [..., topk] -> [..., d]"""
-    return (replace(ins[1], axes=(*ins[1].axes[:-1], ins[0].axes[-1])),)
+    """rows [slots, d], gates [..., topk], order [slots] -> [..., d]"""
+    return (replace(ins[0], axes=(*ins[1].axes[:-1], ins[0].axes[-1])),)
 
 
 def _combine_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
@@ -155,29 +144,24 @@ COMBINE = OpDef(
     "combine",
     _combine_out,
     _combine_signatures,
-    lambda op, ins: Facts(contract=("topk",), linear=(0, 1), regroup=_as_rows(ins[2])),
+    lambda op, ins: Facts(contract=("topk",), linear=(0, 1), regroup=_as_rows(ins[1])),
+    flops=lambda op, ins, symbols: 2 * ins[0].numel(symbols),
     saves=lambda op: ("in0", "in1", "in2"),
 )
 
 
-def _balance_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
-    """A sequence is needed whole."""
-    if not mesh.data:
-        return [Signature((I, R), (I,))]
-    return [Signature((S("batch"), S("batch")), (P,))] if "batch" in mesh.tokens else []
+def _bias_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """x [..., d], gates and ids [..., topk], of each expert [experts, d]"""
+    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), ())
+    return [Signature((t, t, R if t == I else t), (t,), (use_of(t),)) for t in places]
 
 
-def _balance_facts(op: Op, ins: Types) -> Facts:
-    (seq,) = (axis.name for axis in ins[0].axes[:2] if axis.name != "batch")
-    return Facts(contract=("batch",), mix=(seq, "choices", "topk"))
-
-
-BALANCE = OpDef(
-    "balance",
-    lambda op, ins: (TensorType(()),),
-    _balance_signatures,
-    _balance_facts,
-    saves=lambda op: ("in0", "in1"),
+EXPERT_BIAS = OpDef(  # of the experts that a token goes to
+    "expert_bias",
+    as_first,
+    _bias_signatures,
+    lambda op, ins: Facts(mix=("topk", "experts")),
+    saves=lambda op: ("in1", "in2"),
 )
 
-OPS = (ROUTE, DISPATCH, TO_EXPERTS, GROUPED, FROM_EXPERTS, COMBINE, BALANCE)
+OPS = (DISPATCH, TO_EXPERTS, GROUPED, GROUPED_LAST, FROM_EXPERTS, COMBINE, EXPERT_BIAS)
