@@ -7,9 +7,11 @@ from pathlib import Path
 from specc.components.attention import ATTENTION
 from specc.components.cross_attention import CROSS_ATTENTION
 from specc.components.ffn import FFN
+from specc.components.mla import MLA
 from specc.components.moe import MOE
 from specc.components.short_conv import SHORT_CONV
 from specc.emit.expr import attention as attention_text
+from specc.emit.expr import biases as biases_text
 from specc.emit.expr import cache as cache_text
 from specc.emit.expr import collectives as collectives_text
 from specc.emit.expr import dense as dense_text
@@ -17,12 +19,27 @@ from specc.emit.expr import experts as experts_text
 from specc.emit.expr import loss as loss_text
 from specc.emit.expr import recurrent as recurrent_text
 from specc.emit.expr import sources as sources_text
+from specc.emit.forms import biases as bias_forms
 from specc.emit.forms import dense as dense_forms
 from specc.emit.forms import experts as experts_forms
 from specc.emit.forms import recurrent as recurrent_forms
 from specc.extension import Extension, LayoutAxis
 from specc.ir.types import TOKEN_AXES
-from specc.ops import attention, cache, control, experts, matmul, norm, order, pointwise, recurrent, routing, sources
+from specc.ops import (
+    attention,
+    biases,
+    cache,
+    control,
+    experts,
+    features,
+    matmul,
+    norm,
+    order,
+    pointwise,
+    recurrent,
+    routing,
+    sources,
+)
 
 AXES = (
     LayoutAxis(
@@ -55,10 +72,17 @@ EXTENSIONS = (
     ),
     Extension(
         "attention",
-        (ATTENTION, CROSS_ATTENTION),
-        attention.OPS,
+        (ATTENTION, CROSS_ATTENTION, MLA),
+        (*attention.OPS, *features.OPS),
         expressions=attention_text.TABLE,
         functions="specc.interpret.attention:TABLE",
+    ),
+    Extension(
+        "biases",
+        ops=biases.OPS,
+        forms=bias_forms.FORMS,
+        expressions=biases_text.TABLE,
+        functions="specc.interpret.biases:TABLE",
     ),
     Extension("generation", ops=cache.OPS, expressions=cache_text.TABLE),
     Extension(

@@ -73,6 +73,10 @@ ONE = f"  patterns: {{all: [one]}}\nblocks:\n  one:\n    - attention: {{heads: 4
 ACTIVATIONS = "values here are relu, relu2, gelu, gelu_tanh, quick_gelu, silu, tanh, sigmoid, softplus, xielu"
 LONG = "factor: 8, short: [1], long: [1, 2, 3, 4]"
 SEGMENTS = DECODER.replace("vocab", "inputs: [segments]\nvocab", 1)
+LATENT = DECODER.replace(
+    "attention: {heads: 4, rope: {theta: 10000}}", "mla: {heads: 4, kv_rank: 8, nope_dim: 8, rope_dim: 4, rope: {}}"
+).replace("attention.core", "mla.core")
+WIDE = LATENT.replace("d_model: 32", "d_model: 16777216")
 ALONE = f"{DECODER[: DECODER.index('layout:')]}layout: {{generate: true}}\n"
 CYCLE = "layers: 8\n  pattern: {head: [joined], cycle: [local*2"
 
@@ -146,10 +150,19 @@ MODEL = (
     Case("E285", DECODER, FFN, "- moe: {experts: 4, top_k: 5, hidden: 64}", "top_k: |5"),
     Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 5", "dim: |5"),
     Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 10", "dim: |10"),
+    Case("E212", LATENT, "rope: {}", "rope: {dim: 6}", "dim: |6"),
+    Case("E212", LATENT, "rope_dim: 4", "rope_dim: 5", "rope_dim: |5"),
+    Case("E216", WIDE, "kv_rank: 8", "kv_rank: 131072", "kv_rank: |131072"),
+    Case("E216", WIDE, "kv_rank: 8", "kv_rank: 8, q_rank: 131072", "q_rank: |131072"),
+    Case("E227", LATENT, "kv_rank: 8", "kv_rank: 8, bias: [kv, kv]", "|[kv, kv]"),
+    Case("E266", LATENT, "kv_rank: 8", "kv_rank: 8, norm: {groups: 3}", "groups: |3"),
     Case("E219", DECODER, "theta: 10000", "scaling: {kind: yarn, factor: 8, beta_fast: 1}", "beta_fast: |1"),
     Case("E270", DECODER, "heads: 4", "heads: 4, qk_norm: {over: width, weight: per_head}", "|per_head"),
     Case("E270", DECODER, "heads: 4", "heads: 4, qk_norm: {over: width, after_rope: true}", "after_rope: |true"),
     Case("E270", DECODER, ", rope: {theta: 10000}", ", qk_norm: {after_rope: true}", "after_rope: |true"),
+    Case("E280", DECODER, "heads: 4", "heads: 4, relative_bias: {buckets: 1}", "buckets: |1"),
+    Case("E280", DECODER, "heads: 4", "heads: 4, relative_bias: {max_distance: 16}", "max_distance: |16"),
+    Case("E280", BOTH, "heads: 4, head_dim: 8", "heads: 4, head_dim: 8, relative_bias: {buckets: 3}", "buckets: |3"),
     Case("E271", DECODER, "heads: 4", "heads: 4, window: 8, chunk: 16", "chunk: |16"),
     Case("E272", DECODER, "heads: 4", "heads: 4, tied_kv: true, v_head_dim: 4", "v_head_dim: |4"),
     Case("E272", DECODER, "heads: 4", "heads: 4, tied_kv: true, bias: [v]", "[|v]"),

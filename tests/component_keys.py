@@ -22,6 +22,10 @@ GATED_MOE = "moe: {kind: gated, experts: 4, top_k: 2, hidden: 16, "
 ROUTED, GATES = (DECODER.replace(FFN, f"- {text}}}") for text in (MOE, GATED_MOE))
 SHARED = ROUTED.replace(MOE, f"{MOE}shared: {{hidden: 16}}, ")
 CROSS = "cross_attention: {heads: 4, head_dim: 8"
+ALIBI = DECODER.replace("heads: 4, ", "heads: 6, head_dim: 8, alibi: {}, ")
+RELATIVE = DECODER.replace("heads: 4, ", "heads: 4, relative_bias: {}, ")
+LATENT = "mla: {heads: 4, kv_rank: 8, nope_dim: 8, rope_dim: 4"
+MLA = FULL.replace("attention: {heads: 4, rope: {theta: 10000}", LATENT)
 KEYS: dict[str, tuple[str, str, str]] = {
     **{
         f"Attention.{key}": (FULL, "heads: 4, rope: {theta: 10000}", change)
@@ -47,6 +51,8 @@ KEYS: dict[str, tuple[str, str, str]] = {
                     "clip": 2,
                     "temperature": "{floor: 8, scale: 0.1}",
                     "sinks": "true",
+                    "alibi": "true",
+                    "relative_bias": "{}",
                     "v_norm": "true",
                     "tied_kv": "true",
                 }.items()
@@ -84,6 +90,37 @@ KEYS: dict[str, tuple[str, str, str]] = {
         f"OutputGate.{key}": (GATED, "output_gate: {", f"output_gate: {{{key}: {value}, ")
         for key, value in {"activation": "softplus", "per": "head", "rank": 4, "bias": "true"}.items()
     },
+    **{
+        f"Mla.{key}": (MLA, old, new)
+        for key, old, new in (
+            ("heads", "heads: 4", "heads: 8"),
+            ("kv_rank", "kv_rank: 8", "kv_rank: 12"),
+            ("nope_dim", "nope_dim: 8", "nope_dim: 6"),
+            ("rope_dim", "rope_dim: 4", "rope_dim: 6"),
+        )
+    },
+    **{
+        f"Mla.{key}": (MLA, LATENT, f"{LATENT}, {key}: {value}")
+        for key, value in {
+            "q_rank": 12,
+            "v_head_dim": 6,
+            "norm": "false",
+            "bias": "[kv]",
+            "scale": "kv_rank ** -0.5",
+            "q_scale": "sqrt(d_model / kv_rank)",
+            "kv_scale": 0.5,
+            "dropout": 0.1,
+            "causal": "false",
+            "window": 8,
+            "rope": "{theta: 100}",
+            "output_gate": "true",
+        }.items()
+    },
+    "Alibi.slopes": (ALIBI, "alibi: {}", "alibi: {slopes: above}"),
+    "Alibi.scale": (ALIBI, "alibi: {}", "alibi: {scale: 1 / sqrt(head_dim)}"),
+    "RelativeBias.buckets": (RELATIVE, "relative_bias: {}", "relative_bias: {buckets: 16}"),
+    "RelativeBias.max_distance": (RELATIVE, "relative_bias: {}", "relative_bias: {max_distance: 64}"),
+    "RelativeBias.shared": (RELATIVE, "relative_bias: {}", "relative_bias: {shared: false}"),
     "Temperature.floor": (HEATED, "floor: 8", "floor: 9"),
     "Temperature.scale": (HEATED, "scale: 0.1", "scale: 0.2"),
     "Temperature.offset": (HEATED, "scale: 0.1", "scale: 0.1, offset: 1"),
@@ -212,6 +249,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "clip": 2,
         "temperature": {"floor": 8, "scale": 0.1},
         "sinks": True,
+        "alibi": True,
+        "relative_bias": {"buckets": 16},
         "v_norm": True,
         "tied_kv": True,
     },
@@ -227,6 +266,24 @@ CHANGES: dict[str, dict[str, Any]] = {
         "qk_norm": True,
         "output_gate": True,
         "sub_norm": True,
+    },
+    "mla": {
+        "heads": 8,
+        "q_rank": 12,
+        "kv_rank": 12,
+        "nope_dim": 6,
+        "rope_dim": 6,
+        "v_head_dim": 6,
+        "norm": False,
+        "bias": ["q", "o"],
+        "scale": 0.5,
+        "q_scale": 0.5,
+        "kv_scale": 0.5,
+        "dropout": 0.1,
+        "causal": False,
+        "window": 8,
+        "rope": {"theta": 100},
+        "output_gate": True,
     },
     "ffn": {
         "kind": "plain",

@@ -73,6 +73,7 @@ LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "origi
 UNSEEN = {"sliding_window": None}
 EXPERTS = {"num_experts_per_tok": 3, "router_aux_loss_coef": 0.7}
 FINE = {**EXPERTS, "num_experts": 6, "moe_intermediate_size": 24}
+MPT = {"d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 64, "vocab_size": 96}
 OLDER = {**OLD, "rotary_dim": 4}
 MIXED = {"layer_types": ["conv", "full_attention", "conv", "conv"]}
 ROWS = (
@@ -83,6 +84,10 @@ ROWS = (
     Row("falcon", quick=True),
     Row("falcon", "grouped", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     Row("falcon", "grouped-one-norm", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1, "bias": True}),
+    Row("falcon", "slopes", {"alibi": True, "num_attention_heads": 8}),
+    Row(
+        "falcon", "slopes-each", {"alibi": True, "multi_query": False, "parallel_attn": False, "num_attention_heads": 8}
+    ),
     Row("gemma", "", {"hidden_size": 64}),  # its root is exact: they round it to float32
     Row("glm"),
     Row("glm4"),
@@ -114,6 +119,8 @@ ROWS = (
     Row("mistral", "wide", UNSEEN),
     Row("mixtral", "", {**EXPERTS, "num_local_experts": 6}, quick=True),
     Row("mixtral", "window-alone", {**EXPERTS, "num_local_experts": 6, "num_hidden_layers": 1, "sliding_window": None}),
+    Row("mpt", "", MPT, attention="eager"),
+    Row("mpt", "clipped", {**MPT, "attn_config": {"clip_qkv": 0.3, "softmax_scale": 0.5}}, attention="eager"),
     Row("nemotron", "", {"norm_eps": 1e-2}),
     Row("olmo", "", {"clip_qkv": 0.2}),
     Row("olmo2", quick=True),

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from types import MethodType
 from typing import Any
 
@@ -85,6 +84,7 @@ class Family:
     config: Mapping[str, Any]
     table: Mapping[str, str | From]
     prepare: Callable[[nn.Module], None] = lambda module: None
+    inputs: tuple[Tensor, ...] = (random_ids(2),)
 
     @property
     def model(self) -> Model:
@@ -93,7 +93,7 @@ class Family:
         return found.model
 
     def reference(self) -> nn.Module:
-        config = getattr(transformers, f"{self.cls.removesuffix('ForCausalLM').removesuffix('LMHeadModel')}Config")
+        config = getattr(transformers, f"{re.sub('For[A-Z].*|LMHeadModel', '', self.cls)}Config")
         known = set(getattr(config, "__dataclass_fields__", {})) | set(config.attribute_map)
         sizes = {key: value for key, value in SIZES.items() if key in known}
         made = config(**{**sizes, **self.config})
@@ -111,21 +111,16 @@ class Family:
         theirs = {name for name, _ in self.reference().named_parameters()}
         used = {name for view in views.values() for name in view.names}
         assert theirs == used, f"not mapped, or mapped in vain: {sorted(theirs ^ used)}"
-        return Case(model, self.reference, (random_ids(2),), views)
+        return Case(model, self.reference, self.inputs, views)
 
     def view(self, name: str) -> From:
         stem, _, leaf = name.rpartition(".")
-        match = re.fullmatch(r"layers\.(\d+)\.(.+)", stem)
-        number, own = (match[1], match[2]) if match else ("", stem)
+        match = re.fullmatch(r"(?:layers\.|((?:en|de)coder\.))(\d+)\.(.+)", stem)
+        number, own = (match[2], f"{match[1] or ''}{match[3]}") if match else ("", stem)
         found = self.table.get(f"layer.{own}", self.table[own]) if match else self.table[own]
         view = found if isinstance(found, From) else From(found)
         theirs = view.name.format(number)
         return replace(view, name=theirs if isinstance(found, From) and "act" in own else f"{theirs}.{leaf}")
-
-
-@cache
-def case(name: str) -> Case:
-    return FAMILIES[name].case
 
 
 @contextmanager

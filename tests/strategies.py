@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from specc.components.activation import Activation
 
 Doc = dict[str, Any]
-SAVES = ("attention.core", "attention.o", "attention.k", "ffn.up", "ffn.down", "moe.combine")
+SAVES = ("attention.core", "attention.o", "attention.k", "mla.core", "mla.kv_b", "ffn.up", "ffn.down", "moe.combine")
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,25 @@ def attentions(draw: st.DrawFn, tp: int, d_model: int, cross: bool, kept: bool) 
         return doc
     reach = draw(st.sampled_from(({}, {}, {"window": 3}, {"chunk": 3})))
     heat = st.fixed_dictionaries({"floor": st.just(2), "scale": st.just(0.3), "offset": st.sampled_from((0, 1))})
+    slopes = st.fixed_dictionaries({"slopes": st.sampled_from(("below", "above")), "scale": st.sampled_from((0.5, 1))})
+    learned = st.fixed_dictionaries({"buckets": st.just(6), "max_distance": st.just(9), "shared": st.booleans()})
+    reach = reach | some(draw, alibi=st.one_of(st.booleans(), slopes), relative_bias=learned)
     more = some(draw, causal=st.booleans(), rope=ropes(), clip=st.just(0.5), temperature=heat, v_norm=st.booleans())
     if not kept:
         more |= some(draw, sinks=st.booleans())
     return doc | reach | more
+
+
+@st.composite
+def latents(draw: st.DrawFn, tp: int, kept: bool) -> Doc:
+    doc: Doc = {"heads": tp * draw(st.integers(1, 2)), "kv_rank": 6, "nope_dim": 4, "rope_dim": 2}
+    biases = st.one_of(st.booleans(), st.lists(st.sampled_from(("q", "kv", "o")), unique=True))
+    factor = st.sampled_from((0.7, "sqrt(d_model / kv_rank)"))
+    turned = ropes().map(lambda doc: {key: value for key, value in doc.items() if key != "dim"})
+    doc |= some(draw, q_rank=st.just(5), v_head_dim=st.sampled_from((2, 4, 6)), norm=st.one_of(st.booleans(), norms()))
+    doc |= some(draw, bias=biases, scale=st.sampled_from((0.3, "1 / nope_dim")), q_scale=factor, kv_scale=factor)
+    doc |= some(draw, causal=st.booleans(), window=st.just(3), rope=turned, output_gate=st.booleans())
+    return doc if kept else doc | some(draw, dropout=st.just(0.1))
 
 
 @st.composite
@@ -154,10 +169,12 @@ class Sizes:
 
 @st.composite
 def components(draw: st.DrawFn, sizes: Sizes) -> Doc:
-    kinds = ("ffn", "attention", "cross_attention") if sizes.cross else ("ffn", "attention")
+    kinds = ("ffn", "attention", "cross_attention") if sizes.cross else ("ffn", "attention", "mla")
     kind = draw(st.sampled_from((*kinds, *MIXERS)))
     if kind == "ffn":
         return {kind: draw(ffns(sizes.tp))}
+    if kind == "mla":
+        return {kind: draw(latents(sizes.tp, sizes.kept))}
     if kind in MIXERS:
         return {kind: draw(MIXERS[kind](sizes.tp))}
     return {kind: draw(attentions(sizes.tp, sizes.d_model, kind == "cross_attention", sizes.kept))}

@@ -14,6 +14,7 @@ from specc.cli import cli
 from specc.source import Diagnostic, Source, plain, render
 from specc.source.yaml import parse
 from specc.spec import Spec, load
+from specc.tables import tables
 from tests.broken import ACTIVATIONS, BOTH, CASES, DECODER, FFN, PATTERN, Case
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,8 @@ def test_every_code_has_a_breakage_and_a_line_in_the_documents() -> None:
 
 CHOICES = {
     "E201": "did you mean kv_heads? keys here are heads, kv_heads, head_dim, v_head_dim, bias, scale, dropout, "
-    "softcap, qk_norm, output_gate, sub_norm, causal, window, chunk, clip, rope, temperature, sinks, v_norm, tied_kv",
+    "softcap, qk_norm, output_gate, sub_norm, causal, window, chunk, clip, rope, alibi, relative_bias, temperature, "
+    "sinks, v_norm, tied_kv",
     "E202": "keys here are kind, hidden, activation, bias, clamp, up_offset, dropout, gate_scale, sub_norm",
     "E203": f"did you mean silu? {ACTIVATIONS}",
     "E210": "give head_dim, or heads that divide it: 1, 2, 4, 8, 16 or 32",
@@ -234,7 +236,7 @@ UNCAUSED = {
     "a result of no component": (
         DECODER.replace("attention.core", "ffn.up"),
         (FFN, "- {}"),
-        ["E223 a sublayer is one of attention, cross_attention, ffn, short_conv, moe, parallel, this is none of them"],
+        [f"E223 a sublayer is one of {', '.join(tables().components)}, parallel, this is none of them"],
     ),
     "unsplit heads": (DECODER, ("heads: 4", "heads: 4, kv_heads: 3"), ["E211 4 heads cannot share 3 kv_heads evenly"]),
 }

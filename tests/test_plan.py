@@ -192,7 +192,8 @@ def test_stages_hold_all_parameters_and_copies_of_tied_ones(name: str) -> None:
         graph = compiled(found, layout)
         costs = stage_costs(graph, layout.pp.stages)
         copies = sum(row.count * (len(row.stages) - 1) for row in stored(graph) if row.layers is None)
-        assert bool(copies) == bool(found.model.embed.tied and layout.pp.stages > 1)
+        shared = found.model.embed.tied or any(row.param.role == "relative_bias" for row in stored(graph))
+        assert bool(copies) == bool(shared and layout.pp.stages > 1)
         assert sum(cost.parameters for cost in costs) == whole + copies
         layers = [(path, n) for cost in costs for path, first, last in cost.layers for n in range(first, last + 1)]
         assert layers == [(stack.path, n) for stack in found.model.stacks for n in range(stack.layers)]

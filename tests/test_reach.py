@@ -23,6 +23,10 @@ BLOCKS = {
     "chunk": "attention: {heads: 4, chunk: 4, rope: {theta: 100}}",
     "window both ways": "attention: {heads: 4, causal: false, window: 3}",
     "chunk both ways": "attention: {heads: 4, causal: false, chunk: 4, temperature: {floor: 3, scale: 0.5}}",
+    "latents": "mla: {heads: 4, kv_rank: 8, nope_dim: 6, rope_dim: 4, window: 3, rope: {theta: 100}}",
+    "slopes": "attention: {heads: 6, head_dim: 4, window: 5, alibi: {slopes: above}}",
+    "buckets": "attention: {heads: 4, relative_bias: {buckets: 6, max_distance: 9}}",
+    "buckets of each layer": "attention: {heads: 4, relative_bias: {shared: false}, alibi: true, sinks: true}",
     "sinks and a cap": "attention: {heads: 4, kv_heads: 2, window: 3, sinks: true, softcap: 2}",
 }
 
@@ -45,7 +49,7 @@ def test_documents_of_a_row_are_as_if_alone(name: str) -> None:
 
 
 @in_double()
-@pytest.mark.parametrize("name", ["chunk", "window", "sinks and a cap"])
+@pytest.mark.parametrize("name", ["chunk", "window", "latents", "slopes", "buckets", "sinks and a cap"])
 def test_a_file_takes_documents_as_if_alone(name: str) -> None:
     model = spec(f"decoder: {{layers: 2, block: [{BLOCKS[name]}, ffn: {{hidden: 16}}]}}\n").model
     packed = replace(model, inputs=PACKED)
@@ -56,7 +60,17 @@ def test_a_file_takes_documents_as_if_alone(name: str) -> None:
     assert_near(whole, gradients(theirs, files[1].loss, [(x[None], y[None]) for x, y in documents]))
 
 
-@pytest.mark.parametrize("reach", ["window: 3", "chunk: 4", "window: 3, softcap: 2", "causal: true, window: 3"])
+@pytest.mark.parametrize(
+    "reach",
+    [
+        "window: 3",
+        "chunk: 4",
+        "alibi: true",
+        "window: 3, softcap: 2",
+        "relative_bias: {buckets: 8, max_distance: 9}",
+        "causal: true, window: 3",
+    ],
+)
 def test_padding_changes_nothing(reach: str) -> None:
     """Of an encoder: rows of several lengths in one batch, and each alone."""
     text = f"pad: 0\nencoder: {{layers: 2, block: [attention: {{heads: 4, {reach}}}, ffn: {{hidden: 16}}]}}\n"
@@ -73,7 +87,9 @@ def test_padding_changes_nothing(reach: str) -> None:
 
 
 @in_double()
-@pytest.mark.parametrize("name", ["window", "chunk", "sinks and a cap"])
+@pytest.mark.parametrize(
+    "name", ["window", "chunk", "latents", "slopes", "buckets", "buckets of each layer", "sinks and a cap"]
+)
 def test_generation_sees_what_training_does(name: str) -> None:
     text = f"decoder: {{layers: 2, block: [{BLOCKS[name]}, ffn: {{hidden: 16}}]}}\nlayout: {{generate: true}}\n"
     found = spec(text)

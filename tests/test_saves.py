@@ -236,9 +236,11 @@ def function_under(scope: ast.With) -> str:
 def expected_function(op: Op) -> str:
     if op.kind == "linear":
         return f"self.{op.params[0].path[-2]}"
+    function = str(dict(op.attrs).get("function"))
+    home = "torch" if function in ("sigmoid", "tanh") else "F"
     return {
         "attention": "F.scaled_dot_product_attention",
-        "activation": f"F.{str(dict(op.attrs).get('function')).removesuffix('_tanh')}",
+        "activation": f"{home}.{function.removesuffix('_tanh')}",
     }[op.kind]
 
 

@@ -20,7 +20,16 @@ from specc.verify.relations import describe
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
-TINY = ("transformer-tiny", "gpt2-tiny", "llama-tied-tiny", "llama-tiny", "hybrid-tiny", "packed-tiny")
+TINY = (
+    "transformer-tiny",
+    "gpt2-tiny",
+    "llama-tied-tiny",
+    "llama-tiny",
+    "hybrid-tiny",
+    "packed-tiny",
+    "latent-tiny",
+    "biased-tiny",
+)
 SAVES = Checkpoint(save=("attention.core", "attention.o"))
 CHECKPOINTS = {"none": Checkpoint(), "full": Checkpoint(every=1), "every 2": Checkpoint(every=2), "save": SAVES}
 

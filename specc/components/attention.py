@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from specc.components import heads, mask, norm, qk_norm, rope, temperature
+from specc.components import bias, heads, norm, qk_norm, rope, temperature
 from specc.components.base import Bound, Component, Dim, Given, Problem, Problems, Synonyms, Table
+from specc.components.bias import Alibi, Biases, OwnAlibi, RelativeBias
 from specc.components.heads import Heads
 from specc.components.mask import Mask
 from specc.components.norm import Norm, OwnNorm
@@ -17,8 +18,6 @@ from specc.ir.types import Axis
 
 if TYPE_CHECKING:
     from specc.lower.builder import Builder
-
-SMALL_REACH = 5  # tokens of a window or a chunk in proofs
 
 
 class Attention(Heads):
@@ -34,6 +33,10 @@ class Attention(Heads):
     """Queries, keys and values stay between this and its negative."""
     rope: Rope | None = None
     """Rotary positions."""
+    alibi: OwnAlibi = False
+    """Scores fall with the distance, in each head by a slope of its own."""
+    relative_bias: RelativeBias | None = None
+    """A learned number for each head and bucket of distance is added to scores."""
     temperature: Temperature | None = None
     """Queries grow with the log of the position."""
     sinks: bool = False
@@ -48,6 +51,7 @@ def resolve(config: Attention, d_model: int, role: str) -> Attention:
     """With every default filled in."""
     if "causal" not in config.model_fields_set:
         config = config.model_copy(update={"causal": role == "decoder"})
+    config = config.model_copy(update={"alibi": bias.own(config.alibi)})
     return heads.resolved(config, d_model)
 
 
@@ -75,6 +79,7 @@ def rules(config: Attention, d_model: int, stated: Callable[[str], bool]) -> Pro
         if not isinstance(config.bias, bool) and "v" in config.bias:
             at = ("bias", config.bias.index("v"))
             yield Problem("E272", at, "with tied_kv there is no v that could have a bias", "leave it out")
+    yield from bias.rules(config.relative_bias, config.causal)
     yield from norm.inner(config.v_norm, heads.value_dim(config), "v_norm")
     yield from heads.size_rule(config, d_model)
 
@@ -82,17 +87,22 @@ def rules(config: Attention, d_model: int, stated: Callable[[str], bool]) -> Pro
 def shrink(config: Attention, tp: int) -> Attention:
     """Small heads, of which the same part is rotated, and a reach that a short sequence shows."""
     made = heads.shrink(config, tp)
-    reach = {key: min(size, SMALL_REACH) for key in ("window", "chunk") if (size := getattr(config, key))}
+    reach = {key: min(size, heads.SMALL_REACH) for key in ("window", "chunk") if (size := getattr(config, key))}
     turned = config.rope and rope.shrink(config.rope, heads.sizes(config)[1], heads.sizes(made)[1])
-    return made.model_copy(update={**reach, "rope": turned})
+    return made.model_copy(update={**reach, "rope": turned, "relative_bias": bias.shrink(config.relative_bias)})
 
 
 def tables(config: Attention) -> tuple[Table, ...]:
-    """Of rope, temperature and mask, where there are any."""
+    """Of rope, temperature, mask and biases, where there are any."""
     rotary = () if config.rope is None else (rope.table(config.rope, heads.sizes(config)[1]),)
     heated = () if config.temperature is None else (temperature.table(config.temperature),)
+    return (*rotary, *heated, *bias.tables(_biases(config)))
+
+
+def _biases(config: Attention) -> Biases:
     seen = Mask(causal=config.causal, window=config.window, chunk=config.chunk)
-    return (*rotary, *heated, *mask.table(seen))
+    alibi = config.alibi if isinstance(config.alibi, Alibi) else None
+    return Biases(heads=config.heads, alibi=alibi, relative=config.relative_bias, seen=seen)
 
 
 def decided(config: Attention, role: str) -> dict[str, tuple[object, str]]:
@@ -123,7 +133,8 @@ def lower(config: Attention, b: Builder, x: Ref, given: Given, features: Axis) -
     if config.temperature is not None:
         q = b.op("temper", q, found["temperature"], name="q_temper", hint="q")
     sinks = [b.param("sinks", "weight", (Axis("heads", config.heads),), Init("zeros"), "sinks")] * config.sinks
-    mixed = heads.attended(config, b, q, k, v, found.get("mask", given.get("own_mask")), tuple(sinks))
+    hidden = bias.lower(_biases(config), b, found, given.get("own_mask"))
+    mixed = heads.attended(config, b, q, k, v, hidden, tuple(sinks))
     return heads.finished(config, b, x, mixed, features)
 
 
@@ -151,6 +162,7 @@ SYNONYMS: Synonyms = {
     "clip": ("clip_qkv",),
     "sinks": ("attention_sink", "sink_tokens", "attention_sinks"),
     "tied_kv": ("attention_k_eq_v",),
+    **bias.SYNONYMS,
     **temperature.SYNONYMS,
     **heads.SYNONYMS,
     **rope.SYNONYMS,

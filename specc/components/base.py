@@ -70,6 +70,15 @@ Formula = Annotated[Annotated[Factor, Tag("number")] | Arithmetic, by_kind]
 StdFormula = Annotated[Annotated[Std, Tag("number")] | Arithmetic, by_kind]
 """A standard deviation, or arithmetic on names of sizes."""
 
+ScaleFormula = Annotated[Annotated[Scale, Tag("number")] | Arithmetic, by_kind]
+"""A factor on scores, or arithmetic on names of sizes."""
+
+
+def settled(value: float | str) -> float:
+    """Of a resolved config, where formulas are numbers."""
+    assert not isinstance(value, str), "formulas are made numbers first"
+    return value
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -113,6 +122,8 @@ class Tokens:
     """Index of the first token of the same document [batch, seq]; None: a row is one."""
     mask: Ref | None = None
     """Which see each other, causality apart; None: all do."""
+    prefix: str = ""
+    """What stands before the names of the stack's own parameters."""
 
     @property
     def apart(self) -> dict[str, Ref]:
@@ -123,14 +134,18 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Table:
-    """A value made of positions, once for all components of a stack that ask for an equal one."""
+    """A value made of positions, once for all components of a stack that ask for an equal one.
+
+    It may be made of others: `of`.
+    """
 
     name: str
     mark: str  # tells tables of one name apart
     config: Config
     size: int  # features
-    lower: Callable[[Any, Builder, Tokens, int, str], Ref]
-    """(config, builder, tokens of the stack, size, what to call it) -> the table."""
+    lower: Callable[..., Ref]
+    """(config, builder, tokens of the stack, size, what to call it, those that it is made of) -> the table."""
+    of: tuple[Table, ...] = ()
 
 
 Synonyms = Mapping[str, tuple[str, ...]]

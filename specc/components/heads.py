@@ -22,7 +22,7 @@ from specc.components.base import (
     too_large,
 )
 from specc.components.norm import Norm, OwnNorm
-from specc.components.output_gate import OutputGate, OwnGate
+from specc.components.output_gate import OwnGate
 from specc.components.qk_norm import OwnQkNorm, QkNorm
 from specc.ir.op import Param, Ref
 from specc.ir.types import Axis
@@ -48,6 +48,7 @@ SYNONYMS: Synonyms = {
     **output_gate.SYNONYMS,
 }
 SMALL_HEAD = 8  # features of a head in proofs
+SMALL_REACH = 5  # tokens of a window or a chunk in proofs
 
 
 class Heads(Config):
@@ -231,21 +232,4 @@ def attended(config: Heads, b: Builder, q: Ref, k: Ref, v: Ref, mask: Ref | None
 def finished(config: Heads, b: Builder, x: Ref, mixed: Ref, features: Axis) -> Ref:
     """x [batch, seq, d_model], what its heads attend to -> [batch, seq, d_model]."""
     inner, gate = Axis.of(heads=config.heads, head_dim=value_dim(config)), config.output_gate
-    if isinstance(gate, OutputGate):
-        by_head = gate.per == "head"
-        factors = output_gate.lower(gate, b, x, features, config.heads, value_dim(config))
-        if by_head and not config.sub_norm:
-            mixed = b.op("mul", mixed, factors)
-        mixed = _sub_normed(config, b, b.op("merge", mixed), inner)
-        if by_head and config.sub_norm:
-            again = b.op("split", mixed, name="normed_heads", heads=config.heads)
-            mixed = b.op("merge", b.op("mul", again, factors), name="gated")
-        elif not by_head:
-            mixed = b.op("mul", mixed, factors)
-    else:
-        mixed = _sub_normed(config, b, b.op("merge", mixed), inner)
-    return b.linear(mixed, "o", features, inner, config.has_bias("o"), last=True)
-
-
-def _sub_normed(config: Heads, b: Builder, x: Ref, inner: Axis) -> Ref:
-    return norm.lower(config.sub_norm, b, x, "sub_norm", inner) if isinstance(config.sub_norm, Norm) else x
+    return output_gate.closed(b, x, mixed, features, inner, gate, config.has_bias("o"), config.sub_norm)

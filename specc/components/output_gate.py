@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Tag
 
-from specc.components import activation
+from specc.components import activation, norm
 from specc.components.activation import Activation
 from specc.components.base import Config, Dim, Synonyms, by_kind
+from specc.components.norm import Norm
 from specc.ir.op import Ref
 from specc.ir.types import Axis
 
@@ -56,3 +57,35 @@ def lower(config: OutputGate, b: Builder, x: Ref, features: Axis, heads: int, he
     gate = b.linear(x, name, joint, features, config.bias, hint="gate")
     gate = activation.lower(config.activation, b, gate, "gate_act", "gate")
     return gate if config.per == "channel" else b.op("split", gate, name="gate_heads", hint="gate", heads=heads)
+
+
+def closed(
+    b: Builder,
+    x: Ref,
+    mixed: Ref,
+    features: Axis,
+    inner: Axis,
+    gate: bool | OutputGate,
+    bias: bool,
+    sub_norm: bool | Norm = False,
+) -> Ref:
+    """x [batch, seq, d_model], what its heads attend to -> [batch, seq, d_model]; `inner` is heads*head_dim."""
+
+    def normed(x: Ref) -> Ref:
+        return norm.lower(sub_norm, b, x, "sub_norm", inner) if isinstance(sub_norm, Norm) else x
+
+    (_, heads), (_, head_dim) = inner.factors
+    if isinstance(gate, OutputGate):
+        by_head = gate.per == "head"
+        factors = lower(gate, b, x, features, heads, head_dim)
+        if by_head and not sub_norm:
+            mixed = b.op("mul", mixed, factors)
+        mixed = normed(b.op("merge", mixed))
+        if by_head and sub_norm:
+            again = b.op("split", mixed, name="normed_heads", heads=heads)
+            mixed = b.op("merge", b.op("mul", again, factors), name="gated")
+        elif not by_head:
+            mixed = b.op("mul", mixed, factors)
+    else:
+        mixed = normed(b.op("merge", mixed))
+    return b.linear(mixed, "o", features, inner, bias, last=True)

@@ -76,8 +76,8 @@ def lower(config: Rope, b: Builder, tokens: Tokens, head_dim: int, hint: str) ->
     return b.op("rope_table", tokens.positions, hint=hint, head_dim=head_dim, theta=config.theta, scaling=stretched)
 
 
-def turn(config: Rope, b: Builder, x: Ref, table: Ref, name: str) -> Ref:
+def turn(config: Rope, b: Builder, x: Ref, table: Ref, name: str, hint: str = "") -> Ref:
     """Queries or keys [batch, heads, seq, head_dim], rotated by the table."""
     if config.pairing == "adjacent":
-        return b.op("rope", x, table, name=f"{name}_rope", hint=name, adjacent=True)
-    return b.op("rope", x, table, name=f"{name}_rope", hint=name)
+        return b.op("rope", x, table, name=f"{name}_rope", hint=hint or name, adjacent=True)
+    return b.op("rope", x, table, name=f"{name}_rope", hint=hint or name)

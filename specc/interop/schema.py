@@ -39,6 +39,7 @@ class Variant(Config):
     tables: Annotated[dict[str, Data], Field(default_factory=dict)]
     weights: Annotated[dict[str, Place | None], Field(default_factory=dict)]
     require: Annotated[Data, Field(default_factory=dict)]
+    ignore: Annotated[Texts, Field(default_factory=dict)]
 
 
 class Mapping(Config):
@@ -138,5 +139,6 @@ def varied(mapping: Mapping, variant: Variant | None) -> Mapping:
         "tables": overlay(mapping.tables, variant.tables),
         "weights": overlay(dict(mapping.weights), variant.weights),
         "require": overlay(mapping.require, variant.require),
+        "ignore": {**mapping.ignore, **variant.ignore},
     }
     return mapping.model_copy(update={**changed, "variants": []})

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from specc.ir.types import Axis
 from specc.kernels import rope as kernels
 from specc.kernels.temperature import apply_temperature, temperatures
 
@@ -52,6 +53,16 @@ def head_scale(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [batch, heads, seq, head_dim], parameters [heads, head_dim] -> as x"""
     x = x * weight.unsqueeze(1)
     return x if bias is None else x + bias.unsqueeze(1)
+
+
+def part(x: Tensor, *, axes: tuple[Axis, ...]) -> tuple[Tensor, ...]:
+    """x [..., a+b] -> [..., a], [..., b]"""
+    return x.split([axis.length for axis in axes], dim=-1)
+
+
+def join(x: Tensor, y: Tensor) -> Tensor:
+    """x [batch, heads, seq, a], y [batch, heads or 1, seq, b] -> [batch, heads, seq, a+b]"""
+    return torch.cat((x, y.expand(-1, x.size(1), -1, -1)), dim=-1)
 
 
 def attention(
@@ -120,6 +131,8 @@ TABLE: dict[str, Callable[..., Any]] = {
     "rope": rope,
     "temper": temper,
     "head_scale": head_scale,
+    "part": part,
+    "join": join,
     "attention": attention,
     "plain_attention": plain_attention,
     "rope_table": rope_tables,

@@ -89,7 +89,7 @@ def _embed(
         x = b.op("add", x, place, name=f"{prefix}embedding_sum")
     if embed.dropout:
         x = b.op("dropout", x, name=f"{prefix}embedding_dropout", rate=embed.dropout)
-    return x, tokens
+    return x, replace(tokens, prefix=prefix)
 
 
 def _tokens(b: Builder, ids: Ref, segments: Ref | None, seq: str, name: str) -> Tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from specc.components import norm
@@ -116,17 +117,23 @@ def _tables(b: Builder, stack: Stack, tokens: Tokens) -> dict[Table, Ref]:
     """Each table that the stack needs; where several have a name, the mark or else a number follows it."""
     blocks = dict.fromkeys(block for run in stack.runs for block in run.blocks)
     branches = [branch for block in blocks for sublayer in block.sublayers for branch in sublayer.branches]
-    tables = dict.fromkeys(
-        table for item in branches for table in b.tables.component(item.component).tables(item.component)
-    )
+    asked = (table for item in branches for table in b.tables.component(item.component).tables(item.component))
+    tables = dict.fromkeys(part for table in asked for part in _parts(table))
     found: dict[Table, Ref] = {}
     for table in tables:
         same = [other for other in tables if other.name == table.name]
         distinct = len({other.mark for other in same}) == len(same)
         mark = table.mark if distinct else str(same.index(table))
         hint = f"{table.name}_{mark}" if len(same) > 1 else table.name
-        found[table] = table.lower(table.config, b, tokens, table.size, hint)
+        found[table] = table.lower(table.config, b, tokens, table.size, hint, *(found[part] for part in table.of))
     return found
+
+
+def _parts(table: Table) -> Iterator[Table]:
+    """Those that it is made of, and itself."""
+    for part in table.of:
+        yield from _parts(part)
+    yield table
 
 
 def _camel(name: str) -> str:

@@ -76,7 +76,8 @@ def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) ->
     heads, kv_heads = ins[0].axes[1], ins[1].axes[1]
     found: list[Signature] = []
     if shardable(heads, mesh) and shardable(kv_heads, mesh):
-        found.append(Signature((S(heads.name), S(kv_heads.name), S(kv_heads.name), R)[: len(ins)], (S(heads.name),)))
+        own = S(heads.name)
+        found.append(Signature((own, *[S(kv_heads.name)] * 2, *(demand(t, own) for t in ins[3:])), (own,)))
     if "batch" in mesh.tokens:
         found.append(Signature(tuple(demand(t, S("batch")) for t in ins), (S("batch"),)))
     queries = ins[0].axes[2].name

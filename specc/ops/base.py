@@ -110,6 +110,7 @@ class OpDef:
     random: Callable[[Op], bool] = lambda op: False
     any_order: bool = False  # what mixes tokens takes them before or after samples, as its types say
     traffic: Callable[[Op, str], Traffic] = lambda op, lowering: Traffic()
+    again: bool = False  # pipeline stages make it again, with its parameters, though it has a gradient: it is large
     owned: Owned | None = None  # what it makes is wanted where its owners are
     later: str = ""  # the kind that stands for it in `decode`, with the cache behind its operands
     keeps: bool = False  # it keeps something of the tokens so far in the cache that is its last operand

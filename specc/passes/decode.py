@@ -16,7 +16,7 @@ from specc.spec.core import Layout
 STATE = Ref("cache")
 ATTENDS = ("attention", "plain_attention")
 OF_KEYS = ("keys", "near of keys", "chunks of keys")
-"""Operands of a mask that speak of keys, of one row."""
+"""Operands, of a mask or of what else says what they are, that speak of keys, of one row."""
 
 
 def decode(graph: Graph, layout: Layout) -> Graph:
@@ -45,7 +45,7 @@ def decode(graph: Graph, layout: Layout) -> Graph:
 def _written(op: Op, tokens: Ref) -> list[Op]:
     if op.kind == "positions":
         return [replace(op, kind="advance", inputs=(tokens, STATE), attrs=())]
-    if op.kind == "mask":
+    if "of" in dict(op.attrs):
         of = op.attr("of")
         assert isinstance(of, tuple) and "keys" in of
         slots = replace(op, id=f"{op.id}_slots", kind="slots", inputs=(tokens, STATE), hint="slots", attrs=())

@@ -21,7 +21,7 @@ def _folded(graph: Graph, op: Op, split: set[str]) -> Op:
     if op.kind != "attention" or len(op.inputs) < 4:
         return op
     mask = graph.op(op.inputs[3].op)
-    if mask.attr("of") != ("queries", "keys") or len(set(mask.inputs)) > 1:
+    if mask.kind != "mask" or mask.attr("of") != ("queries", "keys") or len(set(mask.inputs)) > 1:
         return op
     if graph.op(mask.inputs[0].op).kind != "positions" or graph.type(mask.ref).axes[0].name in split:
         return op

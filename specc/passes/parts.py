@@ -214,7 +214,7 @@ def made_again(graph: Graph, op: Op) -> bool:
     """Whether each stage makes the value for itself: it comes from shapes and from what the model is fed alone."""
     if op.kind == "input":
         return True
-    if any(t.grad for t in op.outs) or not op.inputs:
+    if (any(t.grad for t in op.outs) and not graph.definition(op).again) or not op.inputs:
         return False
     only = shapes_of(graph, op)
     return all(made_again(graph, graph.op(ref.op)) for n, ref in enumerate(op.inputs) if n not in only)

@@ -53,7 +53,7 @@ def _plain_attention(graph: Graph, op: Op) -> Expr:
 
 def _rope(graph: Graph, op: Op) -> Expr:
     x, table = op.inputs
-    partial = graph.type(x).axes[-1] != graph.type(table).axes[-1]
+    partial = graph.type(x).axes[-1].size != graph.type(table).axes[-1].size
     name = f"apply_{'partial_' * partial}{'adjacent_' * ('adjacent' in dict(op.attrs))}rope"
     return Expr((f"{name}(", Use(x), ", ", Use(table), ")"), calls=(name,))
 
@@ -72,6 +72,23 @@ def _merge(graph: Graph, op: Op) -> Expr:
     return Expr((Use(op.inputs[0], ATOM), f".{'transpose(1, 2)' if rows else 'permute(2, 0, 1, 3)'}.flatten(2)"))
 
 
+def _part(graph: Graph, op: Op) -> Expr:
+    parts: list[Part] = [Use(op.inputs[0], ATOM), ".split(("]
+    for n, out in enumerate(op.outs):
+        parts += [", " * bool(n), hole(op, out.axes[-1].name, out.axes[-1].size)]
+    return Expr((*parts, "), dim=-1)"), alone=True, view=True)
+
+
+def _join(graph: Graph, op: Op) -> Expr:
+    """One that all heads share is repeated for each."""
+    x, y = op.inputs
+    parts: list[Part] = ["torch.cat((", Use(x), ", ", Use(y, ATOM)]
+    heads = op.outs[0].axes[1]
+    if graph.type(y).axes[1] != heads:
+        parts += [".expand(-1, ", hole(op, heads.name, local_size(graph, heads, op.types[0])), ", -1, -1)"]
+    return Expr((*parts, "), dim=-1)"))
+
+
 TABLE: dict[str, Writer] = {
     "split": _split,
     "merge": _merge,
@@ -80,4 +97,6 @@ TABLE: dict[str, Writer] = {
     "plain_attention": _plain_attention,
     "temper": _temper,
     "head_scale": _head_scale,
+    "part": _part,
+    "join": _join,
 }

@@ -1,0 +1,147 @@
+"""Families of Hugging Face whose scores are made in other ways: of latents, or with a bias of the distance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from tests.models import PAD
+from tests.parity import From, random_ids
+from tests.parity_families import GATED, LLAMA, SMALL_ROPE, Family, decoder
+
+MLA_SIZES = {
+    "num_key_value_heads": 4,
+    "first_k_dense_replace": 3,
+    "q_lora_rank": 12,
+    "kv_lora_rank": 10,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+}
+MLA_NAMES: dict[str, str | From] = {
+    **{f"mla.{name}": f"model.layers.{{}}.self_attn.{name}_proj" for name in ("q", "q_a", "q_b", "kv_b", "o")},
+    **{f"mla.{name}_norm": f"model.layers.{{}}.self_attn.{name}_layernorm" for name in ("q_a", "kv_a")},
+    "mla.kv_a": "model.layers.{}.self_attn.kv_a_proj_with_mqa",
+}
+LATENT = "kv_rank: 10, nope_dim: 6, rope_dim: 4, v_head_dim: 8, norm: {eps: 1e-6}"
+
+
+def paired(module: nn.Module) -> None:
+    """It takes source and target, as ours do."""
+    forward = module.forward
+
+    def run(source: Tensor, target: Tensor) -> Any:
+        return forward(input_ids=source, attention_mask=source.ne(PAD).long(), decoder_input_ids=target)
+
+    module.forward = run
+
+
+def unscaled(module: nn.Module) -> None:
+    """Their head is told that it is not tied when it is, so that nothing is scaled before it."""
+    config: Any = module.config
+    config.tie_word_embeddings = False
+    paired(module)
+
+
+PAIR = (random_ids(3, padded=True, seq=19), random_ids(4))
+T5_SIZES = {
+    "num_decoder_layers": 2,
+    "d_kv": 10,
+    "d_ff": 48,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+    "layer_norm_epsilon": 1e-2,
+    "scale_decoder_outputs": False,
+    "pad_token_id": PAD,
+    "decoder_start_token_id": PAD,
+}
+
+
+def t5_names(kinds: tuple[str, ...], own: bool) -> dict[str, str | From]:
+    """`kinds`: what linears of theirs are called that ours calls gate, up and down; `own`: a bias of each layer."""
+    names: dict[str, str | From] = {"embedding": "shared"}
+    for role, last in (("encoder", 1), ("decoder", 2)):
+        parts = {"attention": (0, "SelfAttention")} | ({"cross_attention": (1, "EncDecAttention")} if last == 2 else {})
+        for part, (n, theirs) in parts.items():
+            names |= {f"{role}.{part}.{x}": f"{role}.block.{{}}.layer.{n}.{theirs}.{x}" for x in "qkvo"}
+            names[f"{role}.{part}_norm"] = f"{role}.block.{{}}.layer.{n}.layer_norm"
+        linears = zip(("gate", "up", "down")[-len(kinds) :], kinds, strict=True)
+        names |= {f"{role}.ffn.{x}": f"{role}.block.{{}}.layer.{last}.DenseReluDense.{y}" for x, y in linears}
+        names[f"{role}.ffn_norm"] = f"{role}.block.{{}}.layer.{last}.layer_norm"
+        names[f"{role}_norm"] = f"{role}.final_layer_norm"
+        bias = f"{role}.block.{'{}' if own else 0}.layer.0.SelfAttention.relative_attention_bias"
+        names[f"{role}.attention.relative_bias" if own else f"{role}_relative_bias"] = bias
+    return names
+
+
+def t5_spec(bias: str, ffn: str) -> str:
+    own = f"attention: {{heads: 4, head_dim: 10, scale: 1, relative_bias: {{buckets: 8, max_distance: 20{bias}}}}}"
+    return (
+        f"pad: {PAD}\nnorm: {{eps: 1e-2}}\nembedding: {{tied: true}}\nencoder: {{layers: 3, block: [{own}, {ffn}]}}\n"
+        f"decoder: {{layers: 2, block: [{own}, cross_attention: {{heads: 4, head_dim: 10, scale: 1}}, {ffn}]}}\n"
+    )
+
+
+FAMILIES: dict[str, Family] = {
+    "t5": Family(
+        t5_spec("", "ffn: {hidden: 48, activation: relu}"),
+        "T5ForConditionalGeneration",
+        {**T5_SIZES, "feed_forward_proj": "relu"},
+        t5_names(("wi", "wo"), own=False),
+        paired,
+        PAIR,
+    ),
+    "umt5": Family(
+        t5_spec(", shared: false", "ffn: {kind: gated, hidden: 48, activation: gelu_tanh}"),
+        "UMT5ForConditionalGeneration",
+        {**T5_SIZES, "feed_forward_proj": "gated-gelu"},
+        t5_names(("wi_0", "wi_1", "wo"), own=True),
+        unscaled,
+        PAIR,
+    ),
+    "deepseek_v3": Family(
+        decoder(
+            f"block: [mla: {{heads: 4, q_rank: 12, {LATENT}, "
+            "scale: (nope_dim + rope_dim) ** -0.5 * (0.08 * log(4) + 1) ** 2, rope: {theta: 100, pairing: adjacent, "
+            "scaling: {kind: yarn, factor: 4, original_seq: 16, amplitude: 1.0249613}}}, "
+            "ffn: {kind: gated, hidden: 48}]",
+        ),
+        "DeepseekV3ForCausalLM",
+        {
+            **MLA_SIZES,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+                "attention_factor": 1.0249613,
+                "mscale_all_dim": 0.8,
+            },
+        },
+        {**LLAMA, **MLA_NAMES, "mla_norm": LLAMA["attention_norm"]},
+    ),
+    "deepseek_v3 without a rank of queries": Family(
+        decoder(
+            f"block: [mla: {{heads: 4, {LATENT}, bias: [kv, o], rope: {{theta: 100}}}}, {GATED}]",
+        ),
+        "DeepseekV3ForCausalLM",
+        {
+            **MLA_SIZES,
+            "q_lora_rank": None,
+            "attention_bias": True,
+            "rope_interleave": False,
+            "rope_parameters": SMALL_ROPE,
+        },
+        {**LLAMA, **MLA_NAMES, "mla_norm": LLAMA["attention_norm"]},
+    ),
+    "minicpm3": Family(
+        decoder(
+            f"block: [mla: {{heads: 4, q_rank: 12, {LATENT}, rope: {{theta: 100}}}}, {GATED}]",
+            more="residual: {beta: 1.4 / sqrt(layers)}\nembedding: {scale: 12, tied: true}\n",
+        ),
+        "MiniCPM3ForCausalLM",
+        {**MLA_SIZES, "scale_depth": 1.4, "scale_emb": 12, "dim_model_base": None, "rope_parameters": SMALL_ROPE},
+        {**LLAMA, **MLA_NAMES, "mla_norm": LLAMA["attention_norm"]},
+    ),
+}
