@@ -7,6 +7,8 @@ from pathlib import Path
 from specc.components.attention import ATTENTION
 from specc.components.cross_attention import CROSS_ATTENTION
 from specc.components.ffn import FFN
+from specc.components.gated_delta import GATED_DELTA
+from specc.components.mamba2 import MAMBA2
 from specc.components.mla import MLA
 from specc.components.moe import MOE
 from specc.components.short_conv import SHORT_CONV
@@ -94,7 +96,7 @@ EXTENSIONS = (
     ),
     Extension(
         "recurrent",
-        (SHORT_CONV,),
+        (SHORT_CONV, MAMBA2, GATED_DELTA),
         recurrent.OPS,
         recurrent_forms.FORMS,
         recurrent_text.TABLE,

@@ -76,6 +76,7 @@ FINE = {**EXPERTS, "num_experts": 6, "moe_intermediate_size": 24}
 MPT = {"d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 64, "vocab_size": 96}
 OLDER = {**OLD, "rotary_dim": 4}
 MIXED = {"layer_types": ["conv", "full_attention", "conv", "conv"]}
+SPACE = {"num_heads": 8, "head_dim": 8, "state_size": 6, "chunk_size": 8}
 ROWS = (
     Row("apertus", "", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "default"}}),
     Row("arcee"),
@@ -115,6 +116,10 @@ ROWS = (
     Row("llama", quick=True),
     Row("llama", "scaled-tied", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "llama3", **LLAMA3}}),
     Row("llama", "biases", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    Row("mamba2", "", {**SPACE, "n_groups": 2}, quick=True, attention="eager"),
+    Row(
+        "mamba2", "limits", {**SPACE, "n_groups": 1, "time_step_limit": [0.1, 0.5], "use_bias": True}, attention="eager"
+    ),
     Row("mistral", quick=True),
     Row("mistral", "wide", UNSEEN),
     Row("mixtral", "", {**EXPERTS, "num_local_experts": 6}, quick=True),

@@ -19,6 +19,13 @@ decoder:
 """
 MIXERS = {
     "short_conv": "short_conv: {hidden: 16, conv: 4, bias: true}",
+    "mamba2": "mamba2: {heads: 4, groups: 2, head_dim: 6, state: 5, norm: {groups: 2}, dt_limit: [0.01, 3]}",
+    "mamba2_one": "mamba2: {heads: 4, head_dim: 6, state: 5, norm_order: norm_first, scales: {z: 0.5}, bias: true}",
+    "mamba2_bare": "mamba2: {heads: 4, groups: 4, head_dim: 6, state: 5, norm: false, conv_bias: false}",
+    "delta": "gated_delta: {heads: 8, qk_heads: 4, head_dim: 6, v_head_dim: 4, conv: 3}",
+    "delta_channel": "gated_delta: {heads: 4, head_dim: 6, decay: channel, decay_rank: 3, beta_scale: 2, norm: false,"
+    " output_gate: {activation: sigmoid, rank: 5}}",
+    "delta_bare": "gated_delta: {heads: 2, head_dim: 5, decay_rank: 3, output_gate: {per: head, bias: true}}",
 }
 """By name, a sublayer. Sizes that a tp of 2 splits, and that differ from each other."""
 

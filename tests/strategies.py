@@ -152,7 +152,36 @@ def short_convs(draw: st.DrawFn, tp: int) -> Doc:
     return some(draw, bias=st.booleans(), conv=st.integers(1, 4)) | {"hidden": 2 * tp * draw(st.integers(1, 3))}
 
 
-MIXERS: dict[str, Callable[[int], st.SearchStrategy[Doc]]] = {"short_conv": short_convs, "moe": moes}
+@st.composite
+def mamba2s(draw: st.DrawFn, tp: int) -> Doc:
+    groups = draw(st.sampled_from((1, tp, 2 * tp)))
+    heads = (tp if groups == 1 else groups) * draw(st.integers(1, 2))
+    doc = some(
+        draw, bias=st.booleans(), conv_bias=st.booleans(), conv=st.integers(1, 4), dt_limit=st.just([0.01, None])
+    )
+    doc |= some(draw, scales=st.just({"z": 0.5, "dt": 2})) | {"heads": heads, "head_dim": 4, "state": 3}
+    doc |= {"groups": groups} if groups > 1 else {}
+    if draw(st.booleans()):
+        return doc | {"norm": False}
+    return doc | some(draw, norm=st.one_of(norms(groups=True)), norm_order=st.just("norm_first"))
+
+
+@st.composite
+def gated_deltas(draw: st.DrawFn, tp: int) -> Doc:
+    qk_heads = tp * draw(st.integers(1, 2))
+    per = st.sampled_from(("head", "channel"))
+    gate = st.one_of(st.booleans(), st.fixed_dictionaries({"rank": st.just(3), "per": per}))
+    doc = some(draw, v_head_dim=st.just(4), conv=st.integers(1, 4), decay=st.just("channel"), decay_rank=st.just(3))
+    doc |= some(draw, beta_scale=st.just(2), norm=st.one_of(st.booleans(), norms()), output_gate=gate)
+    return doc | {"heads": qk_heads * draw(st.integers(1, 2)), "qk_heads": qk_heads, "head_dim": 6}
+
+
+MIXERS: dict[str, Callable[[int], st.SearchStrategy[Doc]]] = {
+    "short_conv": short_convs,
+    "mamba2": mamba2s,
+    "gated_delta": gated_deltas,
+    "moe": moes,
+}
 """What goes along a sequence, and mixtures of experts, for a tp."""
 
 

@@ -20,6 +20,7 @@ from specc.ir.op import OpError
 from specc.ir.repeat import layer_of
 from specc.ir.types import Axis, TensorType
 from specc.kernels import experts
+from specc.kernels.convolution import halo
 from specc.lower import lower
 from specc.ops.base import Owned
 from specc.ops.experts import DISPATCH
@@ -32,7 +33,7 @@ from specc.verify.relations import setting
 from specc.verify.run import fill, load_file, own
 from tests.comm import Recorder
 from tests.graphs import graph_of
-from tests.ports import ep, recurrent
+from tests.ports import ep
 from tests.test_ports import TEXT, layout, spec
 
 D, EXPERTS, RANKS = 5, 6, 3
@@ -105,7 +106,7 @@ def test_a_part_of_a_sequence_gets_what_stands_in_front_of_it(length: int, rows:
 
     def work(rank: int, cp: Any) -> tuple[Tensor, Tensor]:
         mine = learnt(x.chunk(RANKS, 1)[rank])
-        front = recurrent.halo(mine, rows, cp)
+        front = halo(mine, rows, cp)
         (front * weights_of(front.shape, seed=rank)).sum().backward()
         assert mine.grad is not None
         return front.detach(), mine.grad

@@ -49,6 +49,13 @@ def test_every_parameter_starts_as_its_graph_says() -> None:
     assert {param.init.kind for param in wanted.values()} == {"normal", "ones", "zeros", "constant"}
 
 
+def test_what_has_a_meaning_starts_by_it() -> None:
+    param = Param(("a_log", "weight"), (Axis("heads", 37),), Init("log_rows"), "per_head")
+    assert torch.allclose(initial("a_log.weight", param, 1).exp(), torch.arange(1.0, 38))
+    steps = torch.nn.functional.softplus(initial("b.weight", replace(param, init=Init("small_steps")), 1))
+    assert bool(((steps > 0.00099) & (steps < 0.101)).all()) and steps.min() < 0.003 and steps.max() > 0.04
+
+
 def test_init_refuses_another_model() -> None:
     with pytest.raises(ValueError, match=r"head\.weight"):
         init_weights(interpret(graph_of(models.llama())), graph_of(models.llama(tied=True)), 0)

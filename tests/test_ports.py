@@ -21,10 +21,10 @@ from specc.tables import Tables, tables
 from specc.verify.relations import describe, layout_relations, plain_relations, setting
 from specc.verify.run import world_size
 from tests.mutants import mutants, retyped, short_cut
-from tests.ports import ep, mamba2
+from tests.ports import ep
 from tests.toy_axis import CONTEXT
 
-MOE, MAMBA = tables((ep.EXTENSION, CONTEXT)), tables((mamba2.EXTENSION, CONTEXT))
+MOE, MAMBA = tables((ep.EXTENSION, CONTEXT)), tables((CONTEXT,))
 TEXT = """\
 specc: 1
 name: mixed
@@ -46,7 +46,7 @@ norm: {kind: rms, eps: 1e-2}
 decoder:
   layers: 3
   block:
-    - mamba2: {heads: 4, groups: GROUPS}
+    - mamba2: {heads: 4, head_dim: 8, groups: GROUPS, state: 4}
     - ffn: {hidden: 16}
 """
 FULL = Checkpoint(every=1)
@@ -149,7 +149,7 @@ def test_a_state_space_of_one_group_is_exact(layout: Layout) -> None:
 
 @pytest.mark.matrix
 def test_both_in_one_model_over_all_axes_are_exact() -> None:
-    known = tables((CONTEXT, mamba2.EXTENSION, ep.EXTENSION))
+    known = tables((CONTEXT, ep.EXTENSION))
     found = spec(
         STATES.replace("GROUPS", "2").replace("ffn: {", "moe: {experts: 4, top_k: 2, shared: {hidden: 8}, "), known
     )
@@ -181,9 +181,9 @@ def test_experts_read_as_one_writes_them() -> None:
 def test_states_read_as_one_writes_them() -> None:
     found = spec(STATES.replace("GROUPS", "2"), MAMBA)
     text = emit(found, replace(layout(cp=2), tables=MAMBA)).source
-    assert "        u = F.silu(self.u_conv(u, halo(u, 3, self.cp)))\n" in text and "scan_of_part(u, dt, " in text
+    assert "        u = F.silu(self.x_conv(u, halo(u, 3, self.cp)))\n" in text and "state_space_of_part(\n" in text
     alone = emit(found, replace(layout(), tables=MAMBA)).source
-    assert "        u = F.silu(self.u_conv(self.u(x)))." in alone and "halo" not in alone
+    assert "        u = F.silu(self.x_conv(self.x(x)))." in alone and "halo" not in alone
 
 
 def wrong(graph: Graph) -> Iterator[tuple[str, Graph]]:

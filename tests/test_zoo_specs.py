@@ -14,6 +14,7 @@ from specc.spec import Spec, load
 
 ZOO = Path(__file__).parents[1] / "specs" / "zoo"
 COUNTS = {
+    "codestral-mamba-7b": 7_285_403_648,
     "falcon-40b": 41_303_293_952,
     "falcon-7b": 6_921_720_704,
     "gemma-7b": 8_537_680_896,

@@ -80,7 +80,7 @@ def lower(config: Norm, b: Builder, x: Ref, name: str, features: Axis, hint: str
     if config.weight_offset:
         kind, attrs["offset"] = f"offset_{kind}", config.weight_offset
     if config.groups > 1:
-        kind, attrs["groups"] = f"grouped_{kind}", config.groups
+        kind, attrs["width"] = f"grouped_{kind}", features.length // config.groups
     start = {0.0: Init("ones"), 1.0: Init("zeros")}.get(
         config.weight_offset, Init("constant", 1.0 - config.weight_offset)
     )

@@ -6,6 +6,7 @@ from collections import Counter
 
 from specc.emit.code import Code, lit, part
 from specc.emit.wrap import wrapped
+from specc.ir.op import STARTS
 from specc.ir.stored import Stored
 from specc.spec.core import Init
 
@@ -23,8 +24,13 @@ def init_weights(params: tuple[Stored, ...], init: Init, placed: bool) -> Code:
 def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
     filled = {name: value for name, (kind, value) in values.items() if kind == "fill"}
     drawn = {name: value for name, (kind, value) in values.items() if kind == "normal"}
+    made = {name: value for name, (kind, value) in values.items() if kind == "made"}
+    drawn_otherwise: list[Code] = []
+    for when, value in _rules(made, drawn):
+        drawn_otherwise += [Code(line[4:]) for line in wrapped(f"    if {when}:")]
+        drawn_otherwise.append(Code(f"    return {value}(generator, block, shape)"))
     lines: list[Code] = []
-    for condition, value in _rules(filled, drawn):
+    for condition, value in _rules(filled, {**drawn, **made}):
         head = f"{'el' if lines else ''}if {condition}:"
         lines += [Code(line) for line in (*wrapped(f"        {head}"),)]
         lines.append(Code(f"            p.fill_({value})"))
@@ -37,6 +43,7 @@ def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
     fill = "fill_parts.j2" if placed else "fill_whole.j2"
     depth = 12 if lines else 8  # of what draws a weight
     std, lines_of_std = _std(drawn)
+    lines_of_std = [*drawn_otherwise, *lines_of_std]
     return part("weights.j2", std=std, lines=lines_of_std, constants=lines, doc=Code(doc), depth=depth, fill=fill)
 
 
@@ -65,6 +72,8 @@ def _value(param: Stored, init: Init) -> tuple[str, str]:
     own = param.param.init
     if own.kind in ("ones", "zeros", "constant"):
         return "fill", str(lit({"ones": 1.0, "zeros": 0.0}.get(own.kind, own.std)))
+    if own.kind in STARTS:
+        return "made", own.kind
     if own.kind != "normal":
         raise ValueError(f"{param.name} starts as {own.kind}")
     sizes = [axis.size for axis in param.param.axes if isinstance(axis.size, int)]

@@ -231,6 +231,21 @@ def _marked(value: Any, args: tuple[Any, ...], _: Context) -> Any:
     return [_value(other) if layer in value else _value(usual) for layer in range(layers)]
 
 
+def _read_limits(value: Any, _: tuple[Any, ...], context: Context) -> Any:
+    """The smallest and the largest, null where there is none; 0 and infinity are none."""
+    if not isinstance(value, (list, tuple)) or len(cast(list[Any], value)) != 2:
+        raise Unmapped("it is the smallest and the largest")
+    low, high = cast(list[Any], value)
+    high = None if high == "Infinity" or isinstance(high, dict) else high  # as json has no infinity
+    made = [float(low) if low else None, None if high is None or high == float("inf") else float(high)]
+    return None if made == [None, None] else made
+
+
+def _write_limits(value: Any, _: tuple[Any, ...], context: Context) -> Any:
+    low, high = value or (None, None)
+    return [low or 0.0, float("inf") if high is None else high]
+
+
 def _one_way(*_: Any) -> Any:
     raise Unmapped("this is worked out from other fields")
 
@@ -242,6 +257,7 @@ FUNCTIONS = {
     "inverse": _power(-1.0),
     "pattern": Function(_read_pattern, _write_pattern),
     "every": Function(_every, _one_way),
+    "limits": Function(_read_limits, _write_limits),
     "count": Function(_counted, _one_way),
     "marked": Function(_marked, _one_way),
     "two_thirds": Function(_two_thirds, _one_way),

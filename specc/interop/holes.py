@@ -91,7 +91,7 @@ def solve(found: Hole, value: Any, known: Callable[[Path], Any], context: Contex
             raise Unmapped(f"it is {found.repeats} here, some times")
         value = int(count or 1)
     for name, args in reversed(found.functions):
-        if value is None and name not in context.tables and name != "scaling":
+        if value is None and name not in context.tables and name not in ("scaling", "limits"):
             break
         value = function(name, context.tables).write(value, args, context)
     unknown = [n for n, (_, term) in enumerate(found.terms) if isinstance(term, tuple) and known(term) is None]

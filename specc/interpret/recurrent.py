@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from specc.kernels import convolution as kernels
+from specc.kernels import delta, scans
 from specc.kernels.cache import Cache, tail
 
 
@@ -26,8 +27,60 @@ def later_conv(x: Tensor, cache: Cache, weight: Tensor, bias: Tensor | None = No
     return kernels.causal_conv(x, weight, bias, tail(cache, layer, x, weight.size(1) - 1))
 
 
+def state_space(
+    x: Tensor, dt: Tensor, b: Tensor, c: Tensor, *more: Tensor, low: float = 0.0, high: float | None = None
+) -> Tensor:
+    """As the kernel; `more`: where documents start, if there are several, and the parameters"""
+    *documents, a_log, d, dt_bias = more
+    return scans.state_space(x, dt, b, c, a_log, d, dt_bias, low, high, *documents)
+
+
+def later_state_space(
+    x: Tensor,
+    dt: Tensor,
+    b: Tensor,
+    c: Tensor,
+    cache: Cache,
+    a_log: Tensor,
+    d: Tensor,
+    dt_bias: Tensor,
+    *,
+    layer: Hashable,
+    low: float = 0.0,
+    high: float | None = None,
+) -> Tensor:
+    """As the kernel"""
+    return scans.later_state_space(x, dt, b, c, a_log, d, dt_bias, layer, cache, low, high)
+
+
+def delta_rule(q: Tensor, k: Tensor, v: Tensor, a: Tensor, beta: Tensor, *more: Tensor) -> Tensor:
+    """As the kernel; `more`: where documents start, if there are several, and the parameters"""
+    *documents, a_log, dt_bias = more
+    return delta.delta_rule(q, k, v, a, beta, a_log, dt_bias, *documents)
+
+
+def later_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    beta: Tensor,
+    cache: Cache,
+    a_log: Tensor,
+    dt_bias: Tensor,
+    *,
+    layer: Hashable,
+) -> Tensor:
+    """As the kernel"""
+    return delta.later_delta_rule(q, k, v, a, beta, a_log, dt_bias, layer, cache)
+
+
 TABLE: dict[str, Callable[..., Any]] = {
     "causal_conv": causal_conv,
     "document_conv": document_conv,
     "later_conv": later_conv,
+    "state_space": state_space,
+    "later_state_space": later_state_space,
+    "delta_rule": delta_rule,
+    "later_delta_rule": later_delta_rule,
 }

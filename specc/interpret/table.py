@@ -72,10 +72,10 @@ def changed(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
         *,
         eps: float,
         offset: float = 0,
-        groups: int = 1,
+        width: int | None = None,
     ) -> Tensor:
         """x [..., d_model] -> the same"""
-        x = norm(x.unflatten(-1, (groups, -1)), eps=eps).flatten(-2) if groups > 1 else norm(x, eps=eps)
+        x = norm(x, eps=eps) if width is None else norm(x.unflatten(-1, (-1, width)), eps=eps).flatten(-2)
         x = x if weight is None else x * (offset + weight)
         return x if bias is None else x + bias
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from specc.interpret.unroll import parameters
 from specc.ir.graph import Graph
-from specc.ir.op import Param
+from specc.ir.op import STARTS, Param
+from specc.kernels import starts
 
 BLOCK = 16  # rows that are drawn together
 
@@ -24,13 +25,16 @@ def initial(name: str, param: Param, seed: int) -> Tensor:
         return torch.zeros(shape)
     if init.kind == "constant":
         return torch.full(shape, init.std)
-    if init.kind != "normal":
+    if init.kind not in ("normal", *STARTS):
         raise ValueError(f"{name}: no init {init.kind}")
     blocks: list[Tensor] = []
     for number in range(-(-shape[0] // BLOCK)):
         digest = hashlib.blake2b(f"{seed} {name} {number}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest))
-        blocks.append(torch.randn(BLOCK, *shape[1:], generator=generator, dtype=torch.float32) * init.std)
+        if init.kind in STARTS:
+            blocks.append(getattr(starts, init.kind)(generator, number, torch.Size(shape)))
+        else:
+            blocks.append(torch.randn(BLOCK, *shape[1:], generator=generator, dtype=torch.float32) * init.std)
     return torch.cat(blocks)[: shape[0]]
 
 

@@ -74,9 +74,13 @@ class Ref(NamedTuple):
         return f"%{self.op}" if not self.out else f"%{self.op}:{self.out}"
 
 
+STARTS = ("log_rows", "small_steps")
+"""Kinds of starts that are kernels: of a generator, the number of a block of 16 rows, and the shape."""
+
+
 @dataclass(frozen=True, slots=True)
 class Init:
-    """normal (std), ones or zeros; `constant` fills with std."""
+    """normal (std), ones or zeros; `constant` fills with std; or one of STARTS."""
 
     kind: str
     std: float = 0.0

@@ -1,13 +1,16 @@
-"""What goes along a sequence in order: a short convolution over positions."""
+"""What goes along a sequence in order: a short convolution over positions, and states that decay."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from specc.ir.op import Op
-from specc.ir.types import I, MeshAxis, R, S, TensorType
+from specc.ir.types import Axis, I, MeshAxis, Place, R, S, TensorType
 from specc.ops.base import Facts, OpDef, Signature, Stream, Traffic, Types, as_first, shardable
 from specc.ops.places import demand, use_of
+
+CHUNK = 64  # positions that a scan computes at once
+Writer = Callable[[Op, Types, MeshAxis, Stream], list[Signature]]
 
 
 def tokens(type: TensorType) -> str:
@@ -29,15 +32,16 @@ def along(op: Op, ins: Types, mesh: MeshAxis, lowering: str) -> list[Signature]:
     return [*found, *(Signature(tuple(demand(t, p) for t in ins), (p,), (use_of(p),) * params) for p in whole)]
 
 
-def _conv_signatures(lowering: str):
+def _conv_signatures(lowering: str) -> Writer:
     """Positions are needed in order, channels by themselves."""
 
     def signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
         channels = ins[0].axes[-1]
         own = S(channels.shard_name)
         inputs = (own, *(R for _ in ins[1:]))
-        by_channel = [Signature(inputs, (own,), (own,) * len(op.params))] if shardable(channels, mesh) else []
-        return [*by_channel, *along(op, ins, mesh, lowering)]
+        if shardable(channels, mesh):
+            return [Signature(inputs, (own,), (own,) * len(op.params))]
+        return along(op, ins, mesh, lowering)
 
     return signatures
 
@@ -76,4 +80,93 @@ LATER_CONV = OpDef(  # of the tokens behind those of which the cache has the las
     keeps=True,
 )
 
-OPS = (CONV, DOCUMENT_CONV, LATER_CONV)
+
+def _groups(op: Op, ins: Types) -> Axis:
+    """The axis of what heads share, of an operand by heads [batch, heads, ...] or [batch, groups, ...]."""
+    return next(t.axes[1] for t in ins if len(t.axes) == 4 and t.axes[1].name != "heads")
+
+
+def _by_heads(t: TensorType, heads: Place, groups: Axis, theirs: Place) -> Place:
+    names = [axis.shard_name for axis in t.axes]
+    return heads if "heads" in names else theirs if groups.name in names else R
+
+
+def _scan_signatures(lowering: str, count: int = 0) -> Writer:
+    """Heads by themselves, each with its group, of which one may serve all. `lowering`: of so many operands."""
+
+    def signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+        groups = _groups(op, ins)
+        if shardable(Axis("heads", _heads(ins)), mesh) and (groups.length == 1 or shardable(groups, mesh)):
+            own, theirs = S("heads"), R if groups.length == 1 else S(groups.name)
+            inputs = tuple(_by_heads(t, own, groups, theirs) for t in ins)
+            return [Signature(inputs, (own,), (own,) * len(op.params))]  # what is read of the states is split, too
+        return along(op, ins, mesh, lowering if len(ins) == count else "")
+
+    return signatures
+
+
+def _heads(ins: Types) -> int:
+    return next(t.axes[1].length for t in ins if len(t.axes) == 4 and t.axes[1].name == "heads")
+
+
+def _scan_facts(state: str, lowering: str = "", count: int = 0) -> Callable[[Op, Types], Facts]:
+    """`state`: the axis of states that is summed over."""
+
+    def facts(op: Op, ins: Types) -> Facts:
+        groups, seq = _groups(op, ins), tokens(ins[0])
+        shared = [n for n, t in enumerate(ins) if groups.name in [axis.name for axis in t.axes]]
+        tied = groups.length > 1
+        rename = {n: {groups.name: "heads"} for n in shared} if tied else {}
+        mixed = (seq, state, *(() if tied else (groups.name,)))
+        return Facts(rename=rename, mix=mixed, lowered={seq: lowering} if lowering and len(ins) == count else {})
+
+    return facts
+
+
+def _scan_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
+    """Of the states, and of the scores within chunks."""
+    numel, state = ins[0].numel(symbols), ins[2].axes[-1].length
+    return 2 * numel * (2 * state + CHUNK)
+
+
+STATE_SPACE = OpDef(  # of x, dt, b, c, and where documents start, if there are several
+    "state_space",
+    as_first,
+    _scan_signatures("pass_state", 4),
+    _scan_facts("state", "pass_state", 4),
+    flops=_scan_flops,
+    saves=lambda op: ("in0", "in1", "in2", "in3"),
+    any_order=True,
+    traffic=lambda op, how: Traffic({"all-gather": 1}, {"reduce-scatter": 1}) if how == "pass_state" else Traffic(),
+    later="later_state_space",
+)
+LATER_STATE_SPACE = OpDef(
+    "later_state_space", as_first, _scan_signatures(""), _scan_facts("state"), any_order=True, keeps=True
+)
+
+
+def _as_values(op: Op, ins: Types) -> Types:
+    return (ins[2],)
+
+
+def _delta_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
+    """Of states, of scores within chunks, and of the system of each."""
+    numel, rows = ins[2].numel(symbols), ins[0].axes[-1].length
+    return 2 * numel * (3 * rows + 2 * CHUNK) + 2 * CHUNK * ins[0].numel(symbols)
+
+
+DELTA_RULE = OpDef(  # of q, k, v, a, beta, and where documents start, if there are several
+    "delta_rule",
+    _as_values,
+    _scan_signatures(""),
+    _scan_facts("head_dim"),
+    flops=_delta_flops,
+    saves=lambda op: ("in0", "in1", "in2", "in3", "in4"),
+    any_order=True,
+    later="later_delta_rule",
+)
+LATER_DELTA_RULE = OpDef(
+    "later_delta_rule", _as_values, _scan_signatures(""), _scan_facts("head_dim"), any_order=True, keeps=True
+)
+
+OPS = (CONV, DOCUMENT_CONV, LATER_CONV, STATE_SPACE, LATER_STATE_SPACE, DELTA_RULE, LATER_DELTA_RULE)

@@ -1,7 +1,8 @@
 """Placing: give every value its SPMD type on every mesh axis and insert the conversions between them.
 
 The layout fixes the stream type of carries, cuts and what a block returns. Every other op chooses, for each mesh axis
-by itself, the signature that is cheapest for the types its operands were produced with, ties in declared order. Every
+by itself, the signature that is cheapest for the types its operands were produced with; what every rank has in part of
+its own anyway is not parted for nothing, and else ties go in declared order. Every
 distinct (value, type) demanded is one conversion, so the result does not depend on the order of ops.
 """
 
@@ -151,15 +152,16 @@ def _choose(
     mesh: MeshAxis,
 ) -> Signature:
     places = [type.at(mesh.name) for type in produced]
-    best: tuple[int, Signature] | None = None
+    best: tuple[tuple[int, int], Signature] | None = None
     offered = graph.definition(op).signatures(op, ins, mesh, stream(mesh))
     for out in (out for out in range(len(op.outs)) if pinned[out]):
         offered = [s for s in offered if s.outputs[out] == stream(mesh)(op.outs[out])]
     for signature in offered:
         costs = [_cost(t, a, b) for t, a, b in zip(ins, places, signature.inputs, strict=True)]
         known = [cost for cost in costs if cost is not None]
-        if len(known) == len(costs) and (best is None or sum(known) < best[0]):
-            best = (sum(known), signature)
+        parted = sum(t.grad and a == R != b for t, a, b in zip(ins, places, signature.inputs, strict=True))
+        if len(known) == len(costs) and (best is None or (sum(known), parted) < best[0]):
+            best = ((sum(known), parted), signature)
     if best is None:
         types = ", ".join(map(str, places))
         raise OpError(op, f"no signature of {op.kind} accepts ({types}) on {mesh.name}")

@@ -22,15 +22,18 @@ def _leaf(graph: Graph, op: Op) -> Expr:
 
 def _norm(graph: Graph, op: Op) -> Expr:
     """A module, or where there are no parameters the function itself."""
+    name = f"{'rms' if op.kind.endswith('rms_norm') else 'layer'}_norm"
+    shared = next((axis for axis, how in op.lowering if how == "sum_statistic"), None)
     if op.params:
-        return _leaf(graph, op)
-    groups = op.number("groups") if "groups" in dict(op.attrs) else 1
-    size = op.outs[0].axes[-1].length // groups
-    width, eps = hole(op, "width", size), hole(op, "eps", op.attr("eps"))
-    function = f"F.{'rms' if op.kind.endswith('rms_norm') else 'layer'}_norm("
-    if groups == 1:
+        return _leaf(graph, op)._replace(calls=(f"split_{name}",) * (shared is not None))
+    grouped = "width" in dict(op.attrs)
+    size = op.number("width") if grouped else op.outs[0].axes[-1].length
+    width, eps, function = hole(op, "width", size), hole(op, "eps", op.attr("eps")), f"F.{name}("
+    if shared is not None:
+        return Expr((f"split_{name}(", Use(op.inputs[0]), ", ", eps, f", self.{shared})"), calls=(f"split_{name}",))
+    if not grouped:
         return Expr((function, Use(op.inputs[0]), ", (", width, ",), eps=", eps, ")"))
-    parts = (".unflatten(-1, (", hole(op, "groups", groups), ", ", width, "))")
+    parts = (".unflatten(-1, (-1, ", width, "))")
     return Expr((function, Use(op.inputs[0], ATOM), *parts, ", (", width, ",), eps=", eps, ").flatten(-2)"))
 
 

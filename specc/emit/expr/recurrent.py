@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specc.emit.expr.base import Writer, member, read
-from specc.emit.parts import ATOM, Expr, Part, Use
+from specc.emit.parts import ATOM, Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
 from specc.ir.types import Axis
@@ -51,8 +51,38 @@ def _later_conv(graph: Graph, op: Op) -> Expr:
     return Expr(parts, calls=("causal_conv", "tail"), alone=True)
 
 
+def _scan(kernel: str, count: int, **attrs: object) -> Writer:
+    """A call on `count` operands and the parameters. Where documents start comes last, a state from a cache.
+
+    `attrs` with their defaults are those of the op.
+    """
+
+    def write(graph: Graph, op: Op) -> Expr:
+        ranks = [axis for axis, _ in op.lowering]
+        name = f"{kernel}_of_part" if ranks else f"later_{kernel}" if op.kind.startswith("later_") else kernel
+        parts: list[Part] = [f"{name}("]
+        for ref in op.inputs[:count]:
+            parts += [*rows(graph, ref), ", "]
+        parts.append(", ".join(read(graph, op, n) for n in range(len(op.params))))
+        parts += [f", self.{axis}" for axis in ranks]
+        more = op.inputs[count:]
+        if more and name != kernel:
+            parts += [", self, ", Use(more[0])]
+        for attr, usual in attrs.items():
+            parts.append(Hole(f"{op.id}.{attr}", attr, repr(op.attr(attr)), f", {attr}=", "", repr(usual)))
+        if more and name == kernel:
+            parts += [", first=", Use(more[0])]
+        return Expr((*parts, f"){turned(op.outs[0].axes)}"), calls=(name,), alone=True)
+
+    return write
+
+
 TABLE: dict[str, Writer] = {
     "causal_conv": _causal_conv,
     "document_conv": _document_conv,
     "later_conv": _later_conv,
+    "state_space": _scan("state_space", 4, low=0.0, high=None),
+    "later_state_space": _scan("state_space", 4, low=0.0, high=None),
+    "delta_rule": _scan("delta_rule", 5),
+    "later_delta_rule": _scan("delta_rule", 5),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from specc.emit.forms.base import Form, Split, Values
 
@@ -39,7 +40,7 @@ def _changed_norm(kind: str, offset: bool, grouped: bool) -> Callable[[Values, b
     def call(values: Values, optional: bool) -> list[str]:
         weight = f"(self.offset + {values['weight']})" if offset else values["weight"]
         ends = ".flatten(-2)" if grouped else ""
-        lines = ["x = x.unflatten(-1, (self.groups, -1))"] * grouped
+        lines = ["x = x.unflatten(-1, (-1, self.width))"] * grouped
         lines.append(f"x = F.{kind}_norm(x, x.shape[-1:], eps=self.eps){ends}")
         if "bias" not in values:
             return [*lines, f"return x * {weight}"]
@@ -60,11 +61,52 @@ def _changed_norms() -> tuple[Form, ...]:
             ("dim",),
             "x: Tensor",
             _changed_norm(kind, offset, grouped),
-            ("eps", *("offset",) * offset, *("groups",) * grouped),
+            ("eps", *("offset",) * offset, *("width",) * grouped),
         )
         for kind, name in (("rms", "RMSNorm"), ("layer", "LayerNorm"))
         for offset, grouped in ((True, False), (False, True), (True, True))
     )
+
+
+def _split_norm(kind: str, offset: bool) -> Callable[[Values, bool], list[str]]:
+    """A norm of features that ranks share."""
+
+    def call(values: Values, optional: bool) -> list[str]:
+        weight = f"(self.offset + {values['weight']})" if offset else values["weight"]
+        normed = f"split_{kind}_norm(x, self.eps, self.ranks) * {weight}"
+        if "bias" not in values:
+            return [f"return {normed}"]
+        none = "x if self.bias is None else " if optional else ""
+        return [f"x = {normed}", f"return {none}x + {values['bias']}"]
+
+    return call
+
+
+def _split_norms() -> tuple[Form, ...]:
+    """Where ranks share features: by what all have together, or each its own groups."""
+    own = Split("Split", "Groups of features are split over {}")
+    shared = Split("Split", "Features are split over {}, which sums up what they have together")
+    found: list[Form] = []
+    for form in (form for form in (*_plain_norms(), *_changed_norms()) if form.when == ""):
+        kind = "rms" if form.role.endswith("rms_norm") else "layer"
+        if "width" in form.attrs:
+            found.append(replace(form, splits={"dim": own}, when="own_groups", torch=()))
+        else:
+            call = _split_norm(kind, "offset" in form.attrs)
+            more = replace(form, call=call, splits={"dim": shared}, when="sum_statistic", torch=(), init=_kept_ranks)
+            found.append(more)
+    return tuple(found)
+
+
+def _kept_ranks(uneven: bool, axis: str) -> list[str]:
+    return [f"self.ranks = {axis}"]
+
+
+def _plain_norms() -> tuple[Form, ...]:
+    """Those of torch."""
+    rms = Form("rms_norm", "RMSNorm", WHOLE, VECTOR, ("dim",), "x: Tensor", _rms_norm, ("eps",), torch=("weight",))
+    both = ("weight", "bias")
+    return rms, Form("layer_norm", "LayerNorm", WHOLE, VECTOR, ("dim",), "x: Tensor", _layer_norm, ("eps",), torch=both)
 
 
 def _xielu(values: Values, optional: bool) -> list[str]:
@@ -133,11 +175,9 @@ FORMS: tuple[Form, ...] = (
         when="vocab_parallel",
         init=_vocab_start,
     ),
-    Form("rms_norm", "RMSNorm", WHOLE, VECTOR, ("dim",), "x: Tensor", _rms_norm, ("eps",), torch=("weight",)),
-    Form(
-        "layer_norm", "LayerNorm", WHOLE, VECTOR, ("dim",), "x: Tensor", _layer_norm, ("eps",), torch=("weight", "bias")
-    ),
+    *_plain_norms(),
     *_changed_norms(),
+    *_split_norms(),
     Form("xielu", "XIELU", WHOLE, {"alpha_p": ("1",), "alpha_n": ("1",)}, (), "x: Tensor", _xielu),
     Form(
         "head_scale",

@@ -25,6 +25,14 @@ def _conv(role: str, name: str, when: str, takes: str, gives: str) -> Form:
 
 
 FORMS = (
+    Form(
+        "per_head",
+        "PerHead",
+        "A number for each head.",
+        {"weight": ("heads",)},
+        ("heads",),
+        splits={"heads": Split("Split", "Heads are split over {}")},
+    ),
     _conv("causal_conv", "CausalConv", "", "", ""),
     _conv("causal_conv", "CausalConv", "halo", ", before: Tensor", ", before"),
     _conv("document_conv", "DocumentConv", "", ", first: Tensor", ", first"),

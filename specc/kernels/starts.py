@@ -1,0 +1,15 @@
+"""How parameters start that have a meaning: 16 rows at a time, of the block of that number."""
+
+import torch
+from torch import Tensor
+
+
+def log_rows(generator: torch.Generator, block: int, shape: torch.Size) -> Tensor:
+    """The logs of 1, 2, 3 and so on (Dao and Gu 2024)."""
+    return torch.arange(16 * block + 1, 16 * block + 17, dtype=torch.float32).log()
+
+
+def small_steps(generator: torch.Generator, block: int, shape: torch.Size) -> Tensor:
+    """What softplus makes steps of, log-uniform between 0.001 and 0.1 (Gu and Dao 2023, section 3.6)."""
+    steps = 0.001 * 100 ** torch.rand(16, *shape[1:], generator=generator, dtype=torch.float32)
+    return steps + (-(-steps).expm1()).log()
