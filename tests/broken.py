@@ -73,6 +73,12 @@ ONE = f"  patterns: {{all: [one]}}\nblocks:\n  one:\n    - attention: {{heads: 4
 ACTIVATIONS = "values here are relu, relu2, gelu, gelu_tanh, quick_gelu, silu, tanh, sigmoid, softplus, xielu"
 LONG = "factor: 8, short: [1], long: [1, 2, 3, 4]"
 SEGMENTS = DECODER.replace("vocab", "inputs: [segments]\nvocab", 1)
+KEPT = f"""\
+{DECODER.partition("decoder:")[0]}blocks:
+  a: [attention: {{heads: 4, kv_to: one}}]
+  b: [attention: {{heads: 4, kv_from: one}}]
+decoder: {{layers: 4, pattern: {{cycle: [a, b]}}}}
+"""
 LATENT = DECODER.replace(
     "attention: {heads: 4, rope: {theta: 10000}}", "mla: {heads: 4, kv_rank: 8, nope_dim: 8, rope_dim: 4, rope: {}}"
 ).replace("attention.core", "mla.core")
@@ -160,6 +166,15 @@ MODEL = (
     Case("E270", DECODER, "heads: 4", "heads: 4, qk_norm: {over: width, weight: per_head}", "|per_head"),
     Case("E270", DECODER, "heads: 4", "heads: 4, qk_norm: {over: width, after_rope: true}", "after_rope: |true"),
     Case("E270", DECODER, ", rope: {theta: 10000}", ", qk_norm: {after_rope: true}", "after_rope: |true"),
+    Case("E281", KEPT, "kv_from: one", "kv_from: one, bias: [v]", "bias: |[v]"),
+    Case("E281", KEPT, "kv_from: one", "kv_from: one, v_norm: true", "v_norm: |true"),
+    Case("E281", KEPT, "kv_from: one", "kv_from: one, tied_kv: true", "tied_kv: |true"),
+    Case("E281", KEPT, "kv_from: one", "kv_from: one, value_residual: {from: one}", "value_residual: |{from"),
+    Case("E282", KEPT, "kv_from: one", "kv_from: two", "kv_from: |two"),
+    Case("E282", KEPT, "cycle: [a, b]", "cycle: [b, a]", "kv_from: |one"),
+    Case("E282", KEPT, "kv_from: one", "value_residual: {from: two}", "from: |two"),
+    Case("E283", KEPT, "kv_from: one", "kv_heads: 2, kv_from: one", "kv_from: |one"),
+    Case("E283", KEPT, "kv_from: one", "kv_heads: 2, value_residual: {from: one}", "from: |one"),
     Case("E280", DECODER, "heads: 4", "heads: 4, relative_bias: {buckets: 1}", "buckets: |1"),
     Case("E280", DECODER, "heads: 4", "heads: 4, relative_bias: {max_distance: 16}", "max_distance: |16"),
     Case("E280", BOTH, "heads: 4, head_dim: 8", "heads: 4, head_dim: 8, relative_bias: {buckets: 3}", "buckets: |3"),

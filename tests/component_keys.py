@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.broken import BOTH, DECODER, FFN
+from tests.scaling_keys import SCALINGS
 
-LINEAR = DECODER.replace("{theta: 10000}", "{scaling: {kind: linear, factor: 8}}")
-LLAMA3 = DECODER.replace("{theta: 10000}", "{scaling: {kind: llama3, factor: 8}}")
-DYNAMIC = DECODER.replace("{theta: 10000}", "{scaling: {kind: dynamic, factor: 8}}")
-YARN = DECODER.replace("{theta: 10000}", "{scaling: {kind: yarn, factor: 8}}")
-LONG = "kind: longrope, factor: 8, short: [1, 1, 1, 1], long: [2, 2, 2, 2]"
-LONGROPE = DECODER.replace("{theta: 10000}", f"{{scaling: {{{LONG}}}}}")
-PROPORTIONAL = DECODER.replace("{theta: 10000}", "{scaling: {kind: proportional, fraction: 0.5}}")
 QK_NORM = DECODER.replace("heads: 4, ", "heads: 4, qk_norm: {}, ")
 GATED = DECODER.replace("heads: 4, ", "heads: 4, output_gate: {}, ")
 HEATED = DECODER.replace("heads: 4, ", "heads: 4, temperature: {floor: 8, scale: 0.1}, ")
@@ -26,6 +20,16 @@ SPACE = FULL.replace(FFN, "- mamba2: {heads: 4}")
 CROSS = "cross_attention: {heads: 4, head_dim: 8"
 ALIBI = DECODER.replace("heads: 4, ", "heads: 6, head_dim: 8, alibi: {}, ")
 RELATIVE = DECODER.replace("heads: 4, ", "heads: 4, relative_bias: {}, ")
+SHARING = (
+    DECODER.partition("decoder:")[0]
+    + """\
+blocks:
+  a: [attention: {heads: 4, rope: {theta: 10000}, kv_to: one}]
+  b: [attention: {heads: 4, kv_to: two}]
+  c: [attention: {heads: 4, rope: {theta: 10000}, value_residual: {from: one}}]
+decoder: {layers: 4, pattern: [a, b, c]}
+"""
+)
 LATENT = "mla: {heads: 4, kv_rank: 8, nope_dim: 8, rope_dim: 4"
 MLA = FULL.replace("attention: {heads: 4, rope: {theta: 10000}", LATENT)
 KEYS: dict[str, tuple[str, str, str]] = {
@@ -118,6 +122,14 @@ KEYS: dict[str, tuple[str, str, str]] = {
             "output_gate": "true",
         }.items()
     },
+    "Attention.kv_to": (SHARING, "kv_to: two", "kv_to: one"),
+    "Attention.kv_from": (SHARING, "value_residual: {from: one}", "kv_from: one"),
+    "Attention.value_residual": (SHARING, ", value_residual: {from: one}", ""),
+    "ValueResidual.from": (SHARING, "from: one", "from: two"),
+    **{
+        f"ValueResidual.{key}": (SHARING, "from: one", f"from: one, {key}: {value}")
+        for key, value in {"own": 1, "other": 1, "learned": "true"}.items()
+    },
     "Alibi.slopes": (ALIBI, "alibi: {}", "alibi: {slopes: above}"),
     "Alibi.scale": (ALIBI, "alibi: {}", "alibi: {scale: 1 / sqrt(head_dim)}"),
     "RelativeBias.buckets": (RELATIVE, "relative_bias: {}", "relative_bias: {buckets: 16}"),
@@ -132,44 +144,7 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "Rope.dim": (DECODER, "theta: 10000", "theta: 10000, dim: 4"),
     "Rope.pairing": (DECODER, "theta: 10000", "theta: 10000, pairing: adjacent"),
     "Rope.scaling": (DECODER, "theta: 10000", "theta: 10000, scaling: {kind: linear, factor: 2}"),
-    "LinearScaling.kind": (LINEAR, "kind: linear", "kind: llama3"),
-    "LinearScaling.factor": (LINEAR, "factor: 8", "factor: 4"),
-    "Llama3Scaling.kind": (LLAMA3, "kind: llama3", "kind: linear"),
-    **{
-        f"Llama3Scaling.{key}": (LLAMA3, "factor: 8", f"factor: 8, {key}: {value}")
-        for key, value in (("low_freq", 2), ("high_freq", 8), ("original_seq", 64))
-    },
-    "Llama3Scaling.factor": (LLAMA3, "factor: 8", "factor: 4"),
-    "DynamicScaling.kind": (DYNAMIC, "kind: dynamic", "kind: linear"),
-    "DynamicScaling.factor": (DYNAMIC, "factor: 8", "factor: 4"),
-    "DynamicScaling.original_seq": (DYNAMIC, "factor: 8", "factor: 8, original_seq: 16"),
-    "YarnScaling.kind": (YARN, "kind: yarn", "kind: linear"),
-    "YarnScaling.factor": (YARN, "factor: 8", "factor: 4"),
-    **{
-        f"YarnScaling.{key}": (YARN, "factor: 8", f"factor: 8, {key}: {value}")
-        for key, value in {
-            "original_seq": 400,
-            "beta_fast": 8,
-            "beta_slow": 2,
-            "truncate": "false",
-            "amplitude": 1.5,
-        }.items()
-    },
-    "LongropeScaling.kind": (
-        LONGROPE,
-        LONG,
-        "kind: linear, factor: 2",
-    ),
-    "LongropeScaling.factor": (LONGROPE, "factor: 8", "factor: 4"),
-    **{
-        f"LongropeScaling.{key}": (LONGROPE, "factor: 8", f"factor: 8, {key}: {value}")
-        for key, value in (("original_seq", 16), ("amplitude", 1.5))
-    },
-    "LongropeScaling.short": (LONGROPE, "short: [1", "short: [3"),
-    "LongropeScaling.long": (LONGROPE, "long: [2", "long: [3"),
-    "ProportionalScaling.kind": (PROPORTIONAL, "kind: proportional, fraction: 0.5", "kind: linear, factor: 2"),
-    "ProportionalScaling.factor": (PROPORTIONAL, "fraction: 0.5", "fraction: 0.5, factor: 2"),
-    "ProportionalScaling.fraction": (PROPORTIONAL, "fraction: 0.5", "fraction: 0.25"),
+    **SCALINGS,
     **{
         f"Ffn.{key}": (DECODER, FFN, f"- ffn: {{{change}}}")
         for key, change in {
@@ -288,6 +263,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "sinks": True,
         "alibi": True,
         "relative_bias": {"buckets": 16},
+        "kv_from": "one",
+        "value_residual": {"from": "one"},
         "v_norm": True,
         "tied_kv": True,
     },
@@ -377,8 +354,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 """By component, a change of each key in a block that is like another."""
 
 BLOCK = {
-    "attention": "{heads: 4}",
+    "attention": "{heads: 4, kv_to: one}",
     "cross_attention": "{heads: 4}",
+    "mla": "{heads: 4, kv_rank: 8, nope_dim: 8, rope_dim: 4}",
     "ffn": "{kind: gated, hidden: 64}",
     "short_conv": "{}",
     "moe": "{kind: gated, experts: 4, top_k: 2, hidden: 64}",

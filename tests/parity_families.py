@@ -85,6 +85,7 @@ class Family:
     table: Mapping[str, str | From]
     prepare: Callable[[nn.Module], None] = lambda module: None
     inputs: tuple[Tensor, ...] = (random_ids(2),)
+    config_class: str = ""
 
     @property
     def model(self) -> Model:
@@ -93,7 +94,7 @@ class Family:
         return found.model
 
     def reference(self) -> nn.Module:
-        config = getattr(transformers, f"{re.sub('For[A-Z].*|LMHeadModel', '', self.cls)}Config")
+        config = getattr(transformers, self.config_class or f"{re.sub('For[A-Z].*|LMHeadModel', '', self.cls)}Config")
         known = set(getattr(config, "__dataclass_fields__", {})) | set(config.attribute_map)
         sizes = {key: value for key, value in SIZES.items() if key in known}
         made = config(**{**sizes, **self.config})
@@ -159,7 +160,7 @@ def exact(module: nn.Module) -> nn.Module:
 def _rms_norm(self: Any, x: Tensor) -> Tensor:
     """x [..., features] -> the same"""
     eps = getattr(self, "variance_epsilon", None) or self.eps
-    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
+    return getattr(self, "weight", 1) * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
 
 
 def decoder(block: str, *, more: str = "", norm: str = "{kind: rms, eps: 1e-2}", blocks: str = "") -> str:

@@ -1,14 +1,15 @@
-"""Families of Hugging Face whose scores are made in other ways: of latents, or with a bias of the distance."""
+"""Families of Hugging Face whose scores are made in other ways: of latents, of other layers' keys, or with a bias."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tests.models import PAD
 from tests.parity import From, random_ids
-from tests.parity_families import GATED, LLAMA, SMALL_ROPE, Family, decoder
+from tests.parity_families import GATED, LLAMA, QK, SMALL_ROPE, Family, decoder
 
 MLA_SIZES = {
     "num_key_value_heads": 4,
@@ -83,7 +84,53 @@ def t5_spec(bias: str, ffn: str) -> str:
     )
 
 
+def unrounded(module: nn.Module) -> None:
+    """The factor of their embedding is no float32."""
+    module.get_submodule("model.embed_tokens").embed_scale = torch.tensor(32**0.5, dtype=torch.float64)
+
+
+REUSE = """\
+blocks:
+  local:
+    - attention: {heads: 4, kv_heads: 2, head_dim: 10, scale: 1, qk_norm: true, v_norm: {weight: false}, window: 7,
+                  kv_to: local, rope: {theta: 100}}
+    - ffn: {kind: gated, hidden: 48, activation: gelu_tanh}
+  global:
+    like: local
+    with:
+      attention: {head_dim: 16, window: null, kv_to: global,
+                  rope: {theta: 1000, scaling: {kind: proportional, fraction: 0.25}}}
+  local_reuse: {like: local, with: {attention: {kv_to: null, kv_from: local, v_norm: false}}}
+  global_reuse: {like: global, with: {attention: {kv_to: null, kv_from: global, v_norm: false}}}
+"""
+SANDWICH: dict[str, str | From] = {
+    "attention_post_norm": "model.layers.{}.post_attention_layernorm",
+    "ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
+    "ffn_post_norm": "model.layers.{}.post_feedforward_layernorm",
+}
 FAMILIES: dict[str, Family] = {
+    "gemma4_text": Family(
+        f"norm: {{eps: 1e-2, placement: sandwich}}\nembedding: {{scale: sqrt(d_model), tied: true}}\n{REUSE}"
+        "decoder: {layers: 6, pattern: [local, local, global, local_reuse, local_reuse, global_reuse]}\n",
+        "Gemma4ForCausalLM",
+        {
+            "num_hidden_layers": 6,
+            "head_dim": 10,
+            "global_head_dim": 16,
+            "num_kv_shared_layers": 3,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+            "sliding_window": 7,
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 96,
+            "rope_parameters": {
+                "sliding_attention": SMALL_ROPE,
+                "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000.0},
+            },
+        },
+        {**LLAMA, **QK, **SANDWICH},
+        unrounded,
+        config_class="Gemma4TextConfig",
+    ),
     "t5": Family(
         t5_spec("", "ffn: {hidden: 48, activation: relu}"),
         "T5ForConditionalGeneration",

@@ -68,8 +68,8 @@ def test_every_code_has_a_breakage_and_a_line_in_the_documents() -> None:
 
 CHOICES = {
     "E201": "did you mean kv_heads? keys here are heads, kv_heads, head_dim, v_head_dim, bias, scale, dropout, "
-    "softcap, qk_norm, output_gate, sub_norm, causal, window, chunk, clip, rope, alibi, relative_bias, temperature, "
-    "sinks, v_norm, tied_kv",
+    "softcap, qk_norm, output_gate, sub_norm, kv_to, kv_from, value_residual, causal, window, chunk, clip, rope, "
+    "alibi, relative_bias, temperature, sinks, v_norm, tied_kv",
     "E202": "keys here are kind, hidden, activation, bias, clamp, up_offset, dropout, gate_scale, sub_norm",
     "E203": f"did you mean silu? {ACTIVATIONS}",
     "E210": "give head_dim, or heads that divide it: 1, 2, 4, 8, 16 or 32",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from specc.components import bias, heads, norm, qk_norm, rope, temperature
+from specc.components import bias, heads, kept, norm, qk_norm, rope, temperature
 from specc.components.base import Bound, Component, Dim, Given, Problem, Problems, Synonyms, Table
 from specc.components.bias import Alibi, Biases, OwnAlibi, RelativeBias
-from specc.components.heads import Heads
+from specc.components.kept import Keeping
 from specc.components.mask import Mask
 from specc.components.norm import Norm, OwnNorm
 from specc.components.rope import Rope
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from specc.lower.builder import Builder
 
 
-class Attention(Heads):
+class Attention(Keeping):
     """Self-attention."""
 
     causal: bool = True
@@ -52,7 +52,7 @@ def resolve(config: Attention, d_model: int, role: str) -> Attention:
     if "causal" not in config.model_fields_set:
         config = config.model_copy(update={"causal": role == "decoder"})
     config = config.model_copy(update={"alibi": bias.own(config.alibi)})
-    return heads.resolved(config, d_model)
+    return kept.unsized(config, heads.resolved(config, d_model))
 
 
 def normed(config: Attention, model: Norm) -> Attention:
@@ -62,7 +62,7 @@ def normed(config: Attention, model: Norm) -> Attention:
 
 def rules(config: Attention, d_model: int, stated: Callable[[str], bool]) -> Problems:
     """Of heads, of rotated ones, and of what excludes each other."""
-    own, (_, head_dim) = stated("head_dim"), heads.sizes(config)
+    own, (_, head_dim) = stated("head_dim") or config.kv_from is not None, heads.sizes(config)
     yield from heads.rules(config, d_model, own, config.rope is not None)
     if config.rope is not None:
         if config.rope.dim is None and head_dim % 2 and (own or d_model % config.heads == 0):
@@ -79,6 +79,8 @@ def rules(config: Attention, d_model: int, stated: Callable[[str], bool]) -> Pro
         if not isinstance(config.bias, bool) and "v" in config.bias:
             at = ("bias", config.bias.index("v"))
             yield Problem("E272", at, "with tied_kv there is no v that could have a bias", "leave it out")
+    excluded = {"v_norm": bool(config.v_norm), "tied_kv": config.tied_kv, "value_residual": config.value_residual}
+    yield from kept.rules(config, {key: bool(value) for key, value in excluded.items()})
     yield from bias.rules(config.relative_bias, config.causal)
     yield from norm.inner(config.v_norm, heads.value_dim(config), "v_norm")
     yield from heads.size_rule(config, d_model)
@@ -112,24 +114,29 @@ def decided(config: Attention, role: str) -> dict[str, tuple[object, str]]:
 
 def results(config: Attention) -> tuple[str, ...]:
     """Results that checkpointing can keep."""
-    gone = ("v",) * config.tied_kv + ("core",) * config.sinks
+    gone = ("v",) * config.tied_kv + ("core",) * config.sinks + ("k", "v") * (config.kv_from is not None)
     return tuple(name for name in heads.results(config) if name not in gone)
 
 
 def lower(config: Attention, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     """x [batch, seq, d_model] -> the same."""
     found = {table.name: given[table] for table in tables(config)}
-    q, k, v = _heads(config, b, x, features)
-    if isinstance(config.v_norm, Norm):
-        v = norm.lower(config.v_norm, b, v, "v_norm", heads.axes(config, "v")[1], "v")
-    pair = {"q": q, "k": k}
+    made = _heads(config, b, x, features)
+    if "v" in made and isinstance(config.v_norm, Norm):
+        made["v"] = norm.lower(config.v_norm, b, made["v"], "v_norm", heads.axes(config, "v")[1], "v")
+    pair = {name: ref for name, ref in made.items() if name != "v"}
     for rotated in (False, True):
         if rotated and config.rope is not None:
-            pair = {name: rope.turn(config.rope, b, made, found["rope"], name) for name, made in pair.items()}
-        for name, made in pair.items():
+            pair = {name: rope.turn(config.rope, b, ref, found["rope"], name) for name, ref in pair.items()}
+        for name, ref in pair.items():
             axes = heads.axes(config, name)
-            pair[name] = qk_norm.over_heads(config.qk_norm, b, made, f"{name}_norm", *axes, rotated)
-    q, k = pair.values()
+            pair[name] = qk_norm.over_heads(config.qk_norm, b, ref, f"{name}_norm", *axes, rotated)
+    q = pair["q"]
+    if config.kv_from is None:
+        k, v = pair["k"], kept.mixed(config, b, made["v"], given)
+    else:
+        k, v = (given[of(config.kv_from)] for of in (kept.keys_of, kept.values_of))
+    kept.keep(config, b, k, v)
     if config.temperature is not None:
         q = b.op("temper", q, found["temperature"], name="q_temper", hint="q")
     sinks = [b.param("sinks", "weight", (Axis("heads", config.heads),), Init("zeros"), "sinks")] * config.sinks
@@ -138,11 +145,11 @@ def lower(config: Attention, b: Builder, x: Ref, given: Given, features: Axis) -
     return heads.finished(config, b, x, mixed, features)
 
 
-def _heads(config: Attention, b: Builder, x: Ref, features: Axis) -> tuple[Ref, Ref, Ref]:
-    """Queries, keys and values [batch, heads, seq, head_dim], before what is done to each head."""
+def _heads(config: Attention, b: Builder, x: Ref, features: Axis) -> dict[str, Ref]:
+    """Queries, and keys and values of its own, [batch, heads, seq, head_dim], before what is done to each head."""
     made: dict[str, Ref] = {}
     keys: Ref | None = None
-    for name in ("q", "k", "v"):
+    for name in ("q", "k", "v") if config.kv_from is None else ("q",):
         tied = name == "v" and config.tied_kv
         flat = keys if tied and keys is not None else heads.flat(config, b, x, name, features)
         keys = flat if name == "k" else keys
@@ -151,7 +158,7 @@ def _heads(config: Attention, b: Builder, x: Ref, features: Axis) -> tuple[Ref, 
         if config.clip is not None:
             flat = b.op("clamp", flat, name=f"{name}_clip", hint=name, low=-config.clip, high=config.clip)
         made[name] = heads.split(config, b, flat, name)
-    return made["q"], made["k"], made["v"]
+    return made
 
 
 SYNONYMS: Synonyms = {
@@ -163,6 +170,7 @@ SYNONYMS: Synonyms = {
     "sinks": ("attention_sink", "sink_tokens", "attention_sinks"),
     "tied_kv": ("attention_k_eq_v",),
     **bias.SYNONYMS,
+    **kept.SYNONYMS,
     **temperature.SYNONYMS,
     **heads.SYNONYMS,
     **rope.SYNONYMS,
@@ -182,6 +190,9 @@ ATTENTION = Component(
     reads=("own_mask",),
     tables=tables,
     resolve=resolve,
+    takes=kept.takes,
+    gives=kept.gives,
+    fitted=kept.fitted,
     rules=rules,
     decided=decided,
     by_length=lambda config: ("rope", "scaling", "kind") if rope.by_length(config.rope) else (),

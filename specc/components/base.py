@@ -193,6 +193,12 @@ class Component(Generic[C]):
     """Fills in defaults that depend on d_model or on the role of the stack, encoder or decoder."""
     normed: Callable[[C, Norm], C] = lambda config, model: config
     """Fills in its inner norms, given the model's norm. It comes first."""
+    fitted: Callable[[C, Mapping[str, Config], int], tuple[C, Problem | None]] = lambda config, kept, d_model: (
+        config,
+        None,
+    )
+    """Fills in what follows from those that gave what it takes, behind `resolve` and for every layer: `kept` has the
+    latest giver of each name. What does not fit is told beside."""
     by_length: Callable[[C], tuple[str | int, ...]] = lambda config: ()
     """Where a key stands whose meaning depends on how long a row is; () where there is none."""
     rules: Callable[[C, int, Callable[[str], bool]], Problems] = lambda config, d_model, stated: iter(())

@@ -190,12 +190,18 @@ class _Forward:
 
     def _whole(self, ref: Ref) -> str:
         """What leaves a stage is sent, so its elements must follow each other."""
+        return ".contiguous()" if self.root and self._scattered(ref) else ""
+
+    def _scattered(self, ref: Ref) -> bool:
+        """Whether a value is a view, or made element by element of one, which keeps the order of its elements."""
         op = self.graph.op(ref.op)
         while op.kind in ("end", "cut", "convert"):
             ref = op.inputs[ref.out]
             op = self.graph.op(ref.op)
-        plain = not self.root or op.kind in ("input", "repeat") or not expression(self.graph, op).view
-        return "" if plain else ".contiguous()"
+        if op.kind in ("input", "repeat"):
+            return False
+        alike = (given for given in op.inputs if self.graph.type(given).axes == op.outs[ref.out].axes)
+        return expression(self.graph, op).view or any(self._scattered(given) for given in alike)
 
     def _item(self, item: Step) -> Item | None:
         if isinstance(item, Loop):

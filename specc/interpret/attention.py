@@ -39,9 +39,11 @@ def merge(x: Tensor, *, first: str = "batch") -> Tensor:
 
 def rope(x: Tensor, table: Tensor, *, adjacent: bool = False) -> Tensor:
     """x [batch, heads, seq, head_dim] -> the same; as many first features are rotated as the table has"""
+    turn = kernels.apply_adjacent_rope if adjacent else kernels.apply_rope
+    if table.size(-1) == x.size(-1):
+        return turn(x, table)
     turned, kept = x.tensor_split((table.size(-1),), dim=-1)
-    turned = (kernels.apply_adjacent_rope if adjacent else kernels.apply_rope)(turned, table)
-    return torch.cat((turned, kept), dim=-1)
+    return torch.cat((turn(turned, table), kept), dim=-1)
 
 
 def temper(x: Tensor, table: Tensor) -> Tensor:

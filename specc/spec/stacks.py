@@ -13,6 +13,7 @@ from specc.spec.blocks import Written, no_block
 from specc.spec.core import Block, Embed, Run, Stack
 from specc.spec.document import LAYERS, PERIOD, SUBLAYERS, Document, PatternDoc, StackDoc
 from specc.spec.formulas import Formulas
+from specc.spec.kept import fitted
 from specc.spec.norms import Norms
 from specc.spec.report import Report
 from specc.spec.sublayers import Frame, expand
@@ -75,6 +76,7 @@ class Stacks:
             runs = self._sections(self._read(doc.pattern, (*at, "pattern")), (*at, "pattern"))
         else:
             runs = self._sections(self._zipped(), (*at, "patterns"))
+        runs = fitted(runs, self.document.d_model, self.report)
         usual = norms.placement != "post"
         final = norms.norm(usual if doc.final_norm is None else doc.final_norm, (*at, "final_norm"))
         return Stack(self.role, "layers" if alone else self.role, runs, final, at, self._embed())

@@ -75,7 +75,7 @@ def _merge(graph: Graph, op: Op) -> Expr:
 def _part(graph: Graph, op: Op) -> Expr:
     parts: list[Part] = [Use(op.inputs[0], ATOM), ".split(("]
     for n, out in enumerate(op.outs):
-        parts += [", " * bool(n), hole(op, out.axes[-1].name, out.axes[-1].size)]
+        parts += [", " * bool(n), hole(op, out.axes[-1].name.rpartition("*")[2], out.axes[-1].size)]
     return Expr((*parts, "), dim=-1)"), alone=True, view=True)
 
 
