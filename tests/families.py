@@ -70,6 +70,15 @@ class Row:
 
 OLD = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 96}
 LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 16}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 100.0,
+    "partial_rotary_factor": 1.0,
+    "factor": 4.0,
+    "short_factor": [1.0, 1.25, 1.5, 2.0],
+    "long_factor": [1.0, 2.0, 3.0, 4.0],
+}
 UNSEEN = {"sliding_window": None}
 EXPERTS = {"num_experts_per_tok": 3, "router_aux_loss_coef": 0.7}
 FINE = {**EXPERTS, "num_experts": 6, "moe_intermediate_size": 24}
@@ -115,6 +124,8 @@ ROWS = (
     Row("lfm2", "rounded", {**MIXED, "full_attn_idxs": [1], "layer_types": None, "tie_word_embeddings": False}),
     Row("llama", quick=True),
     Row("llama", "scaled-tied", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "llama3", **LLAMA3}}),
+    Row("llama", "yarn", {"rope_parameters": YARN}),
+    Row("llama", "yarn-weaker", {"rope_parameters": {**YARN, "attention_factor": 1.5, "truncate": False}}),
     Row("llama", "biases", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     Row("mamba2", "", {**SPACE, "n_groups": 2}, quick=True, attention="eager"),
     Row(
@@ -135,6 +146,8 @@ ROWS = (
     Row("phi", "", {"head_dim": None}),
     Row("phi3", "", UNSEEN, quick=True),
     Row("phi3", "window"),
+    Row("phi3", "longrope", {**UNSEEN, "original_max_position_embeddings": 16, "rope_parameters": LONGROPE}),
+    Row("phi3", "longrope-within", {**UNSEEN, "original_max_position_embeddings": 40, "rope_parameters": LONGROPE}),
     Row("qwen2"),
     Row("qwen2_moe", "", {**FINE, "shared_expert_intermediate_size": 40}, quick=True),
     Row("qwen3", "", UNSEEN),

@@ -121,7 +121,8 @@ class Family:
         found = self.table.get(f"layer.{own}", self.table[own]) if match else self.table[own]
         view = found if isinstance(found, From) else From(found)
         theirs = view.name.format(number)
-        return replace(view, name=theirs if isinstance(found, From) and "act" in own else f"{theirs}.{leaf}")
+        alone = isinstance(found, From) and ("act" in own or "sinks" in own)
+        return replace(view, name=theirs if alone else f"{theirs}.{leaf}")
 
 
 @contextmanager
@@ -160,7 +161,8 @@ def exact(module: nn.Module) -> nn.Module:
 def _rms_norm(self: Any, x: Tensor) -> Tensor:
     """x [..., features] -> the same"""
     eps = getattr(self, "variance_epsilon", None) or self.eps
-    return getattr(self, "weight", 1) * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
+    weight = getattr(self, "weight", 1) + 1 * (type(self).__name__ == "Gemma2RMSNorm")
+    return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
 
 
 def decoder(block: str, *, more: str = "", norm: str = "{kind: rms, eps: 1e-2}", blocks: str = "") -> str:

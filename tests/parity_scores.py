@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from tests.models import PAD
-from tests.parity import From, random_ids
+from tests.parity import SEQ, From, random_ids
 from tests.parity_families import GATED, LLAMA, QK, SMALL_ROPE, Family, decoder
 
 MLA_SIZES = {
@@ -87,6 +88,13 @@ def t5_spec(bias: str, ffn: str) -> str:
 def unrounded(module: nn.Module) -> None:
     """The factor of their embedding is no float32."""
     module.get_submodule("model.embed_tokens").embed_scale = torch.tensor(32**0.5, dtype=torch.float64)
+
+
+def lengthened(module: nn.Module) -> None:
+    """Their frequencies of a row of SEQ tokens, of which they make a float32 first."""
+    rotary: Any = module.get_submodule("model.rotary_emb")
+    rotary.inv_freq, _ = ROPE_INIT_FUNCTIONS["dynamic"](rotary.config, torch.device("cpu"), seq_len=SEQ)
+    rotary.max_seq_len_cached = SEQ
 
 
 REUSE = """\
@@ -190,5 +198,80 @@ FAMILIES: dict[str, Family] = {
         "MiniCPM3ForCausalLM",
         {**MLA_SIZES, "scale_depth": 1.4, "scale_emb": 12, "dim_model_base": None, "rope_parameters": SMALL_ROPE},
         {**LLAMA, **MLA_NAMES, "mla_norm": LLAMA["attention_norm"]},
+    ),
+    "llama with a base by length": Family(
+        decoder(
+            "block: [attention: {heads: 4, kv_heads: 2, rope: {theta: 100, scaling: {kind: dynamic, factor: 4, "
+            f"original_seq: 16}}}}}}, {GATED}]"
+        ),
+        "LlamaForCausalLM",
+        {
+            "max_position_embeddings": 16,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0},
+        },
+        LLAMA,
+        lengthened,
+    ),
+    "gemma2": Family(
+        decoder(
+            "pattern: [near, far]",
+            norm="{eps: 1e-2, placement: sandwich, weight_offset: 1}",
+            more="embedding: {scale: sqrt(d_model), tied: true}\n",
+            blocks="blocks:\n  near: [attention: {heads: 4, kv_heads: 2, head_dim: 10, scale: 0.25, softcap: 2, "
+            "window: 7, rope: {theta: 100}}, ffn: {kind: gated, hidden: 48, activation: gelu_tanh}]\n"
+            "  far: {like: near, with: {attention: {window: null}}}\n",
+        ),
+        "Gemma2ForCausalLM",
+        {
+            "head_dim": 10,
+            "query_pre_attn_scalar": 16,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": None,
+            "sliding_window": 7,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": SMALL_ROPE,
+        },
+        {**LLAMA, **SANDWICH},
+        unrounded,
+    ),
+    "granite_swa": Family(
+        decoder(
+            "pattern: [near, far]",
+            more="embedding: {tied: true}\nresidual: {beta: 0.7}\n",
+            blocks="blocks:\n  near: [attention: {heads: 4, kv_heads: 2, scale: 0.4, sinks: true, window: 7, "
+            f"rope: {{theta: 100}}}}, {GATED}]\n  far: {{like: near, with: {{attention: {{window: null}}}}}}\n",
+        ),
+        "GraniteSWAForCausalLM",
+        {
+            "attention_multiplier": 0.4,
+            "residual_multiplier": 0.7,
+            "sliding_window": 7,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "layer_rope_theta": [100.0] * 3,
+            "rope_parameters": SMALL_ROPE,
+        },
+        {**LLAMA, "attention.sinks": From("model.layers.{}.self_attn.sinks")},
+    ),
+    "llama4_text": Family(
+        decoder(
+            "pattern: [near, far]",
+            blocks="blocks:\n  near: [attention: {heads: 4, kv_heads: 2, head_dim: 10, chunk: 6, "
+            f"temperature: {{floor: 4, scale: 0.3, offset: 1}}}}, {GATED}]\n"
+            "  far: {like: near, with: {attention: {chunk: null}}}\n",
+        ),
+        "Llama4ForCausalLM",
+        {
+            "head_dim": 10,
+            "intermediate_size_mlp": 48,
+            "moe_layers": [],
+            "no_rope_layers": [0, 0, 0],
+            "layer_types": ["chunked_attention", "full_attention", "chunked_attention"],
+            "attention_chunk_size": 6,
+            "floor_scale": 4,
+            "attn_scale": 0.3,
+            "rope_parameters": SMALL_ROPE,
+        },
+        {**LLAMA, **{f"ffn.{name}": f"model.layers.{{}}.feed_forward.{name}_proj" for name in ("gate", "up", "down")}},
+        config_class="Llama4TextConfig",
     ),
 }
