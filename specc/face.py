@@ -51,9 +51,12 @@ class Loaded:
         return made
 
 
-def load(path: str | Path, extensions: tuple[Extension, ...] | None = None) -> Loaded:
+def load(
+    path: str | Path, extensions: tuple[Extension, ...] | None = None, *, allow_components: bool = False
+) -> Loaded:
     """The spec in a file, in the language that extensions make; None: those of installed packages.
 
+    `allow_components`: run the Python files that the spec names as `components`.
     Raises SpecError, and ExtensionError where an extension cannot be loaded.
     """
     from specc.compile import compile_spec
@@ -66,7 +69,7 @@ def load(path: str | Path, extensions: tuple[Extension, ...] | None = None) -> L
     found = (
         source
         if isinstance(source, list)
-        else load_source(source, tables(installed() if extensions is None else extensions))
+        else load_source(source, tables(installed() if extensions is None else extensions), allow_components)
     )
     if isinstance(found, list):
         raise SpecError(found)

@@ -24,6 +24,8 @@ V = TypeVar("V")
 class Tables:
     """Compared by identity; each table in the order of the extensions."""
 
+    extensions: tuple[Extension, ...]
+    """Beside specc's own."""
     components: Mapping[str, Component[Any]]
     """By key."""
     ops: Mapping[str, OpDef]
@@ -64,6 +66,7 @@ def tables(extensions: tuple[Extension, ...] = ()) -> Tables:
     components = _table("component", every, [[(item.key, item) for item in one.components] for one in every])
     axes = _table("mesh axis", every, [[(axis.name, axis) for axis in one.axes] for one in every])
     return Tables(
+        extensions,
         components,
         _table("op", every, [[(item.kind, item) for item in one.ops] for one in every]),
         _table("form", every, [[((item.role, item.when), item) for item in one.forms] for one in every]),

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -40,6 +40,13 @@ def _read() -> Generator[None, None, None]:
         yield
     except BrokenPipeError as error:
         raise Unread from error
+
+
+class Chosen(NamedTuple):
+    """What the options before a command say: extensions as they are named, and whether specs may bring their own."""
+
+    extensions: tuple[str, ...] = ()
+    own: bool = False
 
 
 class Commands(click.Group):
@@ -73,10 +80,11 @@ class Commands(click.Group):
 @click.version_option(package_name="specc")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of a bug.")  # read by `main`
 @click.option("--extension", "extensions", multiple=True, metavar="MODULE:NAME", help="Use an extension, too.")
+@click.option("--allow-components", is_flag=True, help="Run the Python files that specs name as `components`.")
 @click.pass_context
-def cli(context: click.Context, extensions: tuple[str, ...]) -> None:
+def cli(context: click.Context, extensions: tuple[str, ...], allow_components: bool) -> None:
     """Compile model specs to readable, partitioned PyTorch."""
-    context.obj = extensions
+    context.obj = Chosen(extensions, allow_components)
 
 
 def main(arguments: list[str] | None = None) -> None:

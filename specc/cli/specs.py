@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from specc.cli import Chosen
 from specc.extension import ExtensionError, installed, named
 from specc.source import MOST, Diagnostic, Source, concise, plural, read, render, span_of
 from specc.spec import Layout, Spec, load
@@ -48,18 +49,18 @@ class Loaded:
 
 def load_all(paths: tuple[Path, ...], output_format: str = "text") -> Loaded:
     """Load each spec, by default all of specs/; findings go to stdout."""
+    options = _options()
     chosen = list(dict.fromkeys(paths)) or sorted([*Path("specs").glob("*.yaml"), *Path("specs").glob("*.yml")])
     if not chosen:
         raise click.UsageError("no spec was named, and there is no specs/*.yaml here")
     result = Loaded(output_format)
     try:
-        context = click.get_current_context(silent=True)
-        known = tables((*installed(), *map(named, context.obj or () if context else ())))
+        known = tables((*installed(), *map(named, options.extensions)))
     except ExtensionError as error:
         raise click.ClickException(str(error)) from error
     for path in chosen:
         source = read(path)
-        spec = load(source, known) if isinstance(source, Source) else source
+        spec = load(source, known, options.own) if isinstance(source, Source) else source
         if isinstance(spec, Spec):
             result.specs.append(spec)
         else:
@@ -67,6 +68,11 @@ def load_all(paths: tuple[Path, ...], output_format: str = "text") -> Loaded:
             result.unreadable |= any(item.code == "E100" for item in spec)
     _same_file(result)
     return result
+
+
+def _options() -> Chosen:
+    context = click.get_current_context(silent=True)
+    return context.obj if context is not None and isinstance(context.obj, Chosen) else Chosen()
 
 
 def stem(spec: Spec, layout: Layout) -> str:

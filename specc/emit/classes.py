@@ -59,7 +59,9 @@ def make_class(name: str, bodies: list[Body], axes: list[str]) -> Class:
     """One class for all these bodies. `axes`: names under which the mesh may be asked for."""
     first = bodies[0]
     columns = list(zip(*(item.holes for item in bodies), strict=True))
-    arguments = _arguments(columns)
+    read = {int(n) for item in first.methods for line in item.lines for n in re.findall(f"{OPEN}(\\d+){CLOSE}", line)}
+    members = {member for line in first.init for member in re.findall(r"^self\.(\w+) = ", line)}
+    arguments = _arguments(columns, read, members)
     init = [_fill(line, columns, arguments, "") for line in first.init]
     methods = [
         _method(item, [_fill(line, columns, arguments, "self.") for line in item.lines]) for item in first.methods
@@ -68,7 +70,6 @@ def make_class(name: str, bodies: list[Body], axes: list[str]) -> Class:
     text = "\n".join([*init, forward])
     meshes = [axis for axis in axes if re.search(rf"\b{axis}\b", text)]
     stored = [axis for axis in meshes if re.search(rf"\bself\.{axis}\b", forward)]
-    read = {int(n) for item in first.methods for line in item.lines for n in re.findall(f"{OPEN}(\\d+){CLOSE}", line)}
     stored += dict.fromkeys(arg for n, arg in arguments.items() if n in read)
     typed = {arg: _annotation([hole.value for hole in columns[n]]) for n, arg in arguments.items()}
     parameters = [f"{arg}: {kind}" for arg, kind in typed.items()] + [f"{axis}: DeviceMesh" for axis in meshes]
@@ -87,21 +88,22 @@ def _method(item: Function, body: list[str]) -> Method:
     return function(item.name, ["self", *(f"{name}: {kind}" for name, kind in takes)], result, body)
 
 
-def _arguments(columns: list[tuple[Hole, ...]]) -> dict[int, str]:
-    """Constructor argument of each hole whose values differ; holes of one name and equal values share one."""
-    found: dict[int, str] = {}
-    known: dict[tuple[str, tuple[str, ...]], str] = {}
+def _arguments(columns: list[tuple[Hole, ...]], read: set[int], members: set[str]) -> dict[int, str]:
+    """Constructor argument of each hole whose values differ; holes of one name and equal values share one.
+
+    One that methods `read` is stored under its name, which must not be that of a module or a parameter.
+    """
+    alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for n, column in enumerate(columns):
         values = tuple(hole.value for hole in column)
-        if len(set(values)) == 1:
-            continue
-        base = re.sub(r"\W", "_", column[0].name)
-        key = (base, values)
-        if key not in known:
-            names = [base, *(f"{base}{number}" for number in range(2, 100))]
-            known[key] = next(name for name in names if name not in known.values())
-        found[n] = known[key]
-    return found
+        if len(set(values)) > 1:
+            alike.setdefault((re.sub(r"\W", "_", column[0].name), values), []).append(n)
+    found: dict[int, str] = {}
+    for (base, _), numbers in alike.items():
+        taken = {*found.values(), *(members if read.intersection(numbers) else ())}
+        names = [base, *(f"{base}{number}" for number in range(2, 100))]
+        found |= dict.fromkeys(numbers, next(name for name in names if name not in taken))
+    return dict(sorted(found.items()))
 
 
 def _fill(line: str, columns: list[tuple[Hole, ...]], arguments: dict[int, str], prefix: str) -> str:

@@ -14,6 +14,7 @@ from specc.spec.document import Document
 from specc.spec.expand import to_spec
 from specc.spec.language import language
 from specc.spec.layout_rules import layout_rules
+from specc.spec.own import with_own
 from specc.spec.repair import repaired
 from specc.spec.report import Report
 from specc.spec.rules import model_rules
@@ -22,12 +23,18 @@ from specc.spec.shape import tell
 from specc.tables import Tables, tables
 
 
-def load(source: Source, known: Tables | None = None) -> Spec | list[Diagnostic]:
-    """The spec, or all findings in the order of the text. `known` are specc's own tables unless given."""
+def load(source: Source, known: Tables | None = None, own: bool = False) -> Spec | list[Diagnostic]:
+    """The spec, or all findings in the order of the text.
+
+    `known` are specc's own tables unless given; `own` allows it to run the Python files that the spec names.
+    """
     parsed = parse(source)
     if parsed.root is None:
         return parsed.found
-    report = Report(parsed.root, language(known or tables()), parsed.found)
+    every = with_own(parsed.root, source.name, known or tables(), own)
+    if isinstance(every, list):
+        return [*parsed.found, *every]  # the rest is not known without them
+    report = Report(parsed.root, language(every), parsed.found)
     for path in parsed.damaged:
         report.broken(path)
     made = _document(report)

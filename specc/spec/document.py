@@ -272,6 +272,8 @@ class Document(Config):
     """Layers that read the source; alone, the model is an encoder."""
     decoder: StackDoc | None = None
     """Layers before the head. A model has a decoder, an encoder, or both."""
+    components: Annotated[list[str], Field(default_factory=list, max_length=16)]
+    """Python files beside the spec with components of your own. They are run, so only with `--allow-components`."""
     layout: LayoutDoc | None = None
     """The only layout."""
     layouts: Annotated[dict[str, LayoutDoc], Field(min_length=1, max_length=64)] | None = None
