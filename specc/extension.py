@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 GROUP = "specc.extensions"
 """Entry points of that group are extensions that whoever installs a package has."""
+NAME = "EXTENSION"
+"""What a file beside a spec calls its own."""
 
 
 class ExtensionError(Exception):
@@ -79,4 +83,35 @@ def named(place: str) -> Extension:
         raise ExtensionError(f"the extension {place} cannot be loaded: {error}") from error
     if not isinstance(made, Extension):
         raise ExtensionError(f"the extension {place} is a {type(made).__name__}")
+    return made
+
+
+def in_file(path: Path) -> Extension:
+    """The extension in a file, which is run once. Other modules may stand beside it. Raises ExtensionError."""
+    name, place = path.stem, path.resolve()
+    if path.suffix != ".py" or not name.isidentifier() or not place.is_file():
+        raise ExtensionError(f"{path} is no Python file")
+    module = sys.modules.get(name)
+    if module is None:
+        from importlib.util import module_from_spec, spec_from_file_location
+
+        spec = spec_from_file_location(name, place)
+        assert spec is not None and spec.loader is not None, "it ends in .py"
+        module = sys.modules[name] = module_from_spec(spec)
+        if str(place.parent) not in sys.path:
+            sys.path.append(str(place.parent))  # last: it hides nothing
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever it does
+            del sys.modules[name]
+            lines = [
+                frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(place)
+            ]
+            where = f", line {lines[-1]}" if lines else ""
+            raise ExtensionError(f"{path}{where}: {type(error).__name__}: {error}") from error
+    elif Path(module.__file__ or "").resolve() != place:
+        raise ExtensionError(f"{path} has the name of another module, {name}: rename it")
+    made = getattr(module, NAME, None)
+    if not isinstance(made, Extension):
+        raise ExtensionError(f"{path} has no {NAME} that is an Extension")
     return made

@@ -88,7 +88,8 @@ def test_commands_print_what_is_shown(document: str, checkout: Path) -> None:
     assert shown
     for command, lines in shown:
         result = run(command, checkout)
-        assert result.returncode == (1 if "broken" in command else 0), f"{command}\n{result.stdout}{result.stderr}"
+        wrong = "broken" in command or any(line.startswith("error[") for line in lines)
+        assert result.returncode == wrong, f"{command}\n{result.stdout}{result.stderr}"
         printed = iter(result.stdout.splitlines())
         for line in lines:
             if line != "...":

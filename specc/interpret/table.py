@@ -181,8 +181,11 @@ def slots(tokens: Tensor, cache: Cache) -> Tensor:
     return torch.arange(cache.length, device=tokens.device)
 
 
-def appended(k: Tensor, v: Tensor, cache: Cache, *, layer: Hashable) -> tuple[Tensor, Tensor]:
-    """k and v [batch, kv_heads, seq, head_dim] -> those of all tokens so far [batch, kv_heads, length, head_dim]"""
+def appended(k: Tensor, v: Tensor, cache: Cache, *, layer: Hashable, number: int = 1) -> tuple[Tensor, Tensor]:
+    """k and v [batch, kv_heads, seq, head_dim] -> those of all tokens so far [batch, kv_heads, length, head_dim]
+
+    `layer` has the op's own name in it, so that it needs no `number` beside it.
+    """
     return cache.append(layer, k, v)
 
 

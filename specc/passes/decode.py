@@ -28,13 +28,14 @@ def decode(graph: Graph, layout: Layout) -> Graph:
     cached = [op.scope for op in graph.ops if op.kind in ATTENDS or graph.definition(op).later]
     ops: list[Op] = []
     moved: dict[Ref, Ref] = {}
+    attending: dict[Path, int] = {}  # how many ops of a scope had their keys cached
     for op in graph.ops:
         op = replace(op, inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
         if op.kind == "dropout":
             moved[op.ref] = op.inputs[0]
             continue
         later = graph.definition(op).later
-        ops += [replace(op, kind=later, inputs=(*op.inputs, STATE))] if later else _written(op, tokens.ref)
+        ops += [replace(op, kind=later, inputs=(*op.inputs, STATE))] if later else _written(op, tokens.ref, attending)
         if op.id == tokens.id:
             fed = replace(op, id=STATE.op, hint="cache", outs=(CACHE,), attrs=(("axes", ()), ("dtype", "cache")))
             ops.append(fed)
@@ -42,7 +43,7 @@ def decode(graph: Graph, layout: Layout) -> Graph:
     return shapes(graph.with_ops(ops, scopes, moved), layout)
 
 
-def _written(op: Op, tokens: Ref) -> list[Op]:
+def _written(op: Op, tokens: Ref, attending: dict[Path, int]) -> list[Op]:
     if op.kind == "positions":
         return [replace(op, kind="advance", inputs=(tokens, STATE), attrs=())]
     if "of" in dict(op.attrs):
@@ -53,7 +54,9 @@ def _written(op: Op, tokens: Ref) -> list[Op]:
         return [slots, replace(op, inputs=tuple(slots.ref if str(name) in OF_KEYS else ref for name, ref in inputs))]
     if op.kind in ATTENDS:
         q, k, v, *mask = op.inputs
+        number = attending[op.scope] = attending.get(op.scope, 0) + 1
         whole = Op(f"{op.id}_cache", "appended", (k, v, STATE), scope=op.scope, hints=("k", "v"), at=op.at)
+        whole = whole if number == 1 else whole.having(number=number)
         op = replace(op, inputs=(q, Ref(whole.id, 0), Ref(whole.id, 1), *mask))
         return [whole, op.having(dropout=0.0)]
     return [op]

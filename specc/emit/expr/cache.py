@@ -20,7 +20,9 @@ def _slots(graph: Graph, op: Op) -> Expr:
 
 def _appended(graph: Graph, op: Op) -> Expr:
     k, v, cache = op.inputs
-    return Expr((Use(cache, ATOM), ".append(self, ", Use(k), ", ", Use(v), ")"), alone=True)
+    number = dict(op.attrs).get("number")  # of several in one module
+    whose = "self" if number is None else f"(self, {number})"
+    return Expr((Use(cache, ATOM), f".append({whose}, ", Use(k), ", ", Use(v), ")"), alone=True)
 
 
 TABLE: dict[str, Writer] = {"advance": _advance, "slots": _slots, "appended": _appended}
