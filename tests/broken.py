@@ -187,7 +187,7 @@ MODEL = (
     Case("E274", SEGMENTS, "theta: 10000", "scaling: {kind: dynamic, factor: 8}", "|dynamic"),
     Case("E273", DECODER, "theta: 10000", "dim: 2, scaling: {kind: dynamic, factor: 8}", "|dynamic"),
     Case("E273", DECODER, "theta: 10000", "dim: 2, scaling: {kind: longrope, short: [1], long: [2]}", "|longrope"),
-    Case("E280", DECODER, "vocab", "components: [mine.py]\nvocab", "[|mine.py]"),
+    Case("E298", DECODER, "vocab", "components: [mine.py]\nvocab", "[|mine.py]"),
     Case("E234", BOTH, "pad: 0", "pad: 0\ninputs: [segments]", "|[segments]"),
     Case("E228", BOTH, "    - cross_attention: {heads: 4, head_dim: 8}\n", "", "\n|encoder:"),
 )

@@ -70,9 +70,9 @@ def holds(spec: Spec, layout: Layout) -> None:
 def test_a_file_is_run_only_where_that_is_allowed(folder: Path) -> None:
     (folder / "differential.py").write_text("raise SystemExit('it was run')")
     (told,) = found(folder / "tiny.yaml", allowed=False)
-    assert (told.code, told.message) == ("E280", "differential.py is code, which specc would run")
+    assert (told.code, told.message) == ("E298", "differential.py is code, which specc would run")
     assert told.help == "if you trust it, give --allow-components"
-    with pytest.raises(specc.SpecError, match="E280"):
+    with pytest.raises(specc.SpecError, match="E298"):
         specc.load(folder / "tiny.yaml")
 
 
@@ -183,7 +183,7 @@ def test_a_file_that_cannot_be_used_is_told_at_its_name(folder: Path, text: str)
     (folder / "mine.py").write_text(text)
     (folder / "s.yaml").write_text(BARE.format("mine.py"))
     (told,) = found(folder / "s.yaml")
-    assert told.code == "E281"
+    assert told.code == "E299"
     assert WRONG[text] in told.message
     assert told.span is not None and told.span.place == (5, 14)
 
@@ -198,13 +198,13 @@ def test_names_of_files(folder: Path) -> None:
     }.items():
         (folder / "s.yaml").write_text(BARE.format(name))
         (told,) = found(folder / "s.yaml")
-        assert (told.code, words in told.message) == ("E281", True)
+        assert (told.code, words in told.message) == ("E299", True)
 
 
 def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
     (folder / "s.yaml").write_text(BARE.format("a.py, b.py"))
-    assert [told.code for told in found(folder / "s.yaml", allowed=False)] == ["E280", "E280"]
-    assert [told.code for told in found(folder / "s.yaml")] == ["E281", "E281"]
+    assert [told.code for told in found(folder / "s.yaml", allowed=False)] == ["E298", "E298"]
+    assert [told.code for told in found(folder / "s.yaml")] == ["E299", "E299"]
 
 
 def test_a_constant_never_has_the_name_of_a_module(folder: Path) -> None:

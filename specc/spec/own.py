@@ -21,10 +21,10 @@ def with_own(root: Node, file: str, known: Tables, allowed: bool) -> Tables | li
     for n, name in enumerate(map(str, named)):  # pyright: ignore[reportUnknownArgumentType]
         if not allowed:
             message, help = f"{shown(name)} is code, which specc would run", "if you trust it, give --allow-components"
-            found.append(Diagnostic("E280", message, span_of(root, (KEY, n)), help))
+            found.append(Diagnostic("E298", message, span_of(root, (KEY, n)), help))
             continue
         try:
             known = tables((*known.extensions, in_file(Path(file).parent / name)))
         except ExtensionError as error:
-            found.append(Diagnostic("E281", str(error), span_of(root, (KEY, n))))
+            found.append(Diagnostic("E299", str(error), span_of(root, (KEY, n))))
     return found or known
