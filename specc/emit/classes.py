@@ -97,7 +97,8 @@ def _arguments(columns: list[tuple[Hole, ...]], read: set[int], members: set[str
     for n, column in enumerate(columns):
         values = tuple(hole.value for hole in column)
         if len(set(values)) > 1:
-            alike.setdefault((re.sub(r"\W", "_", column[0].name), values), []).append(n)
+            base = re.sub(r"\W", "_", column[0].name).lstrip("0123456789_")  # of 1*rope_dim it is rope_dim
+            alike.setdefault((base, values), []).append(n)
     found: dict[int, str] = {}
     for (base, _), numbers in alike.items():
         taken = {*found.values(), *(members if read.intersection(numbers) else ())}
