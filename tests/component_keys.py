@@ -358,7 +358,6 @@ BLOCK = {
     "cross_attention": "{heads: 4}",
     "mla": "{heads: 4, kv_rank: 8, nope_dim: 8, rope_dim: 4}",
     "ffn": "{kind: gated, hidden: 64}",
-    "mla": "{heads: 4, kv_rank: 8, nope_dim: 8, rope_dim: 4}",
     "short_conv": "{}",
     "moe": "{kind: gated, experts: 4, top_k: 2, hidden: 64}",
     "gated_delta": "{heads: 4}",
