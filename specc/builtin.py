@@ -8,9 +8,12 @@ from specc.components.attention import ATTENTION
 from specc.components.cross_attention import CROSS_ATTENTION
 from specc.components.ffn import FFN
 from specc.components.gated_delta import GATED_DELTA
+from specc.components.lightning import LIGHTNING
+from specc.components.mamba import MAMBA
 from specc.components.mamba2 import MAMBA2
 from specc.components.mla import MLA
 from specc.components.moe import MOE
+from specc.components.rg_lru import RG_LRU
 from specc.components.short_conv import SHORT_CONV
 from specc.emit.expr import attention as attention_text
 from specc.emit.expr import biases as biases_text
@@ -96,7 +99,7 @@ EXTENSIONS = (
     ),
     Extension(
         "recurrent",
-        (SHORT_CONV, MAMBA2, GATED_DELTA),
+        (SHORT_CONV, MAMBA, MAMBA2, GATED_DELTA, RG_LRU, LIGHTNING),
         recurrent.OPS,
         recurrent_forms.FORMS,
         recurrent_text.TABLE,

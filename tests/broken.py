@@ -213,6 +213,8 @@ BLOCKS = (
     Case("E292", DECODER, FFN, "- mamba2: {heads: 4, norm: false, norm_order: norm_first}", "|norm_first"),
     Case("E293", DECODER, FFN, "- mamba2: {heads: 4, dt_limit: [1, 0.5]}", "dt_limit: |["),
     Case("E294", DECODER, FFN, "- gated_delta: {heads: 4, qk_heads: 3}", "qk_heads: |3"),
+    Case("E295", DECODER.replace("tp: 2", "tp: 1"), FFN, "- rg_lru: {hidden: 16, heads: 3}", "heads: |3"),
+    Case("E296", DECODER, FFN, "- lightning: {heads: 4, decay: -1}", "decay: |-1"),
     Case("E268", DECODER, BLOCK, ONE, "|patterns"),
     Case("E230", DECODER, DECODER[DECODER.index("decoder:") :], "", "|specc: 1"),
     Case("E231", DECODER, "  layers: 4", "  layers: 4\n  pattern: [x]", "|decoder"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.broken import BOTH, DECODER, FFN
+from tests.mixer_keys import MIXER_BLOCK, MIXER_CHANGES, MIXER_KEYS
 from tests.scaling_keys import SCALINGS
 
 QK_NORM = DECODER.replace("heads: 4, ", "heads: 4, qk_norm: {}, ")
@@ -15,8 +16,6 @@ MOE = "moe: {experts: 4, top_k: 2, hidden: 16, "
 GATED_MOE = "moe: {kind: gated, experts: 4, top_k: 2, hidden: 16, "
 ROUTED, GATES = (DECODER.replace(FFN, f"- {text}}}") for text in (MOE, GATED_MOE))
 SHARED = ROUTED.replace(MOE, f"{MOE}shared: {{hidden: 16}}, ")
-DELTA = FULL.replace(FFN, "- gated_delta: {heads: 4}")
-SPACE = FULL.replace(FFN, "- mamba2: {heads: 4}")
 CROSS = "cross_attention: {heads: 4, head_dim: 8"
 ALIBI = DECODER.replace("heads: 4, ", "heads: 6, head_dim: 8, alibi: {}, ")
 RELATIVE = DECODER.replace("heads: 4, ", "heads: 4, relative_bias: {}, ")
@@ -160,10 +159,7 @@ KEYS: dict[str, tuple[str, str, str]] = {
         f"Ffn.{key}": (DECODER.replace("hidden: 64", "kind: gated, hidden: 64"), "hidden: 64", f"hidden: 64, {key}: 2")
         for key in ("clamp", "up_offset", "gate_scale")
     },
-    **{
-        f"ShortConv.{key}": (FULL, FFN, f"- short_conv: {{{change}}}")
-        for key, change in {"hidden": "hidden: 16", "conv": "conv: 4", "bias": "bias: true"}.items()
-    },
+    **MIXER_KEYS,
     **{
         f"Moe.{key}": (ROUTED, MOE, change)
         for key, change in {
@@ -203,41 +199,6 @@ KEYS: dict[str, tuple[str, str, str]] = {
             f"shared: {{{key}: {value}, ",
         )
         for key, value in {"gate": "true", "bias": "true", "clamp": 2}.items()
-    },
-    "GatedDelta.heads": (DELTA, "gated_delta: {heads: 4", "gated_delta: {heads: 8"),
-    **{
-        f"GatedDelta.{key}": (DELTA, "gated_delta: {heads: 4", f"gated_delta: {{heads: 4, {key}: {value}")
-        for key, value in {
-            "qk_heads": 2,
-            "head_dim": 8,
-            "v_head_dim": 4,
-            "conv": 3,
-            "decay": "channel",
-            "decay_rank": 4,
-            "beta_scale": 2,
-            "norm": "false",
-            "output_gate": "false",
-        }.items()
-    },
-    "Mamba2.heads": (SPACE, "mamba2: {heads: 4", "mamba2: {heads: 8"),
-    **{
-        f"Mamba2.{key}": (SPACE, "mamba2: {heads: 4", f"mamba2: {{heads: 4, {key}: {value}")
-        for key, value in {
-            "head_dim": 8,
-            "groups": 2,
-            "state": 8,
-            "conv": 3,
-            "bias": "true",
-            "conv_bias": "false",
-            "norm": "false",
-            "norm_order": "norm_first",
-            "dt_limit": "[null, 2]",
-            "scales": "{z: 2}",
-        }.items()
-    },
-    **{
-        f"Scales.{key}": (SPACE, "mamba2: {", f"mamba2: {{scales: {{{key}: 0.5}}, ")
-        for key in ("z", "x", "b", "c", "dt")
     },
 }
 
@@ -310,7 +271,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "gate_scale": 0.5,
         "sub_norm": True,
     },
-    "short_conv": {"hidden": 16, "conv": 4, "bias": True},
     "moe": {
         "kind": "plain",
         "experts": 8,
@@ -325,31 +285,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "balance_loss": 0.1,
         "z_loss": 0.1,
     },
-    "gated_delta": {
-        "heads": 8,
-        "qk_heads": 2,
-        "head_dim": 8,
-        "v_head_dim": 4,
-        "conv": 3,
-        "decay": "channel",
-        "decay_rank": 4,
-        "beta_scale": 2,
-        "norm": False,
-        "output_gate": False,
-    },
-    "mamba2": {
-        "heads": 8,
-        "head_dim": 8,
-        "groups": 2,
-        "state": 8,
-        "conv": 3,
-        "bias": True,
-        "conv_bias": False,
-        "norm": False,
-        "norm_order": "norm_first",
-        "dt_limit": [0.01, None],
-        "scales": {"z": 2},
-    },
+    **MIXER_CHANGES,
 }
 """By component, a change of each key in a block that is like another."""
 
@@ -358,9 +294,7 @@ BLOCK = {
     "cross_attention": "{heads: 4}",
     "mla": "{heads: 4, kv_rank: 8, nope_dim: 8, rope_dim: 4}",
     "ffn": "{kind: gated, hidden: 64}",
-    "short_conv": "{}",
     "moe": "{kind: gated, experts: 4, top_k: 2, hidden: 64}",
-    "gated_delta": "{heads: 4}",
-    "mamba2": "{heads: 4}",
+    **MIXER_BLOCK,
 }
 """That other, which has all of them."""

@@ -26,6 +26,11 @@ MIXERS = {
     "delta_channel": "gated_delta: {heads: 4, head_dim: 6, decay: channel, decay_rank: 3, beta_scale: 2, norm: false,"
     " output_gate: {activation: sigmoid, rank: 5}}",
     "delta_bare": "gated_delta: {heads: 2, head_dim: 5, decay_rank: 3, output_gate: {per: head, bias: true}}",
+    "mamba": "mamba: {hidden: 24, state: 5, dt_rank: 3, bias: true}",
+    "mamba_normed": "mamba: {hidden: 16, state: 4, conv: 3, conv_bias: false, inner_norm: {eps: 1e-2}}",
+    "rg_lru": "rg_lru: {hidden: 24, heads: 4, activation: silu}",
+    "lightning": "lightning: {heads: 4, head_dim: 6, decay: 1 - layer / (layers + 1)}",
+    "lightning_bare": "lightning: {heads: 2, norm: false, output_gate: {per: head, activation: silu}}",
 }
 """By name, a sublayer. Sizes that a tp of 2 splits, and that differ from each other."""
 

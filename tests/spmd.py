@@ -98,6 +98,7 @@ def typed(file: ModuleType, layout: Layout) -> Typed:
         "all_gather": lambda x, _: spmd.all_gather(x, tp, src=S(0), dst=R),
         "reduce_scatter": lambda x, _: spmd.reduce_scatter(x, tp, src=P, dst=S(0)),
         "all_reduce": lambda x, _: spmd.all_reduce(x, tp, src=P, dst=I),
+        "sum_for_shards": lambda x, _: spmd.all_reduce(x, tp, src=P, dst=R),
         "copy_to_shards": lambda x, _: spmd.convert(x, tp, src=I, dst=R),
         "shard": lambda x, dim, _: spmd.convert(x, tp, src=R, dst=S(dim)),
         "own_random": functions.own_random,

@@ -176,10 +176,34 @@ def gated_deltas(draw: st.DrawFn, tp: int) -> Doc:
     return doc | {"heads": qk_heads * draw(st.integers(1, 2)), "qk_heads": qk_heads, "head_dim": 6}
 
 
+@st.composite
+def mambas(draw: st.DrawFn, tp: int) -> Doc:
+    doc = some(draw, bias=st.booleans(), conv_bias=st.booleans(), conv=st.integers(1, 4), dt_rank=st.integers(1, 3))
+    doc |= some(draw, inner_norm=st.one_of(st.booleans(), norms()))
+    return doc | {"hidden": 4 * tp * draw(st.integers(1, 2)), "state": draw(st.integers(1, 3))}
+
+
+@st.composite
+def rg_lrus(draw: st.DrawFn, tp: int) -> Doc:
+    heads = tp * draw(st.integers(1, 2))
+    return some(draw, conv=st.integers(1, 4), activation=st.just("silu")) | {"heads": heads, "hidden": 3 * heads}
+
+
+@st.composite
+def lightnings(draw: st.DrawFn, tp: int) -> Doc:
+    per = st.fixed_dictionaries({"per": st.sampled_from(("head", "channel"))})
+    doc = some(draw, decay=st.sampled_from((0, 0.5, "1 / layers")), norm=st.one_of(st.booleans(), norms()))
+    doc |= some(draw, output_gate=st.one_of(st.booleans(), per))
+    return doc | {"heads": tp * draw(st.integers(1, 2)), "head_dim": 4}
+
+
 MIXERS: dict[str, Callable[[int], st.SearchStrategy[Doc]]] = {
     "short_conv": short_convs,
     "mamba2": mamba2s,
     "gated_delta": gated_deltas,
+    "mamba": mambas,
+    "rg_lru": rg_lrus,
+    "lightning": lightnings,
     "moe": moes,
 }
 """What goes along a sequence, and mixtures of experts, for a tp."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specc.kernels import delta, scans
+from specc.kernels import delta, linear_scan, scans
 from specc.kernels.cache import Cache
 
 LENGTHS = (1, 2, 63, 64, 65, 150)
@@ -151,3 +151,78 @@ def test_the_delta_rule_goes_on_and_keeps_strong_decay_finite(channel: bool) -> 
     assert torch.allclose(in_parts(later, 90), whole, rtol=0, atol=1e-11)
     single = delta.delta_rule(*(x.float() for x in (q, k, v, a, beta, a_log, dt_bias)))
     assert torch.allclose(single.double(), whole, rtol=0, atol=1e-4 * whole.abs().max().item())
+
+
+def selective(
+    x: Tensor, dt: Tensor, b: Tensor, c: Tensor, a_log: Tensor, d: Tensor, dt_bias: Tensor, first: Tensor | None
+) -> Tensor:
+    """The selective scan of Mamba, one position after the other."""
+    steps = F.softplus(dt + dt_bias)
+    state = x.new_zeros(x.size(0), x.size(2), b.size(2))
+    out: list[Tensor] = []
+    for t in range(x.size(1)):
+        if first is not None:
+            state = state * (first[:, t] != t).view(-1, 1, 1)
+        step = steps[:, t].unsqueeze(-1)
+        state = (-a_log.exp() * step).exp() * state + step * x[:, t].unsqueeze(-1) * b[:, t].unsqueeze(1)
+        out.append((state * c[:, t].unsqueeze(1)).sum(-1) + d * x[:, t])
+    return torch.stack(out, 1)
+
+
+def recurrence(x: Tensor, i: Tensor, r: Tensor, a: Tensor, first: Tensor | None) -> Tensor:
+    """The real-gated linear recurrent unit, one position after the other."""
+    state = torch.zeros_like(x[:, 0])
+    out: list[Tensor] = []
+    for t in range(x.size(1)):
+        log = -8 * F.softplus(a) * r[:, t].sigmoid()
+        begins = torch.tensor(t == 0) if first is None else (first[:, t] == t).unsqueeze(-1)
+        share = torch.where(begins, 1.0, (1 - (2 * log).exp()).sqrt())
+        state = torch.where(begins, 0.0, log.exp() * state) + share * i[:, t].sigmoid() * x[:, t]
+        out.append(state)
+    return torch.stack(out, 1)
+
+
+def fading(q: Tensor, k: Tensor, v: Tensor, rates: Tensor, first: Tensor | None) -> Tensor:
+    """Linear attention with fixed decay, one position after the other."""
+    state = q.new_zeros(*q.shape[:2], q.size(-1), v.size(-1))
+    out: list[Tensor] = []
+    for t in range(q.size(2)):
+        if first is not None:
+            state = state * (first[:, t] != t).view(-1, 1, 1, 1)
+        state = (-rates).exp().view(-1, 1, 1) * state + k[:, :, t].unsqueeze(-1) * v[:, :, t].unsqueeze(-2)
+        out.append((state * q[:, :, t].unsqueeze(-1)).sum(-2))
+    return torch.stack(out, 2)
+
+
+OTHERS = {
+    "selective": (
+        linear_scan.selective_scan,
+        selective,
+        lambda seq: (*((2, seq, 3),) * 2, *((2, seq, 4),) * 2, (3, 4), (3,), (3,)),
+    ),
+    "gated": (linear_scan.gated_recurrence, recurrence, lambda seq: (*((2, seq, 3),) * 3, (3,))),
+    "fading": (scans.linear_attention, fading, lambda seq: (*((2, 3, seq, 4),) * 2, (2, 3, seq, 5), (3,))),
+}
+
+
+@pytest.mark.parametrize("seq", LENGTHS)
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_scans_are_their_recurrences(name: str, seq: int, several: bool) -> None:
+    g = torch.Generator().manual_seed(seq)
+    chunks, loop, shapes = OTHERS[name]
+    inputs = tuple(drawn(g, *shape) for shape in shapes(seq))
+    if name == "fading":
+        inputs = (*inputs[:3], inputs[3].detach().abs().requires_grad_())
+    if seq == 1:  # of a first position nothing is seen before
+        assert torch.allclose(chunks(*inputs), loop(*inputs, None), rtol=0, atol=1e-12)
+        return
+    first = documents(seq, g) if several else None
+    if several and seq == 2:
+        first = torch.tensor([[0, 0], [0, 1]])
+    same(chunks(*inputs, first), loop(*inputs, first), inputs)
+
+
+def test_rates_of_heads_fall_by_the_same_factor() -> None:
+    rates = scans.head_rates(4, 0.5, torch.zeros((), dtype=torch.float64))
+    assert torch.allclose(rates, torch.tensor([0.125, 0.03125, 0.0078125, 0.001953125], dtype=torch.float64))

@@ -74,7 +74,7 @@ class Ref(NamedTuple):
         return f"%{self.op}" if not self.out else f"%{self.op}:{self.out}"
 
 
-STARTS = ("log_rows", "small_steps")
+STARTS = ("log_rows", "log_columns", "slow_decay", "small_steps")
 """Kinds of starts that are kernels: of a generator, the number of a block of 16 rows, and the shape."""
 
 

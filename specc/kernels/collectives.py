@@ -48,6 +48,7 @@ class Collective(Function):
 all_gather = partial(Collective.apply, gather, scatter)  # joins the shards of the first axis
 reduce_scatter = partial(Collective.apply, scatter, gather)  # sums, and keeps this rank's shard of the first axis
 all_reduce = partial(Collective.apply, total, same)  # every rank already holds the whole gradient
+sum_for_shards = partial(Collective.apply, total, total)  # both: the sum is for every rank's own shard of weights
 copy_to_shards = partial(Collective.apply, same, total)  # for every rank's own shard of weights: gradients are summed
 
 

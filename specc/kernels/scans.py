@@ -134,3 +134,34 @@ def state_space_of_part(
     first = state_before(state, total[..., -1], cp)
     reads = c.to(y.dtype).repeat_interleave(x.size(1) // groups, 1)
     return (y + total.exp().unsqueeze(-1) * (reads @ first)).to(x.dtype)
+
+
+def head_rates(heads: int, factor: float, like: Tensor) -> Tensor:
+    """How fast states of each head decay [heads]: factor * 2 ** (-8 * n / heads) for the n-th (Press et al. 2022)."""
+    kind = torch.promote_types(like.dtype, torch.float32)
+    return (1 / 2 ** (8 / heads)) ** torch.arange(1, heads + 1, dtype=kind, device=like.device) * factor
+
+
+def fading(
+    q: Tensor, k: Tensor, v: Tensor, rates: Tensor, first: Tensor | None = None, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What `linear_attention` computes, and the last state, in float32 at least."""
+    kind = torch.promote_types(v.dtype, torch.float32)
+    q, k, v, rates = (z.to(kind) for z in (q, k, v, rates))
+    return decayed(q, k, v, -rates[:, None].expand(v.shape[:-1]), first, state)
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, rates: Tensor, first: Tensor | None = None) -> Tensor:
+    """q, k and v [batch, heads, seq, head_dim], rates [heads] -> as v: attention without softmax, that fades.
+
+    first [batch, seq] is where the document of each position starts.
+    """
+    return fading(q, k, v, rates, first)[0].to(v.dtype)
+
+
+def later_linear_attention(q: Tensor, k: Tensor, v: Tensor, rates: Tensor, layer: Hashable, cache: Cache) -> Tensor:
+    """The same of the tokens that follow, from the state that the cache has of that layer."""
+    (state,) = cache.layers.get(layer, (None,))
+    y, state = fading(q, k, v, rates, None, state)
+    cache.layers[layer] = (state,)
+    return y.to(v.dtype)

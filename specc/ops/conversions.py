@@ -28,6 +28,7 @@ class Conversion:
 
 CONVERSIONS = (
     Conversion("P", "I", "all_reduce", 2, "all-reduce"),
+    Conversion("P", "R", "sum_for_shards", 4, "all-reduce", "all-reduce"),
     Conversion("P", "S", "reduce_scatter", 2, "reduce-scatter", "all-gather"),
     Conversion("I", "R", "copy_to_shards", 2, "", "all-reduce"),
     Conversion("S", "R", "all_gather", 2, "all-gather", "reduce-scatter"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from specc.ir.op import Op
 from specc.ir.types import Axis, I, MeshAxis, Place, R, S, TensorType
 from specc.ops.base import Facts, OpDef, Signature, Stream, Traffic, Types, as_first, shardable
-from specc.ops.places import demand, use_of
+from specc.ops.places import demand, use_of, whole_or_tokens
 
 CHUNK = 64  # positions that a scan computes at once
 Writer = Callable[[Op, Types, MeshAxis, Stream], list[Signature]]
@@ -81,9 +81,10 @@ LATER_CONV = OpDef(  # of the tokens behind those of which the cache has the las
 )
 
 
-def _groups(op: Op, ins: Types) -> Axis:
-    """The axis of what heads share, of an operand by heads [batch, heads, ...] or [batch, groups, ...]."""
-    return next(t.axes[1] for t in ins if len(t.axes) == 4 and t.axes[1].name != "heads")
+def _groups(ins: Types) -> Axis:
+    """The axis of what heads share, of an operand [batch, groups, ...] beside some by heads; or that of heads."""
+    found = (t.axes[1] for t in ins if len(t.axes) == 4 and t.axes[1].name != "heads")
+    return next(found, Axis("heads", _heads(ins)))
 
 
 def _by_heads(t: TensorType, heads: Place, groups: Axis, theirs: Place) -> Place:
@@ -95,9 +96,10 @@ def _scan_signatures(lowering: str, count: int = 0) -> Writer:
     """Heads by themselves, each with its group, of which one may serve all. `lowering`: of so many operands."""
 
     def signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
-        groups = _groups(op, ins)
-        if shardable(Axis("heads", _heads(ins)), mesh) and (groups.length == 1 or shardable(groups, mesh)):
-            own, theirs = S("heads"), R if groups.length == 1 else S(groups.name)
+        groups = _groups(ins)
+        one = groups.length == 1 and groups.name != "heads"
+        if shardable(Axis("heads", _heads(ins)), mesh) and (one or shardable(groups, mesh)):
+            own, theirs = S("heads"), R if one else S(groups.name)
             inputs = tuple(_by_heads(t, own, groups, theirs) for t in ins)
             return [Signature(inputs, (own,), (own,) * len(op.params))]  # what is read of the states is split, too
         return along(op, ins, mesh, lowering if len(ins) == count else "")
@@ -113,9 +115,9 @@ def _scan_facts(state: str, lowering: str = "", count: int = 0) -> Callable[[Op,
     """`state`: the axis of states that is summed over."""
 
     def facts(op: Op, ins: Types) -> Facts:
-        groups, seq = _groups(op, ins), tokens(ins[0])
+        groups, seq = _groups(ins), tokens(ins[0])
         shared = [n for n, t in enumerate(ins) if groups.name in [axis.name for axis in t.axes]]
-        tied = groups.length > 1
+        tied = groups.length > 1 or groups.name == "heads"
         rename = {n: {groups.name: "heads"} for n in shared} if tied else {}
         mixed = (seq, state, *(() if tied else (groups.name,)))
         return Facts(rename=rename, mix=mixed, lowered={seq: lowering} if lowering and len(ins) == count else {})
@@ -169,4 +171,82 @@ LATER_DELTA_RULE = OpDef(
     "later_delta_rule", _as_values, _scan_signatures(""), _scan_facts("head_dim"), any_order=True, keeps=True
 )
 
-OPS = (CONV, DOCUMENT_CONV, LATER_CONV, STATE_SPACE, LATER_STATE_SPACE, DELTA_RULE, LATER_DELTA_RULE)
+
+HEAD_RATES = OpDef(  # how fast states of each head decay; of the operand only the dtype is read
+    "head_rates",
+    lambda op, ins: (TensorType((Axis("heads", op.number("heads")),), ins[0].dtype, grad=False),),
+    lambda op, ins, mesh, stream: [Signature((None,), (R,))],
+    lambda op, ins: Facts(shape_only=(0,), source=True),
+)
+LINEAR_ATTENTION = OpDef(  # of q, k, v, rates of heads, and where documents start, if there are several
+    "linear_attention",
+    _as_values,
+    _scan_signatures(""),
+    _scan_facts("head_dim"),
+    flops=lambda op, ins, symbols: 2 * ins[2].numel(symbols) * (2 * ins[0].axes[-1].length + CHUNK),
+    saves=lambda op: ("in0", "in1", "in2"),
+    any_order=True,
+    later="later_linear_attention",
+)
+LATER_LINEAR_ATTENTION = OpDef(
+    "later_linear_attention", _as_values, _scan_signatures(""), _scan_facts("head_dim"), any_order=True, keeps=True
+)
+
+
+def _feature_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """Channels by themselves, with what all of them share."""
+    channels = ins[0].axes[-1]
+    if not shardable(channels, mesh):
+        return along(op, ins, mesh, "")
+    own = S(channels.shard_name)
+    inputs = tuple(own if t.axes[-1] == channels else R for t in ins)
+    return [Signature(inputs, (own,), (own,) * len(op.params))]
+
+
+def _feature_facts(op: Op, ins: Types) -> Facts:
+    return Facts(mix=(tokens(ins[0]), "state"))
+
+
+def _feature_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
+    """Of a state for each channel, or of the channel alone."""
+    rows = op.params[0].axes[1].length if len(op.params[0].axes) > 1 else 1
+    return 8 * ins[0].numel(symbols) * rows
+
+
+def _feature_scan(kind: str, count: int) -> tuple[OpDef, OpDef]:
+    """A recurrence of each channel, of so many operands, and of the tokens that follow."""
+    once = OpDef(
+        kind,
+        as_first,
+        _feature_signatures,
+        _feature_facts,
+        flops=_feature_flops,
+        saves=lambda op: tuple(f"in{n}" for n in range(count)),
+        any_order=True,
+        later=f"later_{kind}",
+    )
+    return once, OpDef(f"later_{kind}", as_first, _feature_signatures, _feature_facts, any_order=True, keeps=True)
+
+
+def _block_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """Heads by themselves."""
+    name = ins[0].axes[-1].shard_name
+    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), ())
+    return [Signature((t,), (t,), ((t if t == S(name) else use_of(t)),) * len(op.params)) for t in places]
+
+
+BLOCK_LINEAR = OpDef(  # a matrix for the features of each head
+    "block_linear",
+    as_first,
+    _block_signatures,
+    lambda op, ins: Facts(),
+    flops=lambda op, ins, symbols: 2 * ins[0].numel(symbols) * op.params[0].axes[1].length,
+    saves=lambda op: ("in0",),
+)
+
+OPS = (
+    *(CONV, DOCUMENT_CONV, LATER_CONV, STATE_SPACE, LATER_STATE_SPACE, DELTA_RULE, LATER_DELTA_RULE),
+    *_feature_scan("selective_scan", 4),
+    *_feature_scan("gated_recurrence", 3),
+    *(BLOCK_LINEAR, HEAD_RATES, LINEAR_ATTENTION, LATER_LINEAR_ATTENTION),
+)

@@ -40,6 +40,7 @@ CLASSES = (
         "SplitOffsetRMSNorm",
     ),
     *("CausalConv", "DocumentConv", "Hashable", "PerHead", "SplitCausalConv", "SplitDocumentConv", "SplitPerHead"),
+    *("BlockLinear", "LinearScan", "PerChannel", "PerState", "SplitBlockLinear", "SplitPerChannel", "SplitPerState"),
     *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),
     *("Iterable", "Iterator", "Mapping", "MixedPrecisionPolicy", "Partial", "PipelineStage", "Placement", "Replicate"),
     *("Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),

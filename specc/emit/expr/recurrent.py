@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specc.emit.expr.base import Writer, member, read
+from specc.emit.expr.base import Writer, hole, member, number, read
 from specc.emit.parts import ATOM, Expr, Hole, Part, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
@@ -64,6 +64,8 @@ def _scan(kernel: str, count: int, **attrs: object) -> Writer:
         for ref in op.inputs[:count]:
             parts += [*rows(graph, ref), ", "]
         parts.append(", ".join(read(graph, op, n) for n in range(len(op.params))))
+        if not op.params:
+            parts = parts[:-2]
         parts += [f", self.{axis}" for axis in ranks]
         more = op.inputs[count:]
         if more and name != kernel:
@@ -77,6 +79,16 @@ def _scan(kernel: str, count: int, **attrs: object) -> Writer:
     return write
 
 
+def _block_linear(graph: Graph, op: Op) -> Expr:
+    return Expr((f"{module_of(op)}(", Use(op.inputs[0]), ")"), calls=("block_linear",))
+
+
+def _head_rates(graph: Graph, op: Op) -> Expr:
+    factor = Hole(f"{op.id}.factor", "factor", number(op.real("factor")))
+    like = (", ", Use(op.inputs[0], named=True), ")")
+    return Expr(("head_rates(", hole(op, "heads", op.attr("heads")), ", ", factor, *like), calls=("head_rates",))
+
+
 TABLE: dict[str, Writer] = {
     "causal_conv": _causal_conv,
     "document_conv": _document_conv,
@@ -85,4 +97,12 @@ TABLE: dict[str, Writer] = {
     "later_state_space": _scan("state_space", 4, low=0.0, high=None),
     "delta_rule": _scan("delta_rule", 5),
     "later_delta_rule": _scan("delta_rule", 5),
+    "selective_scan": _scan("selective_scan", 4),
+    "later_selective_scan": _scan("selective_scan", 4),
+    "gated_recurrence": _scan("gated_recurrence", 3),
+    "later_gated_recurrence": _scan("gated_recurrence", 3),
+    "block_linear": _block_linear,
+    "head_rates": _head_rates,
+    "linear_attention": _scan("linear_attention", 4),
+    "later_linear_attention": _scan("linear_attention", 4),
 }

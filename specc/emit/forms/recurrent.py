@@ -24,7 +24,38 @@ def _conv(role: str, name: str, when: str, takes: str, gives: str) -> Form:
     )
 
 
+def _blocks(values: Values, optional: bool) -> list[str]:
+    return [f"return block_linear(x, {values['weight']}, {values['bias']})"]
+
+
+CHANNELS = Split("Split", "Channels are split over {}")
 FORMS = (
+    Form(
+        "block_linear",
+        "BlockLinear",
+        "A matrix for the features of each head.",
+        {"weight": ("heads", "width", "width"), "bias": ("heads", "width")},
+        ("heads", "width"),
+        "x: Tensor",
+        _blocks,
+        splits={"heads": Split("Split", "Heads are split over {}")},
+    ),
+    Form(
+        "per_channel",
+        "PerChannel",
+        "A number for each channel.",
+        {"weight": ("channels",)},
+        ("channels",),
+        splits={"channels": CHANNELS},
+    ),
+    Form(
+        "per_state",
+        "PerState",
+        "A number for each row of the state of each channel.",
+        {"weight": ("channels", "state")},
+        ("channels", "state"),
+        splits={"channels": CHANNELS},
+    ),
     Form(
         "per_head",
         "PerHead",
