@@ -127,6 +127,8 @@ ROWS = (
     Row("llama", "yarn", {"rope_parameters": YARN}),
     Row("llama", "yarn-weaker", {"rope_parameters": {**YARN, "attention_factor": 1.5, "truncate": False}}),
     Row("llama", "biases", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    Row("mamba", "", {"state_size": 5, "time_step_rank": 3, "use_bias": True}, attention="eager"),
+    Row("falcon_mamba", "", {"state_size": 5, "tie_word_embeddings": False}, attention="eager"),
     Row("mamba2", "", {**SPACE, "n_groups": 2}, quick=True, attention="eager"),
     Row(
         "mamba2", "limits", {**SPACE, "n_groups": 1, "time_step_limit": [0.1, 0.5], "use_bias": True}, attention="eager"
@@ -141,6 +143,17 @@ ROWS = (
     Row("olmo", "", {"clip_qkv": 0.2}),
     Row("olmo2", quick=True),
     Row("olmo3"),
+    Row(
+        "olmo_hybrid",
+        "",
+        {
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 6,
+            "linear_value_head_dim": 5,
+        },
+        quick=True,
+    ),
     Row("olmoe", "", {**EXPERTS, "num_experts": 6, "clip_qkv": 0.2}),
     Row("persimmon"),
     Row("phi", "", {"head_dim": None}),

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
+from math import ceil
 from typing import Any, cast
 
 from specc.interop.schema import Common, Data
@@ -231,6 +232,12 @@ def _marked(value: Any, args: tuple[Any, ...], _: Context) -> Any:
     return [_value(other) if layer in value else _value(usual) for layer in range(layers)]
 
 
+def _ceil(value: Any, _: tuple[Any, ...], context: Context) -> Any:
+    if not isinstance(value, (int, float)):
+        raise Unmapped("it is no number")
+    return ceil(value)
+
+
 def _read_limits(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     """The smallest and the largest, null where there is none; 0 and infinity are none."""
     if not isinstance(value, (list, tuple)) or len(cast(list[Any], value)) != 2:
@@ -257,6 +264,7 @@ FUNCTIONS = {
     "inverse": _power(-1.0),
     "pattern": Function(_read_pattern, _write_pattern),
     "every": Function(_every, _one_way),
+    "ceil": Function(_ceil, _one_way),
     "limits": Function(_read_limits, _write_limits),
     "count": Function(_counted, _one_way),
     "marked": Function(_marked, _one_way),
