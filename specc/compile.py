@@ -11,6 +11,7 @@ from specc.ir.op import OpError
 from specc.lower import lower
 from specc.passes import run, second
 from specc.passes.balance import start_findings
+from specc.passes.first_values import init_findings
 from specc.passes.saves import save_findings
 from specc.source import Diagnostic, span_of
 from specc.spec.core import Layout, Spec
@@ -49,7 +50,7 @@ def noted(doing: str, spec: Spec, layout: Layout) -> Generator[None, None, None]
 
 
 def compile_spec(spec: Spec, layout: Layout) -> Compiled:
-    """What only a compiled layout shows (E413, W501, W502) is in `findings`; nothing is emitted of one with errors.
+    """What only a graph shows (E241, E413, W501, W502) is in `findings`; nothing is emitted of one with errors.
 
     Any exception is a bug; it gets notes that name the spec, the layout and the place the op comes from.
     """
@@ -57,5 +58,9 @@ def compile_spec(spec: Spec, layout: Layout) -> Compiled:
         graph = lower(spec.model)
         passes = {"lower": graph, **dict(run(graph, layout))}
         decode = second(graph, layout) if layout.generate else None
-    findings = start_findings(passes["fold"], layout, spec.root) + save_findings(passes["legality"], layout, spec.root)
+    findings = [
+        *init_findings(graph, spec.model.init, spec.root),
+        *start_findings(passes["fold"], layout, spec.root),
+        *save_findings(passes["legality"], layout, spec.root),
+    ]
     return Compiled(passes, findings, decode)

@@ -83,7 +83,13 @@ LATENT = DECODER.replace(
     "attention: {heads: 4, rope: {theta: 10000}}", "mla: {heads: 4, kv_rank: 8, nope_dim: 8, rope_dim: 4, rope: {}}"
 ).replace("attention.core", "mla.core")
 WIDE = LATENT.replace("d_model: 32", "d_model: 16777216")
+TWO = "specc: 1\nname: two\nd_model: 2\nvocab: 9\nembedding: {positions: {kind: sinusoidal, order: halves}}\n"
+TWO += "decoder: {layers: 1, block: [ffn: {hidden: 4}]}\n"
+STARTS = "init: {parameters: {head: {kind: "
+LEARNED = "embedding: {positions: {kind: learned, "
 ALONE = f"{DECODER[: DECODER.index('layout:')]}layout: {{generate: true}}\n"
+COUNTED = f"{LEARNED}offset: 1, skip_pad: true}}}}"
+ENCODER = ALONE.replace("decoder:", "encoder:").partition("layout:")[0]
 CYCLE = "layers: 8\n  pattern: {head: [joined], cycle: [local*2"
 
 
@@ -150,6 +156,10 @@ MODEL = (
     Case("E265", DECODER, "kind: rms", "kind: rms, weight: false, weight_offset: 1", "weight_offset: |1"),
     Case("E266", DECODER, "kind: rms", "kind: rms, groups: 5", "groups: |5"),
     Case("E226", DECODER, "vocab: 97", "vocab: 97\ninit: {kind: xavier, std: 0.02}", "|0.02"),
+    Case("E226", DECODER, "vocab: 97", f"vocab: 97\n{STARTS}zeros, std: 0.1}}}}}}", "std: |0.1"),
+    Case("E239", DECODER, "vocab: 97", "vocab: 97\ninit: {kind: uniform, truncate: 2}", "truncate: |2"),
+    Case("E239", DECODER, "vocab: 97", f"vocab: 97\n{STARTS}constant}}}}}}", "head: |{kind"),
+    Case("E239", DECODER, "vocab: 97", "vocab: 97\ninit: {value: 2}", "value: |2"),
     Case("E227", DECODER, "heads: 4", "heads: 4, bias: [q, q]", "|[q, q]"),
     Case("E250", DECODER, "hidden: 64", "hidden: 64, clamp: 7", "clamp: |7"),
     Case("E250", DECODER, "hidden: 64", "hidden: 64, bias: [gate]", "[|gate]"),
@@ -189,6 +199,19 @@ MODEL = (
     Case("E273", DECODER, "theta: 10000", "dim: 2, scaling: {kind: longrope, short: [1], long: [2]}", "|longrope"),
     Case("E298", DECODER, "vocab", "components: [mine.py]\nvocab", "[|mine.py]"),
     Case("E234", BOTH, "pad: 0", "pad: 0\ninputs: [segments]", "|[segments]"),
+    Case("E235", BOTH, "{positions", "{types: 2, positions", "types: |2"),
+    Case("E236", DECODER, "vocab: 97", f"vocab: 97\n{LEARNED}order: halves}}}}", "|order"),
+    Case("E236", BOTH, "sinusoidal", "{kind: sinusoidal, size: 8}", "|size"),
+    Case("E236", TWO, "order", "endpoint: true, order", "endpoint: |true"),
+    Case("E237", DECODER, "vocab: 97", f"vocab: 97\n{LEARNED}offset: 2, skip_pad: true}}}}", "skip_pad: |true"),
+    Case(
+        "E237", BOTH, "layers: 2\n", "layers: 2\n  embedding: {positions: {kind: learned, skip_pad: true}}\n", "|true"
+    ),
+    Case("E238", DECODER, "vocab: 97", "vocab: 97\nhead: {dim: 16}\nembedding: {tied: true}", "tied: |true"),
+    Case("E234", BOTH, "pad: 0", "inputs: [mask]", "|[mask]"),
+    Case("E234", ENCODER, "vocab: 97", "vocab: 97\npad: 0\ninputs: [mask]", "|[mask]"),
+    Case("E237", DECODER, "vocab: 97", f"vocab: 97\ninputs: [positions]\n{COUNTED}", "skip_pad: |true"),
+    Case("E227", DECODER, "vocab: 97", "vocab: 97\ninputs: [mask, mask]", "|[mask, mask]"),
     Case("E228", BOTH, "    - cross_attention: {heads: 4, head_dim: 8}\n", "", "\n|encoder:"),
 )
 

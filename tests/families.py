@@ -12,20 +12,24 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from specc.interop import weights
 from specc.interop.importing import Imported, import_config
+from specc.interop.library import known
 from specc.interop.move import to_own
 from specc.interop.plan import Part, Plan, parameters, plan
 from specc.interpret import interpret
+from specc.kernels.positions import sinusoid_of
 from specc.lower import lower
 from specc.passes import typed
 from specc.source import Source
 from specc.spec import Model, Spec, load
+from tests.family_ends import ENDS
 
 SMALL = {
     "hidden_size": 32,
@@ -171,6 +175,7 @@ ROWS = (
     Row("stablelm", "parallel-biases", {"head_dim": None, "use_parallel_residual": True, "use_qkv_bias": True}),
     Row("starcoder2"),
     Row("starcoder2", "plain", {**UNSEEN, "use_bias": False, "tie_word_embeddings": False}),
+    *(Row(*of) for of in ENDS),
 )
 
 
@@ -214,12 +219,60 @@ def double(model: nn.Module) -> Any:
 def reference(config: PreTrainedConfig, seed: int = 0) -> nn.Module:
     """The model of others in float64 with noise on every parameter."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config).double().eval()
+    model = built(config).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in trained(model).values():
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.2)
     return model
+
+
+def built(config: PreTrainedConfig) -> nn.Module:
+    """A model of the class that the family's mapping is of."""
+    return getattr(transformers, known(config.model_type).architecture)._from_config(config)
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Its parameters, without tables that are never trained."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def left_out(plan: Plan, name: str) -> bool:
+    """Whether a tensor of others is no parameter of ours."""
+    return plan.dropped(name) or plan.zero(name)
+
+
+def same_sinusoids(model: Model, theirs: nn.Module) -> None:
+    """Tables of others are rounded otherwise: they are compared, and from there on they are ours."""
+    for name, table in theirs.named_parameters():
+        if table.requires_grad:
+            continue
+        embed = next(stack.embed for stack in model.stacks if stack.role in name)
+        positions = embed and embed.positions
+        assert positions is not None
+        places = torch.arange(len(table)) + positions.offset
+        steps, dim = model.d_model // 2 - positions.endpoint, -2 if positions.halves else -1
+        made = sinusoid_of(places, model.d_model, steps, dim)
+        assert (table - made).abs().max() < 1e-5
+        table.data.copy_(made)
+
+
+def inputs(model: Model) -> tuple[tuple[Tensor, ...], dict[str, Tensor], Tensor]:
+    """Ours, the same as others call it, and where there are tokens that logits come of. Sources end in padding."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, 96, (3, 23), generator=generator)
+    if model.stacks[0].role == "decoder":
+        return (ids,), {"input_ids": ids}, torch.ones_like(ids)
+    real = torch.arange(23) < torch.tensor((23, 11, 17)).unsqueeze(-1)
+    ids = ids.where(real, 0 if model.pad is None else model.pad)
+    fed = {"input_ids": ids, "attention_mask": real.long()}
+    if len(model.stacks) > 1:
+        target = torch.randint(3, 96, (3, 9), generator=generator)
+        return (ids, target), {**fed, "decoder_input_ids": target}, torch.ones_like(target)
+    if "types" not in model.inputs:
+        return (ids,), fed, real
+    types = torch.randint(model.embed.types, ids.shape, generator=generator)
+    return (ids, types), {**fed, "token_type_ids": types}, real
 
 
 def spec_of(config: PreTrainedConfig) -> tuple[Imported, Model]:
@@ -263,6 +316,7 @@ def compare(row: Row, folder: Path) -> float:
     made, model = spec_of(config)
     wanted = plan_of(made, model)
     theirs = reference(config)
+    same_sinusoids(model, theirs)
     state = save(theirs, folder / "theirs")
     assert weights.to_specc(wanted, folder / "theirs", folder / "ours", 40_000) == []
     own = {name: tensor for path in (folder / "ours").glob("*.safetensors") for name, tensor in load_file(path).items()}
@@ -271,25 +325,28 @@ def compare(row: Row, folder: Path) -> float:
     assert weights.to_hf(wanted, folder / "ours", folder / "back") == []
     back = load_file(folder / "back" / "model.safetensors")
     copies = {copy for tensor in wanted.tensors for copy in tensor.copies} - {t.name for t in wanted.tensors}
-    assert set(back) | copies | {name for name in state if wanted.dropped(name)} >= set(state)
+    assert set(back) | copies | {name for name in state if left_out(wanted, name)} >= set(state)
     assert all(torch.equal(back[name], state[name]) for name in back)
-    ids = torch.randint(3, 96, (3, 23), generator=torch.Generator().manual_seed(1))
-    given = ours(ids)
+    own_inputs, their_inputs, told = inputs(model)
+    given = ours(*own_inputs)
     actual, *own_terms = given if isinstance(given, tuple) else (given,)
     with double(theirs):
-        found = theirs(ids, output_router_logits=True) if own_terms else theirs(ids)
-        expected, their_terms = found.logits, [terms(theirs, found.router_logits, len(ids)) for _ in own_terms]
+        found = theirs(**their_inputs, **({"output_router_logits": True} if own_terms else {}))
+        rows = len(own_inputs[0])
+        expected, their_terms = found.logits, [terms(theirs, found.router_logits, rows) for _ in own_terms]
     probe = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    probe = probe * told.unsqueeze(-1)
     torch.stack([(expected * probe).sum(), *their_terms]).sum().backward()
     torch.stack([(actual * probe).sum(), *own_terms]).sum().backward()
     pairs = {"logits": (actual, expected)}
     pairs |= dict(zip(("terms",), zip(own_terms, their_terms, strict=True), strict=False))
-    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    gradients = {name: parameter.grad for name, parameter in trained(theirs).items()}
     mine = dict(ours.named_parameters())
     covered: set[str] = set()
     for tensor in wanted.tensors:
-        covered.add(tensor.name)
-        whole = gradients[tensor.name]
+        name = next(name for name in (tensor.name, *tensor.copies) if name in gradients)  # of a shared one the first
+        covered.add(name)
+        whole = gradients[name]
         assert whole is not None, f"{tensor.name} has no gradient"
         for part in tensor.parts:
             pairs[part.name] = (mine[part.name].grad, to_own(whole, Part(part.name, part.view)))

@@ -35,7 +35,7 @@ FRAME: dict[str, tuple[str, str, str]] = {
     "StackDoc.embedding": (BOTH, "  layers: 2\n", "  layers: 2\n  embedding: {scale: 2}\n"),
     **{
         f"StackEmbeddingDoc.{key}": (BOTH, "  layers: 2\n", f"  layers: 2\n  embedding: {{{key}: {value}}}\n")
-        for key, value in (("scale", "1 / layers"), ("positions", "none"), ("dropout", 0.1))
+        for key, value in (("scale", "1 / layers"), ("positions", "none"), ("norm", "true"), ("dropout", 0.1))
     },
     "SublayerDoc.attention": (DECODER, FFN, "- attention: {heads: 4}"),
     "SublayerDoc.cross_attention": (BOTH, f"- {CROSS}}}", f"- {CROSS}}}\n    - {CROSS}}}"),

@@ -39,7 +39,9 @@ def ids(model: Model, seed: int = 0) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     axes = ("source", "target") if len(model.stacks) == 2 else ("seq",)
     found = [torch.randint(VOCAB, (SIZES["batch"], SIZES[axis]), generator=generator) for axis in axes]
-    return (*found, *((torch.rand(found[0].shape, generator=generator) < 0.3).cumsum(1) for _ in model.inputs))
+    drawn = (torch.rand(found[0].shape, generator=generator) < 0.3 for _ in model.inputs)
+    more = (x.long() if name == "types" else x.cumsum(1) for name, x in zip(model.inputs, drawn, strict=True))
+    return (*found, *more)
 
 
 def gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:

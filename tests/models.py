@@ -8,9 +8,10 @@ from specc.components.ffn import Ffn
 from specc.components.heads import resolved
 from specc.components.norm import Norm
 from specc.components.rope import LinearScaling, Llama3Scaling, Rope
-from specc.spec.core import Block, Branch, Embed, Init, Model, Run, Stack, Sublayer
+from specc.spec.core import Block, Branch, Embed, Head, Init, Model, Positions, Run, Stack, Sublayer
 
 D_MODEL, VOCAB, MAX_SEQ, PAD = 32, 96, 64, 0
+SINUSOIDS = Positions("sinusoidal", MAX_SEQ)
 LLAMA3 = Llama3Scaling(
     kind="llama3", factor=8.0, low_freq=1.0, high_freq=4.0, original_seq=64
 )  # with theta 100 every band occurs
@@ -31,7 +32,7 @@ def decoder_only(
 ) -> Model:
     """One decoder stack."""
     stack = Stack("decoder", "layers", (Run(blocks, layers),), final_norm, ("decoder",))
-    return Model(name, None, d_model, vocab, MAX_SEQ, None, embed, head_bias, init, (stack,))
+    return Model(name, None, d_model, vocab, MAX_SEQ, None, embed, Head(d_model, head_bias), init, (stack,))
 
 
 def sublayer(
@@ -52,7 +53,7 @@ def gpt2(*, layers: int = 3, dropout: float = 0.0, tied: bool = True, vocab: int
         (sublayer("attention", attention, norm, dropout=dropout), sublayer("ffn", ffn, norm, dropout=dropout)),
         ("decoder", "block"),
     )
-    embed = Embed(1.0, "learned", dropout, ("decoder", "head") if tied else ())
+    embed = Embed(1.0, Positions("learned", MAX_SEQ), dropout, ("decoder", "head") if tied else ())
     init = Init("normal", 0.02, 0.02, depth_scaled=True)
     return decoder_only("tiny-gpt2", (block,), layers, embed, norm, init=init, vocab=vocab)
 
@@ -77,7 +78,7 @@ def llama(
     hidden: int = 48,
 ) -> Model:
     """Llama 3.1."""
-    embed = Embed(1.0, "none", 0.0, ("decoder", "head") if tied else ())
+    embed = Embed(1.0, None, 0.0, ("decoder", "head") if tied else ())
     norm = Norm(kind="rms", eps=1e-2).resolved()
     block = llama_block(scaling=scaling, bias=bias, hidden=hidden)
     return decoder_only("tiny-llama", (block,), layers, embed, norm, vocab=vocab)
@@ -99,7 +100,7 @@ def patterned(*, layers: int = 5) -> Model:
         beta=0.9,
     )
     narrow = Block("narrow", (parallel,), ("decoder", "narrow"))
-    return decoder_only("tiny-patterned", (wide, narrow), layers, Embed(2.0, "none", 0.0, ()), norm, head_bias=True)
+    return decoder_only("tiny-patterned", (wide, narrow), layers, Embed(2.0, None, 0.0, ()), norm, head_bias=True)
 
 
 def transformer(
@@ -120,9 +121,9 @@ def transformer(
         Stack("encoder", "encoder", (Run((block("encoder"),), layers),), None, ("encoder",)),
         Stack("decoder", "decoder", (Run((block("decoder"),), layers),), None, ("decoder",)),
     )
-    embed = Embed(D_MODEL**0.5, "sinusoidal", dropout, ("encoder", "decoder", "head") if tied else ())
+    embed = Embed(D_MODEL**0.5, SINUSOIDS, dropout, ("encoder", "decoder", "head") if tied else ())
     init = Init("xavier", 0.02, D_MODEL**-0.5, depth_scaled=False)
-    return Model("tiny-transformer", None, D_MODEL, VOCAB, MAX_SEQ, pad, embed, False, init, stacks)
+    return Model("tiny-transformer", None, D_MODEL, VOCAB, MAX_SEQ, pad, embed, Head(D_MODEL), init, stacks)
 
 
 MODELS = {

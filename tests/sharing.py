@@ -9,7 +9,7 @@ from specc.components.norm import Norm
 from specc.extension import Extension
 from specc.ir.op import Ref
 from specc.ir.types import Axis
-from specc.spec.core import Block, Branch, Embed, Model, Run, Stack, Sublayer
+from specc.spec.core import Block, Branch, Embed, Head, Model, Run, Stack, Sublayer
 from specc.tables import tables
 from tests.models import INIT, MAX_SEQ, VOCAB, llama_block
 
@@ -68,8 +68,8 @@ def block(name: str, config: Config, *, attention: bool = False) -> Block:
 def model(*runs: Run) -> Model:
     """One decoder stack."""
     stack = Stack("decoder", "layers", runs, NORM, ("decoder",))
-    embed = Embed(1.0, "none", 0.0, ())
-    return Model("sharing", None, D_MODEL, VOCAB, MAX_SEQ, None, embed, False, INIT, (stack,), tables=TABLES)
+    embed = Embed(1.0, None, 0.0, ())
+    return Model("sharing", None, D_MODEL, VOCAB, MAX_SEQ, None, embed, Head(D_MODEL), INIT, (stack,), tables=TABLES)
 
 
 GIVES, TAKES = block("giving", Shared(give="v")), block("taking", Shared(take="v"), attention=True)

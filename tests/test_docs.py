@@ -137,7 +137,7 @@ def test_the_component_of_the_page_on_contributing_is_the_tested_one() -> None:
 def test_the_page_on_interchange_lists_every_family() -> None:
     text = (ROOT / "docs" / "interchange.md").read_text(encoding="utf-8")
     (listed,) = re.findall(r"<!-- families -->\n(.*?)\n<!-- end -->", text, re.S)
-    assert re.findall(r"`(\w+)`", listed) == list(families())
+    assert re.findall(r"`([\w-]+)`", listed) == list(families())
 
 
 def test_links_lead_somewhere() -> None:

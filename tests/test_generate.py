@@ -20,10 +20,10 @@ from specc.verify import relations
 from specc.verify.launch import run_ranks
 from specc.verify.run import in_double, load_file
 from tests import zoo
-from tests.models import VOCAB, gpt2, llama, patterned
+from tests.models import SINUSOIDS, VOCAB, gpt2, llama, patterned
 
 ALONE = Layout(generate=True)
-SINUSOIDAL = replace(llama(), embed=replace(llama().embed, positions="sinusoidal", dropout=0.1))
+SINUSOIDAL = replace(llama(), embed=replace(llama().embed, positions=SINUSOIDS, dropout=0.1))
 MODELS = {
     "learned": gpt2(dropout=0.1),
     "rope": llama(),

@@ -215,7 +215,14 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 STARTS = DECODER.replace("vocab", "init: {parameters: {embedding: {std: 0.1}}}\nvocab")
+VALUED = "init: {kind: constant, value: 0.1, parameters: {head: {kind: constant, value: 3}}}"
+VALUED = DECODER.replace("norm:", f"{VALUED}\nnorm:")
 LEARNED = DECODER.replace("norm:", "embedding: {positions: learned}\nnorm:")
+PLACED = DECODER.replace("norm:", "embedding: {positions: {kind: sinusoidal, offset: 2}}\nnorm:")
+ROWS = DECODER.replace("norm:", "embedding: {positions: {kind: learned, size: 60}}\nnorm:")
+PADDED = BOTH.replace("  layers: 2", "  embedding: {positions: {kind: learned, offset: 2}}\n  layers: 2")
+PROJECTED = DECODER.replace("norm:", "embedding: {project: {dim: 16}}\nnorm:")
+HEADED = DECODER.replace("norm:", "head: {transform: {norm: true}}\nnorm:")
 PLAIN = PATTERN.replace("tp: 2", "tp: 1")
 READ: dict[str, tuple[str, str, str]] = {
     **FRAME,
@@ -228,6 +235,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "Document.inputs": (DECODER, "vocab", "inputs: [segments]\nvocab"),
     "Document.norm": (DECODER, "{kind: rms, eps: 1e-5}", "{}\ndropout: 0.1"),
     "Document.dropout": (BOTH, "pad: 0", "pad: 0\ndropout: 0.1"),
+    "Document.drop_path": (DECODER, "vocab", "drop_path: 0.1\nvocab"),
     "Document.embedding": (BOTH, "embedding: {positions: sinusoidal, tied: [encoder, decoder, head]}", ""),
     "Document.head": (DECODER, "vocab", "head: {bias: true}\nvocab"),
     "Document.init": (DECODER, "vocab", "init: {kind: xavier}\nvocab"),
@@ -237,14 +245,41 @@ READ: dict[str, tuple[str, str, str]] = {
     "Document.layout": (DECODER, "layout: ", "layouts:\n  only: "),
     "Document.layouts": (BOTH, "  one: {}\n", ""),
     "EmbeddingDoc.scale": (BOTH, "{positions", "{scale: 2, positions"),
+    "EmbeddingDoc.types": (DECODER, "vocab", "embedding: {types: 2}\nvocab"),
+    "EmbeddingDoc.norm": (BOTH, "{positions", "{norm: true, positions"),
+    "EmbeddingDoc.project": (DECODER, "vocab", "embedding: {project: 16}\nvocab"),
+    "PositionsDoc.kind": (PLACED, "kind: sinusoidal", "kind: learned"),
+    "PositionsDoc.size": (ROWS, "size: 60", "size: 61"),
+    "PositionsDoc.offset": (PLACED, "offset: 2", "offset: 3"),
+    "PositionsDoc.order": (PLACED, "offset: 2", "offset: 2, order: halves"),
+    "PositionsDoc.endpoint": (PLACED, "offset: 2", "offset: 2, endpoint: true"),
+    "PositionsDoc.skip_pad": (PADDED, "offset: 2", "offset: 2, skip_pad: true"),
+    "ProjectionDoc.dim": (PROJECTED, "dim: 16", "dim: 24"),
+    "ProjectionDoc.bias": (PROJECTED, "dim: 16", "dim: 16, bias: true"),
+    "ProjectionDoc.at": (PROJECTED, "dim: 16", "dim: 16, at: tokens"),
+    "HeadDoc.scale": (DECODER, "vocab", "head: {scale: 1 / sqrt(d_model)}\nvocab"),
+    "HeadDoc.softcap": (DECODER, "vocab", "head: {softcap: 30}\nvocab"),
+    "HeadDoc.dim": (DECODER, "vocab", "head: {dim: 16}\nvocab"),
+    "HeadDoc.transform": (DECODER, "vocab", "head: {transform: {}}\nvocab"),
+    "TransformDoc.activation": (HEADED, "transform: {", "transform: {activation: tanh, "),
+    "TransformDoc.norm": (HEADED, "norm: true", "norm: false"),
+    "TransformDoc.bias": (HEADED, "norm: true", "norm: true, bias: false"),
     "EmbeddingDoc.positions": (BOTH, "positions: sinusoidal", "positions: learned"),
     "EmbeddingDoc.tied": (BOTH, "[encoder, decoder, head]", "[encoder, decoder]"),
     "EmbeddingDoc.dropout": (BOTH, "{positions", "{dropout: 0.1, positions"),
     "HeadDoc.bias": (DECODER, "vocab", "head: {bias: true}\nvocab"),
+    "Document.loss": (DECODER, "vocab", "loss: {z_loss: 1e-4}\nvocab"),
+    "LossDoc.label_smoothing": (DECODER, "vocab", "loss: {label_smoothing: 0.1}\nvocab"),
+    "LossDoc.z_loss": (DECODER, "vocab", "loss: {z_loss: 1e-4}\nvocab"),
     "InitDoc.kind": (DECODER, "vocab", "init: {kind: xavier}\nvocab"),
     "InitDoc.std": (DECODER, "vocab", "init: {std: 0.1}\nvocab"),
     "InitDoc.parameters": (DECODER, "vocab", "init: {parameters: {embedding: {std: 0.1}}}\nvocab"),
+    "InitDoc.truncate": (DECODER, "vocab", "init: {truncate: 2}\nvocab"),
+    "InitDoc.value": (VALUED, "value: 0.1", "value: 0.2"),
     "StartDoc.std": (STARTS, "std: 0.1", "std: 0.2"),
+    "StartDoc.kind": (STARTS, "std: 0.1", "kind: uniform, std: 0.1"),
+    "StartDoc.truncate": (STARTS, "std: 0.1", "std: 0.1, truncate: 2"),
+    "StartDoc.value": (VALUED, "value: 3", "value: 4"),
     "InitDoc.depth_scaled": (DECODER, "vocab", "init: {depth_scaled: true}\nvocab"),
     "StackDoc.layers": (DECODER, "layers: 4", "layers: 5"),
     "StackDoc.block": (DECODER, f"    {FFN}\n", ""),

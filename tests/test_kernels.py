@@ -25,7 +25,7 @@ from specc.kernels.collectives import (
     reduce_scatter,
     shard,
 )
-from specc.kernels.parallel_loss import split_cross_entropy
+from specc.kernels.parallel_loss import split_cross_entropy, split_cross_entropy_of
 from specc.kernels.random import own_random
 from specc.verify.launch import RankError, run_ranks
 from tests.comm import fake_group
@@ -127,26 +127,33 @@ class Count(TorchDispatchMode):
         return op(*args, **(kwargs or {}))
 
 
-def split_loss(world: int, vocab: int) -> tuple[float, int]:
+def split_loss(world: int, vocab: int, changed: tuple[float, float] | None = None) -> tuple[float, int]:
     parallel_loss.REDUCE = torch.float64  # of this process
     tp = mesh(world)
     logits, scale = noise(2, 5, vocab, seed=1) * 30, torch.tensor(0.3)
     labels = torch.randint(vocab, (2, 5), generator=torch.Generator().manual_seed(2))
     labels[0, 1] = labels[1, 4] = -100
     whole = logits.clone().requires_grad_()
-    expected = F.cross_entropy(whole.flatten(0, 1), labels.flatten(), reduction="sum") * scale
+    smoothing, z_loss = changed or (0.0, 0.0)
+    flat = whole.flatten(0, 1)
+    expected = F.cross_entropy(flat, labels.flatten(), reduction="sum", label_smoothing=smoothing)
+    expected = (expected + z_loss * flat.logsumexp(-1).square()[labels.flatten() != -100].sum()) * scale
     expected.backward()
     own = part(logits, -1, tp).clone().requires_grad_()
     with Count("c10d.allreduce") as count:
-        found = split_cross_entropy(own, labels, vocab, tp) * scale
+        if changed is None:
+            found = split_cross_entropy(own, labels, vocab, tp) * scale
+        else:
+            found = split_cross_entropy_of(own, labels, vocab, tp, *changed) * scale
         found.backward()
     return worst([(found, expected), (own.grad, part(whole.grad, -1, tp))]), *count.counts.values()
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("vocab", [16, 15, 13])
-def test_loss_of_a_split_vocabulary(world, vocab):
-    for error, reductions in run_ranks(world, split_loss, world, vocab):
+@pytest.mark.parametrize("changed", [None, (0.1, 0.0), (0.0, 0.01), (0.2, 0.3)])
+def test_loss_of_a_split_vocabulary(world, vocab, changed):
+    for error, reductions in run_ranks(world, split_loss, world, vocab, changed):
         assert error < 1e-12
         assert reductions == 2
 

@@ -22,11 +22,11 @@ from specc.verify.run import in_double, load_file, world_size
 from tests import zoo
 from tests.graphs import graph_of, made
 from tests.models import MODELS as EVERY
-from tests.models import VOCAB, gpt2, llama, patterned
+from tests.models import SINUSOIDS, VOCAB, gpt2, llama, patterned
 
 PACKED = ("segments",)
 LENGTHS = ((5, 1, 9), (15,), (4, 11), (3, 2, 10))  # of the documents of each row
-SINUSOIDAL = replace(llama(), embed=replace(llama().embed, positions="sinusoidal"))
+SINUSOIDAL = replace(llama(), embed=replace(llama().embed, positions=SINUSOIDS))
 MODELS = {
     "rope": llama(),
     "learned": gpt2(),

@@ -14,8 +14,9 @@ from transformers.activations import ACT2FN, XIELUActivation
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from specc.interpret.table import ACTIVATIONS
+from specc.interpret.table import cross_entropy as interpreted
 from specc.kernels.activations import xielu
-from specc.kernels.loss import cross_entropy
+from specc.kernels.loss import cross_entropy, cross_entropy_of
 from specc.kernels.positions import sinusoid
 from specc.kernels.rope import apply_rope, linear_rope_table, llama3_rope_table, rope_table
 
@@ -98,6 +99,28 @@ def test_loss_sums_over_labels_that_are_there(monkeypatch: pytest.MonkeyPatch) -
     (gradient,) = torch.autograd.grad(cross_entropy(logits, labels), logits)
     assert bool((gradient[0, 1:] == 0).all()) and bool((gradient[0, 0] != 0).all())
     assert cross_entropy(logits, torch.full_like(labels, -100)).item() == 0.0
+
+
+@pytest.mark.parametrize(("smoothing", "z_loss"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.3), (0.2, 0.05)])
+def test_smoothed_cross_entropy_and_its_normaliser(
+    smoothing: float, z_loss: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specc.kernels.loss.REDUCE", torch.float64)
+    logits = torch.randn(3, 5, 11, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(11, (3, 5)).masked_fill(torch.rand(3, 5) < 0.3, -100)
+    expected = torch.zeros((), dtype=torch.float64)
+    for row, label in zip(logits.flatten(0, 1), labels.flatten().tolist(), strict=True):
+        if label != -100:
+            log = row.exp().sum().log()
+            target = torch.full((11,), smoothing / 11, dtype=torch.float64)
+            target[label] += 1 - smoothing
+            expected = expected - (target * (row - log)).sum() + z_loss * log**2
+    actual = cross_entropy_of(logits, labels, smoothing, z_loss)
+    assert torch.allclose(actual, expected, rtol=1e-13)
+    assert torch.allclose(interpreted(logits, labels, smoothing=smoothing, z_loss=z_loss), expected, rtol=1e-13)
+    for found, wanted in zip(*(torch.autograd.grad(value, logits) for value in (actual, expected)), strict=True):
+        assert torch.allclose(found, wanted, rtol=0, atol=1e-13)
+    assert cross_entropy_of(logits, torch.full_like(labels, -100), smoothing, z_loss).item() == 0.0
 
 
 @pytest.mark.parametrize(("name", "theirs"), [("quick_gelu", "quick_gelu"), ("relu2", "relu2"), ("softplus", None)])

@@ -78,7 +78,7 @@ def test_what_runs_before_another_branch_pays() -> None:
     norm = Norm().resolved()
     branches = tuple(Branch(name, Ffn(hidden=8), ()) for name in ("one", "two"))
     block = Block("block", (Sublayer(branches, norm=norm),), ())
-    model = decoder_only("parallel", (block,), 2, Embed(1.0, "none", 0.0, ()), norm)
+    model = decoder_only("parallel", (block,), 2, Embed(1.0, None, 0.0, ()), norm)
     assert codes(model, "one.down", "two.down") == [("W501", "two.down")]
 
 
@@ -86,9 +86,9 @@ def test_a_name_pays_where_some_block_runs_less_again() -> None:
     norm = Norm(kind="rms", eps=1e-2).resolved()
     after = Block("after", (sublayer("ffn", Ffn(hidden=8), norm, post=True),), ("decoder", "after"))
     for blocks in ((llama_block("before"), after), (after, llama_block("before"))):
-        model = decoder_only("mixed", blocks, 4, Embed(1.0, "none", 0.0, ()), norm)
+        model = decoder_only("mixed", blocks, 4, Embed(1.0, None, 0.0, ()), norm)
         assert codes(model, "ffn.down", "attention.core") == []
-        assert codes(decoder_only("one", blocks[:1], 2, Embed(1.0, "none", 0.0, ()), norm), "ffn.down") == (
+        assert codes(decoder_only("one", blocks[:1], 2, Embed(1.0, None, 0.0, ()), norm), "ffn.down") == (
             [("W501", "ffn.down")] if blocks[0].name == "before" else []
         )
 
@@ -103,7 +103,7 @@ def test_what_draws_is_not_kept_before_what_draws() -> None:
     norm = Norm(kind="rms", eps=1e-2).resolved()
     quiet = Block("quiet", (sublayer("attention", dropping, norm), sublayer("ffn", Ffn(hidden=8), norm)), ())
     loud = Block("loud", (*quiet.sublayers, sublayer("ffn2", Ffn(hidden=8), norm, dropout=0.1)), ())
-    embed = Embed(1.0, "none", 0.1, ())  # outside of layers draws what is not run again
+    embed = Embed(1.0, None, 0.1, ())  # outside of layers draws what is not run again
     assert codes(decoder_only("last", (quiet,), 2, embed, norm), "attention.core") == []
     for blocks in ((quiet, loud), (loud, quiet)):
         assert codes(decoder_only("some", blocks, 2, embed, norm), "attention.core") == [("E413", "attention.core")]

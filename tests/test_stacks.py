@@ -60,8 +60,9 @@ decoder:
     found = spec(text)
     encoder, decoder_ = found.model.stacks
     assert encoder.embed is not None and decoder_.embed is not None
-    assert (encoder.embed.scale, encoder.embed.positions, encoder.embed.dropout) == (2, "learned", 0)
-    assert (decoder_.embed.scale, decoder_.embed.positions, decoder_.embed.dropout) == (4, "sinusoidal", 0.1)
+    assert encoder.embed.positions is not None and decoder_.embed.positions is not None
+    assert (encoder.embed.scale, encoder.embed.positions.kind, encoder.embed.dropout) == (2, "learned", 0)
+    assert (decoder_.embed.scale, decoder_.embed.positions.kind, decoder_.embed.dropout) == (4, "sinusoidal", 0.1)
     branch = decoder_.runs[0].blocks[0].sublayers[0].branches[0]
     assert branch.post is not None and (branch.post.kind, branch.post.eps) == ("layer", 1e-2)
     assert decoder_.final_norm == branch.post and encoder.final_norm != branch.post

@@ -29,6 +29,7 @@ TINY = (
     "packed-tiny",
     "latent-tiny",
     "biased-tiny",
+    "ends-tiny",
 )
 SAVES = Checkpoint(save=("attention.core", "attention.o"))
 CHECKPOINTS = {"none": Checkpoint(), "full": Checkpoint(every=1), "every 2": Checkpoint(every=2), "save": SAVES}

@@ -67,6 +67,9 @@ Arithmetic = Annotated[str, Field(max_length=200), Tag("text")]
 Formula = Annotated[Annotated[Factor, Tag("number")] | Arithmetic, by_kind]
 """A factor, or arithmetic on names of sizes."""
 
+RateFormula = Annotated[Annotated[Rate, Tag("number")] | Arithmetic, by_kind]
+"""A dropout rate, or arithmetic on names of sizes."""
+
 StdFormula = Annotated[Annotated[Std, Tag("number")] | Arithmetic, by_kind]
 """A standard deviation, or arithmetic on names of sizes."""
 
@@ -124,11 +127,14 @@ class Tokens:
     """Which see each other, causality apart; None: all do."""
     prefix: str = ""
     """What stands before the names of the stack's own parameters."""
+    group: Ref | None = None
+    """Numbers [batch, seq], equal for tokens that may see each other, where padding is an input; None: as first."""
 
     @property
     def apart(self) -> dict[str, Ref]:
         """Operands of a mask that keeps documents apart and padding away."""
-        documents = {} if self.first is None else {"documents": self.first, "documents of keys": self.first}
+        group = self.first if self.group is None else self.group
+        documents = {} if group is None else {"documents": group, "documents of keys": group}
         return documents if self.real is None else {**documents, "real": self.real}
 
 

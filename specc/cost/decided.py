@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from specc.components.norm import Norm
 from specc.source import Path, find, shown
-from specc.spec.core import Branch, Layout, Run, Spec, Stack, Sublayer
+from specc.spec.core import Branch, Layout, Positions, Run, Spec, Stack, Sublayer
 from specc.spec.stated import stated
 
 
@@ -58,16 +58,79 @@ def _model(spec: Spec) -> Iterator[Decided]:
             node = None if spec.root is None else find(spec.root, ("residual", key))
             yield _row(spec, ("residual", key), default if node is None or node.value is None else node.value)
         yield _row(spec, ("dropout",), spec.common.dropout)
+        node = None if spec.root is None else find(spec.root, ("drop_path",))
+        yield _row(spec, ("drop_path",), 0.0 if node is None or node.value is None else node.value)
     yield _row(spec, ("embedding", "scale"), model.embed.scale)
-    yield _row(spec, ("embedding", "positions"), model.embed.positions)
-    yield _row(spec, ("embedding", "tied"), model.embed.tied)
-    yield _row(spec, ("embedding", "dropout"), model.embed.dropout, "dropout")
-    yield _row(spec, ("head", "bias"), model.head_bias)
+    yield from _ends(spec)
+    for key in ("label_smoothing", "z_loss"):
+        yield _row(spec, ("loss", key), getattr(model.loss, key))
     yield _row(spec, ("init", "kind"), model.init.kind)
-    if model.init.kind == "normal":
+    if model.init.kind in ("normal", "uniform"):
         yield _row(spec, ("init", "std"), model.init.std)
+    yield _row(spec, ("init", "truncate"), model.init.truncate)
+    if model.init.kind == "constant":
+        yield _row(spec, ("init", "value"), model.init.value)
+    for name, start in model.init.parameters:
+        at = ("init", "parameters", name)
+        values = {"kind": start.kind, "std": start.std, "truncate": start.truncate, "value": start.value}
+        yield from _stated(spec, at, values, ".".join(at))
     yield _row(spec, ("init", "parameters", "embedding", "std"), model.init.embedding_std, "init.std")
     yield _row(spec, ("init", "depth_scaled"), model.init.depth_scaled)
+
+
+def _ends(spec: Spec) -> Iterator[Decided]:
+    """Embedding and head; parts that are not there have one row."""
+    embed, head = spec.model.embed, spec.model.head
+    positions, project, transform = embed.positions, embed.project, head.transform
+    yield from _positions(spec, ("embedding", "positions"), positions)
+    yield _row(spec, ("embedding", "types"), embed.types)
+    yield from _part_norm(spec, ("embedding", "norm"), embed.norm)
+    at = ("embedding", "project")
+    node = None if spec.root is None else find(spec.root, at)
+    plain = node is not None and not isinstance(node.value, dict)
+    if project is None:
+        yield _row(spec, at, None)
+    else:
+        yield _row(spec, at if plain else (*at, "dim"), project.dim, key="embedding.project.dim")
+        yield _row(spec, None if plain else (*at, "bias"), project.bias, key="embedding.project.bias")
+        when = "tokens" if project.first else "end"
+        yield _row(spec, None if plain else (*at, "at"), when, key="embedding.project.at")
+    yield _row(spec, ("embedding", "tied"), embed.tied)
+    yield _row(spec, ("embedding", "dropout"), embed.dropout, "dropout")
+    for key in ("bias", "scale", "softcap"):
+        yield _row(spec, ("head", key), getattr(head, key))
+    yield _row(spec, ("head", "dim"), head.dim, "d_model" if project is None else "embedding.project")
+    if transform is None:
+        yield _row(spec, ("head", "transform"), None)
+    else:
+        yield _row(spec, ("head", "transform", "activation"), transform.activation)
+        yield from _part_norm(spec, ("head", "transform", "norm"), transform.norm)
+        yield _row(spec, ("head", "transform", "bias"), transform.bias)
+
+
+def _positions(spec: Spec, at: Path, of: Positions | None) -> Iterator[Decided]:
+    """Keys of a mapping, as far as its kind has them; of a word the kind alone."""
+    node, key = None if spec.root is None else find(spec.root, at), ".".join(map(str, at))
+    if of is None or node is None or not isinstance(node.value, dict):
+        yield _row(spec, at, None if of is None else of.kind)
+        return
+    yield _row(spec, (*at, "kind"), of.kind)
+    if of.kind == "learned":
+        yield _row(spec, (*at, "size"), of.size, "max_seq", f"{key}.size")
+    yield _row(spec, (*at, "offset"), of.offset)
+    if of.kind == "sinusoidal":
+        yield _row(spec, (*at, "order"), "halves" if of.halves else "interleaved")
+        yield _row(spec, (*at, "endpoint"), of.endpoint)
+    yield _row(spec, (*at, "skip_pad"), of.skip_pad)
+
+
+def _part_norm(spec: Spec, at: Path, norm: Norm | None) -> Iterator[Decided]:
+    """None, the model's, or the keys of one that differs."""
+    node = None if spec.root is None else find(spec.root, at)
+    if norm is not None and node is not None and isinstance(node.value, dict):
+        yield from _norm(spec, at, norm, ".".join(map(str, at)))
+    else:
+        yield _row(spec, at, "none" if norm is None else "as norm")
 
 
 def _norm(spec: Spec, path: Path, norm: Norm, key: str) -> Iterator[Decided]:
@@ -85,8 +148,14 @@ def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
     for key in ("pattern", "patterns"):
         if spec.root is not None and find(spec.root, (role, key)) is not None:
             yield _row(spec, (role, key), _pattern(stack.runs))
-    own = {} if stack.embed is None else {key: getattr(stack.embed, key) for key in ("scale", "positions", "dropout")}
-    yield from _stated(spec, (role, "embedding"), own, f"{role}.embedding")
+    at = (role, "embedding")
+    if stack.embed is not None and spec.root is not None:
+        own = {key: getattr(stack.embed, key) for key in ("scale", "dropout")}
+        yield from _stated(spec, at, own, f"{role}.embedding")
+        if find(spec.root, (*at, "positions")) is not None:
+            yield from _positions(spec, (*at, "positions"), stack.embed.positions)
+        if find(spec.root, (*at, "norm")) is not None:
+            yield from _part_norm(spec, (*at, "norm"), stack.embed.norm)
     for key in (*Norm.model_fields, "placement"):
         node = None if spec.root is None else find(spec.root, (role, "norm", key))
         if node is not None:

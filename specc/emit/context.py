@@ -128,6 +128,8 @@ def _end(model: Model, stack: Stack) -> int | None:
     """A token behind those of a stack that none of them sees: padding, or any behind a causal mask."""
     if stack.role == "encoder" and model.pad is not None:
         return model.pad
+    if "mask" in model.inputs:
+        return 0
     branches = [branch for run in stack.runs for block in run.blocks for s in block.sublayers for branch in s.branches]
     read = stack.role == "encoder" and len(model.stacks) > 1
     return None if read or not all(getattr(branch.component, "causal", True) for branch in branches) else 0

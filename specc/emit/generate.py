@@ -26,15 +26,16 @@ def generate(of: Context) -> Code:
     takes = [f"module: {model.name}", *([MESH] if of.axes else []), "tokens: Tensor", "new: int"]
     takes += ["temperature: float = 0.0", "top_p: float = 1.0", "seed: int = 0"]
     reading = ["torch.no_grad()"] + ["evaluating(module)"] * of.random
-    most = of.model.max_seq
-    checks = [
-        f"if tokens.size(1) + new > {most}:",
-        f'    raise ValueError(f"{{tokens.size(1) + new}} tokens, and the model has positions for {most}")',
-    ]
-    learned = any((stack.embed or of.model.embed).positions == "learned" for stack in of.model.stacks)
+    embeds = [stack.embed or of.model.embed for stack in of.model.stacks]
+    learned = [embed.positions.size for embed in embeds if embed.positions and embed.positions.kind == "learned"]
+    most = min(learned, default=0)
+    checks = (
+        Code(f"if tokens.size(1) + new > {most}:"),
+        Code(f'    raise ValueError(f"{{tokens.size(1) + new}} tokens, and the model has positions for {most}")'),
+    )
     return shape(
         "generate.j2",
-        of=Generate(Code(", ".join(takes)), tuple(map(Code, checks * learned)), Code(", ".join(reading)), _logits(of)),
+        of=Generate(Code(", ".join(takes)), checks * bool(learned), Code(", ".join(reading)), _logits(of)),
     )
 
 

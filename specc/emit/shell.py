@@ -52,7 +52,7 @@ def shell(of: Context) -> Shell:
     after = (device_mesh(of), made, parallelize(of), trains, writes, Code(value.source), *leaf_classes)
     weights = init_weights(of.params, of.model.init, of.distributed)
     used = (*_kernels(of), *(name for name in KERNELS if f"{name}(" in trains or f"{name}(" in writes), *value.calls)
-    used += tuple(name for name in STARTS if f"{name}(" in weights)
+    used += tuple(name for name in (*STARTS, "uniform", "truncated") if f"{name}(" in weights)
     return Shell(used, tuple(part for part in after if part), weights)
 
 

@@ -10,6 +10,7 @@ from specc.ir.op import STARTS
 from specc.ir.stored import Stored
 from specc.spec.core import Init
 
+NORMAL = "torch.randn(16, *shape[1:], generator=generator, dtype=torch.float32)"
 WORDS = {"1.0": "Norms are 1", "0.0": "biases 0"}
 
 
@@ -24,13 +25,9 @@ def init_weights(params: tuple[Stored, ...], init: Init, placed: bool) -> Code:
 def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
     filled = {name: value for name, (kind, value) in values.items() if kind == "fill"}
     drawn = {name: value for name, (kind, value) in values.items() if kind == "normal"}
-    made = {name: value for name, (kind, value) in values.items() if kind == "made"}
-    drawn_otherwise: list[Code] = []
-    for when, value in _rules(made, drawn):
-        drawn_otherwise += [Code(line[4:]) for line in wrapped(f"    if {when}:")]
-        drawn_otherwise.append(Code(f"    return {value}(generator, block, shape)"))
+    others = {name: value for name, (kind, value) in values.items() if kind == "draw"}
     lines: list[Code] = []
-    for condition, value in _rules(filled, {**drawn, **made}):
+    for condition, value in _rules(filled, drawn | others):
         head = f"{'el' if lines else ''}if {condition}:"
         lines += [Code(line) for line in (*wrapped(f"        {head}"),)]
         lines.append(Code(f"            p.fill_({value})"))
@@ -38,13 +35,26 @@ def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
         lines.append(Code("        else:"))
     lines = [Code(line[8:]) for line in lines]
     words = [WORDS[value] for value in WORDS if value in filled.values()]
-    doc = f"{', '.join(words)}, the rest is normal" if words else "Weights are normal"
+    rest = "drawn" if others else "normal"
+    doc = f"{', '.join(words)}, the rest is {rest}" if words else f"Weights are {rest}"
     doc = doc[0].upper() + doc[1:]
     fill = "fill_parts.j2" if placed else "fill_whole.j2"
     depth = 12 if lines else 8  # of what draws a weight
-    std, lines_of_std = _std(drawn)
-    lines_of_std = [*drawn_otherwise, *lines_of_std]
-    return part("weights.j2", std=std, lines=lines_of_std, constants=lines, doc=Code(doc), depth=depth, fill=fill)
+    return part("weights.j2", lines=_draws(drawn, others), constants=lines, doc=Code(doc), depth=depth, fill=fill)
+
+
+def _draws(normal: dict[str, str], others: dict[str, str]) -> list[Code]:
+    """Lines that return what a block of rows of a weight starts as: normal, but for what is drawn otherwise."""
+    rules = _rules(others, normal)
+    if normal or not others:
+        std, ends = _std(normal)
+        ends = [*ends, Code(f"return {NORMAL} * {std}")]
+    else:
+        ends = [Code(f"return {rules.pop()[1]}")]
+    lines: list[Code] = []
+    for condition, value in rules:
+        lines += [Code(row[4:]) for row in wrapped(f"    if {condition}:")] + [Code(f"    return {value}")]
+    return [*lines, *ends]
 
 
 def _std(drawn: dict[str, str]) -> tuple[Code, list[Code]]:
@@ -73,13 +83,19 @@ def _value(param: Stored, init: Init) -> tuple[str, str]:
     if own.kind in ("ones", "zeros", "constant"):
         return "fill", str(lit({"ones": 1.0, "zeros": 0.0}.get(own.kind, own.std)))
     if own.kind in STARTS:
-        return "made", own.kind
+        return "draw", f"{own.kind}(generator, block, shape)"
+    if own.kind == "uniform":
+        return "draw", f"uniform(generator, shape, {lit(own.std)})"
+    if own.kind == "truncated":
+        return "draw", f"truncated(generator, shape, {lit(own.std)}, {lit(own.cut)})"
     if own.kind != "normal":
         raise ValueError(f"{param.name} starts as {own.kind}")
     sizes = [axis.size for axis in param.param.axes if isinstance(axis.size, int)]
     bases = [(init.std, str(lit(init.std)))]
     if init.kind == "xavier":
         bases = [((2 / sum(sizes)) ** 0.5, "(2 / sum(shape)) ** 0.5")]
+    if init.kind == "kaiming":
+        bases = [((2 / sizes[-1]) ** 0.5, "(2 / shape[-1]) ** 0.5")]
     for base, text in bases:
         if own.std == base:
             return "normal", text

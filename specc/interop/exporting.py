@@ -152,7 +152,9 @@ def full(spec: Spec) -> Data:
     document = words.document.model_validate(raw)
     named = written_blocks(document, cast(Data, raw.get("blocks", {})), Report(spec.root, words))
     lists = TypeAdapter(words.sublayers)
-    made = document.model_dump(by_alias=True, exclude={"layout", "layouts", "blocks", "encoder", "decoder"})
+    made = document.model_dump(
+        by_alias=True, exclude={"layout", "layouts", "blocks", "encoder", "decoder"}, warnings=False
+    )
     made["embedding"] |= {"dropout": spec.model.embed.dropout}
     blocks = {
         name: lists.dump_python(block.sublayers, mode="json", exclude_unset=True, warnings=False)

@@ -116,7 +116,7 @@ def at_place(data: Any, place: Place) -> Any:
 def solve_for(template: Data, data: Data, made: Solved) -> None:
     """Solve each hole for the value of the data there; those of several fields once the others are known."""
     found = list(holes(template))
-    for place, item in sorted(found, key=lambda pair: len(pair[1].terms)):
+    for place, item in sorted(found, key=lambda pair: pair[1].needs):
         value = at_place(data, place)
         layers = at_place(data, (*place[:-1], "layers")) if place else None
         usual = made.usual(item.fields[0]) if len(item.terms) == 1 else None

@@ -202,11 +202,12 @@ def _write_pattern(value: Any, _: tuple[Any, ...], context: Context) -> Any:
 
 
 def _every(value: Any, args: tuple[Any, ...], _: Context) -> Any:
-    """So many layers: the first kind but for every n-th, which is the second."""
-    period, usual, other = args
+    """So many layers: the first kind but for every n-th, or every n-th from one on, which is the second."""
+    period, usual, other, *start = args
     if not isinstance(value, int) or not isinstance(period, int) or value < 1 or period < 1:
         raise Unmapped("it is no number of layers")
-    return [_value(other) if layer % period == 0 else _value(usual) for layer in range(1, value + 1)]
+    rest = start[0] % period if start else 0
+    return [_value(other) if layer % period == rest else _value(usual) for layer in range(1, value + 1)]
 
 
 def _two_thirds(value: Any, args: tuple[Any, ...], _: Context) -> Any:
@@ -253,6 +254,51 @@ def _write_limits(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     return [low or 0.0, float("inf") if high is None else high]
 
 
+def _read_projection(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """Features that are projected to so many others, where and with a bias or not; nothing where they are as many."""
+    others, at, *biased = args
+    return None if value == others else {"dim": value, "at": at, "bias": bool(biased)}
+
+
+def _write_projection(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    others, at, *biased = args
+    if value is None:
+        return others
+    given = cast(Data, value) if isinstance(value, dict) else {"dim": value, "at": "end", "bias": False}
+    if (given["at"], given["bias"]) != (at, bool(biased)):
+        raise Unmapped(f"it has at: {at} and bias: {'true' if biased else 'false'} here")
+    return given["dim"]
+
+
+def _sum(sign: int) -> Function:
+    """Numbers are added to it, or taken from it."""
+
+    def read(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+        if any(not isinstance(number, int) for number in (value, *args)):
+            raise Unmapped("it is no number to calculate with")
+        return value + sign * sum(args)
+
+    def write(value: Any, args: tuple[Any, ...], context: Context) -> Any:
+        return read(value, tuple(-arg if isinstance(arg, int) else arg for arg in args), context)
+
+    return Function(read, write)
+
+
+def _read_first(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    """A list whose first item is of a kind of its own."""
+    if not isinstance(value, list) or not value:
+        raise Unmapped("it is a list with the kind of each layer")
+    kind, *rest = cast(list[Any], value)
+    return [f"first {kind}", *rest]
+
+
+def _write_first(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    kind, *rest = cast(list[Any], value)
+    if not str(kind).startswith("first "):
+        raise Unmapped("the first layer is of a kind of its own here")
+    return [str(kind).removeprefix("first "), *rest]
+
+
 def _one_way(*_: Any) -> Any:
     raise Unmapped("this is worked out from other fields")
 
@@ -263,6 +309,10 @@ FUNCTIONS = {
     "power": _power(0.0),
     "inverse": _power(-1.0),
     "pattern": Function(_read_pattern, _write_pattern),
+    "projection": Function(_read_projection, _write_projection),
+    "plus": _sum(1),
+    "less": _sum(-1),
+    "first": Function(_read_first, _write_first),
     "every": Function(_every, _one_way),
     "ceil": Function(_ceil, _one_way),
     "limits": Function(_read_limits, _write_limits),

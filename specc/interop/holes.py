@@ -23,6 +23,11 @@ class Hole:
     repeats: str = ""  # `dense*$n`: the name before the star
 
     @property
+    def needs(self) -> tuple[int, int]:
+        """How many fields stand in it, and how many its functions are given."""
+        return len(self.terms), sum(arg.startswith("$") for _, args in self.functions for arg in args)
+
+    @property
     def fields(self) -> tuple[Path, ...]:
         return tuple(term for _, term in self.terms if isinstance(term, tuple))
 
@@ -91,9 +96,10 @@ def solve(found: Hole, value: Any, known: Callable[[Path], Any], context: Contex
             raise Unmapped(f"it is {found.repeats} here, some times")
         value = int(count or 1)
     for name, args in reversed(found.functions):
-        if value is None and name not in context.tables and name not in ("scaling", "limits"):
+        if value is None and name not in context.tables and name not in ("scaling", "limits", "projection"):
             break
-        value = function(name, context.tables).write(value, args, context)
+        given = tuple(_argument(arg, known) for arg in args)
+        value = function(name, context.tables).write(value, given, context)
     unknown = [n for n, (_, term) in enumerate(found.terms) if isinstance(term, tuple) and known(term) is None]
     if len(found.terms) == 1:
         (_, only), *_ = found.terms

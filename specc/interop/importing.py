@@ -15,7 +15,7 @@ from specc.interop.functions import Unmapped
 from specc.interop.holes import hole, read
 from specc.interop.library import common, families, known
 from specc.interop.schema import Data, Mapping, varied
-from specc.interop.shorten import meaning_of, shortest
+from specc.interop.shorten import meaning_of, named_blocks, shortest
 from specc.interop.text import lines_of
 from specc.source import Diagnostic, Source
 from specc.source import read as read_source
@@ -79,19 +79,8 @@ def imported(given: Fields, mapping: Mapping, name: str | None = None) -> Import
         )
     if found:
         return sorted(found, key=lambda item: (item.span.start if item.span else -1, item.code))
-    data = {"specc": 1, "name": spec_name(name or mapping.family), **_run(data)}
+    data = {"specc": 1, "name": spec_name(name or mapping.family), **named_blocks(data)}
     return _checked(Imported("", data, mapping, fields, made.origins))
-
-
-def _run(data: Data) -> Data:
-    """Without blocks that no layer of this config runs."""
-    stack, blocks = data.get("decoder", {}), data.get("blocks", {})
-    patterns = [stack[key] for key in ("pattern",) if key in stack] + [*stack.get("patterns", {}).values()]
-    parts = [part for item in patterns for part in (item.values() if isinstance(item, dict) else [item])]
-    used = {str(name).split("*")[0] for part in parts for name in part}
-    used |= {block["like"] for name, block in blocks.items() if name in used and isinstance(block, dict)}
-    kept = {name: block for name, block in blocks.items() if name in used or not patterns}
-    return {**data, "blocks": kept} if blocks else data
 
 
 def _checked(made: Imported) -> Imported | list[Diagnostic]:

@@ -35,6 +35,26 @@ def meaning_of(text: str) -> Meaning | list[Diagnostic]:
     return meaning(found.model) if isinstance(found, Spec) else found
 
 
+def named_blocks(data: Data) -> Data:
+    """Without blocks that no layer runs: a config lists kinds of layers, and need not have one of each."""
+    blocks = cast(Data, data.get("blocks", {}))
+    stacks = [cast(Data, data[role]) for role in ("encoder", "decoder") if role in data]
+    patterns = [
+        one for stack in stacks for one in (stack.get("pattern"), *cast(Data, stack.get("patterns", {})).values())
+    ]
+    named = {name.partition("*")[0].strip() for one in patterns for name in _texts(one)}
+    named |= {cast(str, block["like"]) for name, block in blocks.items() if name in named and isinstance(block, dict)}
+    kept = {name: block for name, block in blocks.items() if name in named}
+    return {**data, "blocks": kept} if blocks else data
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in cast(Data, value).values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(inner)
+
+
 def shortest(data: Data, meant: Meaning) -> Data:
     """Without what makes no difference, inner keys first."""
     for place in sorted(_keys(data, ()), key=len, reverse=True):

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specc.extension import ExtensionError
-from specc.kernels import activations
+from specc.kernels import activations, random
 from specc.kernels.cache import Cache
-from specc.kernels.positions import document_starts
+from specc.kernels.positions import document_starts, real_positions, sinusoid_of
 from specc.kernels.positions import sinusoid as sinusoid_table
 from specc.tables import Tables
 
@@ -112,9 +112,19 @@ def shift(x: Tensor, *, by: float) -> Tensor:
     return x + by
 
 
+def softcap(x: Tensor, *, cap: float) -> Tensor:
+    """x [...] -> the same"""
+    return torch.tanh(x / cap) * cap
+
+
 def dropout(x: Tensor, *, rate: float, training: bool) -> Tensor:
     """x [...] -> the same"""
     return F.dropout(x, rate, training)
+
+
+def drop_path(x: Tensor, *, rate: float, training: bool) -> Tensor:
+    """x [batch, ...] -> the same"""
+    return random.drop_path(x, rate, training)
 
 
 def add(a: Tensor, b: Tensor) -> Tensor:
@@ -142,9 +152,10 @@ def positions(x: Tensor, *, dim: int) -> Tensor:
     return torch.arange(x.size(dim), device=x.device)
 
 
-def sinusoid(positions: Tensor, x: Tensor, *, d_model: int) -> Tensor:
+def sinusoid(positions: Tensor, x: Tensor, *, d_model: int, steps: int | None = None, dim: int = -1) -> Tensor:
     """positions [..., seq], x of any shape -> [..., seq, d_model] in the dtype of x"""
-    return sinusoid_table(positions, d_model).to(x.dtype)
+    table = sinusoid_table(positions, d_model) if steps is None else sinusoid_of(positions, d_model, steps, dim)
+    return table.to(x.dtype)
 
 
 def real(ids: Tensor, *, pad: int) -> Tensor:
@@ -189,9 +200,14 @@ def appended(k: Tensor, v: Tensor, cache: Cache, *, layer: Hashable, number: int
     return cache.append(layer, k, v)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
     """logits [batch, seq, vocab], labels [batch, seq] -> their sum; -100 counts nothing"""
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=-100)
+    if not (smoothing or z_loss):
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=-100)
+    real, total = labels.ne(-100), logits.logsumexp(-1)
+    correct = logits.gather(-1, labels.where(real, 0).unsqueeze(-1)).squeeze(-1)
+    aim = (1 - smoothing) * correct + smoothing * logits.mean(-1)
+    return (total - aim + z_loss * total.square()).where(real, 0).sum()
 
 
 def zero(x: Tensor) -> Tensor:
@@ -215,14 +231,17 @@ TABLE: dict[str, Callable[..., Any]] = {
     "clamp": clamp,
     "shift": shift,
     "dropout": dropout,
+    "drop_path": drop_path,
     "add": add,
     "sub": sub,
     "mul": mul,
+    "softcap": softcap,
     "scale": scale,
     "positions": positions,
     "sinusoid": sinusoid,
     "real": real,
     "document_starts": document_starts,
+    "real_positions": real_positions,
     "mask": mask,
     "advance": advance,
     "slots": slots,

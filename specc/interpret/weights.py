@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from specc.interpret.unroll import parameters
 from specc.ir.graph import Graph
-from specc.ir.op import STARTS, Param
+from specc.ir.op import STARTS, Init, Param
 from specc.kernels import starts
 
 BLOCK = 16  # rows that are drawn together
@@ -25,7 +25,7 @@ def initial(name: str, param: Param, seed: int) -> Tensor:
         return torch.zeros(shape)
     if init.kind == "constant":
         return torch.full(shape, init.std)
-    if init.kind not in ("normal", *STARTS):
+    if init.kind not in ("normal", "uniform", "truncated", *STARTS):
         raise ValueError(f"{name}: no init {init.kind}")
     blocks: list[Tensor] = []
     for number in range(-(-shape[0] // BLOCK)):
@@ -34,8 +34,16 @@ def initial(name: str, param: Param, seed: int) -> Tensor:
         if init.kind in STARTS:
             blocks.append(getattr(starts, init.kind)(generator, number, torch.Size(shape)))
         else:
-            blocks.append(torch.randn(BLOCK, *shape[1:], generator=generator, dtype=torch.float32) * init.std)
+            blocks.append(_drawn(init, torch.Size(shape), generator))
     return torch.cat(blocks)[: shape[0]]
+
+
+def _drawn(init: Init, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    if init.kind == "normal":
+        return torch.randn(BLOCK, *shape[1:], generator=generator, dtype=torch.float32) * init.std
+    if init.kind == "uniform":
+        return starts.uniform(generator, shape, init.std)
+    return starts.truncated(generator, shape, init.std, init.cut)
 
 
 def initial_weights(graph: Graph, seed: int) -> dict[str, Tensor]:

@@ -64,6 +64,12 @@ def in_model(path: Path) -> Path:
     return path[1:] if path and isinstance(path[0], Stage) else path
 
 
+def plain_name(path: Path) -> str:
+    """The name of a parameter without stack and layer: `attention.q.weight`."""
+    layers = [n for n, part in enumerate(path) if isinstance(part, Layer)]
+    return ".".join(map(str, path[layers[0] + 1 if layers else 0 :]))
+
+
 class Ref(NamedTuple):
     """Output number `out` of an op; a tuple, for it is looked up more often than anything else."""
 
@@ -80,13 +86,19 @@ STARTS = ("log_rows", "log_columns", "slow_decay", "small_steps")
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """normal (std), ones or zeros; `constant` fills with std; or one of STARTS."""
+    """normal (std), ones or zeros; `constant` fills with std, `uniform` draws between that and its negative.
+
+    `truncated` is normal without what is more than `cut` std from zero. Others are of STARTS.
+    """
 
     kind: str
     std: float = 0.0
+    cut: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.kind}({self.std:.6g})" if self.kind in ("normal", "constant") else self.kind
+        if self.kind in ("ones", "zeros"):
+            return self.kind
+        return f"{self.kind}({self.std:.6g}{f', {self.cut:.6g}' if self.cut else ''})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The loss of a language model."""
+"""The loss of a language model, with smoothed labels (Szegedy et al. 2016, 7) and a small normaliser (PaLM 2022, 5)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,3 +10,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab]."""
     logits = logits.to(REDUCE)
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="sum")
+
+
+def cross_entropy_of(logits: Tensor, labels: Tensor, smoothing: float, z_loss: float) -> Tensor:
+    """The same, where `smoothing` of each target is spread evenly, plus z_loss times the squared log normalisers."""
+    logits = logits.to(REDUCE)
+    real = labels.ne(-100)
+    total = logits.logsumexp(-1)
+    correct = logits.gather(-1, labels.where(real, 0).unsqueeze(-1)).squeeze(-1)
+    aim = (1 - smoothing) * correct + smoothing * logits.mean(-1)
+    return (total - aim + z_loss * total.square()).where(real, 0).sum()

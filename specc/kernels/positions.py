@@ -12,8 +12,23 @@ def document_starts(segments: Tensor) -> Tensor:
     return index.where(starts, 0).cummax(1).values
 
 
+def real_positions(real: Tensor) -> Tensor:
+    """real [batch, seq], which tokens are no padding -> places of tokens among these; padding has -1."""
+    return real.cumsum(1) * real - 1
+
+
 def sinusoid(positions: Tensor, d_model: int) -> Tensor:
     """positions [..., seq] -> sines and cosines in turn [..., seq, d_model], float32."""
     exponents = torch.arange(0, d_model, 2, dtype=torch.float32, device=positions.device) / d_model
     angles = positions.unsqueeze(-1) / 10000**exponents
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+
+
+def sinusoid_of(positions: Tensor, d_model: int, steps: int, dim: int) -> Tensor:
+    """positions [..., seq] -> sines and cosines in turn (dim -1), or all sines first (dim -2) [..., seq, d_model].
+
+    Wavelengths grow to 10000 turns in `steps`; float32.
+    """
+    exponents = torch.arange(d_model // 2, dtype=torch.float32, device=positions.device) / steps
+    angles = positions.unsqueeze(-1) / 10000**exponents
+    return torch.stack((angles.sin(), angles.cos()), dim=dim).flatten(-2)

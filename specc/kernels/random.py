@@ -19,6 +19,14 @@ def own_random(tp: DeviceMesh) -> Iterator[None]:
         yield
 
 
+def drop_path(x: Tensor, rate: float, training: bool, dim: int = 0) -> Tensor:
+    """x with some samples along dim zero and the others scaled up, so that their mean stays."""
+    if not training:
+        return x
+    shape = [size if n == dim else 1 for n, size in enumerate(x.shape)]
+    return x * (torch.rand(shape, dtype=x.dtype, device=x.device) >= rate) / (1 - rate)
+
+
 def shard_dropout(x: Tensor, rate: float, training: bool, tp: DeviceMesh) -> Tensor:
     """Dropout of a shard: every rank of tp draws a mask of its own."""
     with own_random(tp):

@@ -1,4 +1,6 @@
-"""How parameters start that have a meaning: 16 rows at a time, of the block of that number."""
+"""How parameters start that have a meaning, or are not drawn from a normal: 16 rows at a time."""
+
+import math
 
 import torch
 from torch import Tensor
@@ -24,3 +26,14 @@ def small_steps(generator: torch.Generator, block: int, shape: torch.Size) -> Te
     """What softplus makes steps of, log-uniform between 0.001 and 0.1 (Gu and Dao 2023, section 3.6)."""
     steps = 0.001 * 100 ** torch.rand(16, *shape[1:], generator=generator, dtype=torch.float32)
     return steps + (-(-steps).expm1()).log()
+
+
+def uniform(generator: torch.Generator, shape: torch.Size, bound: float) -> Tensor:
+    """Between the bound and its negative."""
+    return (torch.rand(16, *shape[1:], generator=generator, dtype=torch.float32) * 2 - 1) * bound
+
+
+def truncated(generator: torch.Generator, shape: torch.Size, std: float, cut: float) -> Tensor:
+    """Normal, within `cut` std of zero: what its distribution function makes of uniform numbers."""
+    even = torch.rand(16, *shape[1:], generator=generator, dtype=torch.float32) * 2 - 1
+    return torch.erfinv(even * math.erf(cut / 2**0.5)) * (std * 2**0.5)

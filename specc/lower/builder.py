@@ -7,13 +7,27 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from specc.ir.graph import TOKENS, Graph, Scope
-from specc.ir.op import Attr, Init, Layer, Op, Param, Path, Ref, dotted
+from specc.ir.op import Attr, Init, Layer, Op, Param, Path, Ref, dotted, plain_name
 from specc.ir.types import Axis
 from specc.spec.core import Init as InitSpec
+from specc.spec.core import Start
 from specc.tables import Tables, tables
 
 TERMS = "terms of the loss"
 """The name under which they are summed up; no spec can say it."""
+
+
+def started(start: Start, axes: tuple[Axis, ...]) -> Init:
+    """`xavier` is Glorot and Bengio 2010, eq. 16, `kaiming` He et al. 2015, eq. 10; of a weight [..., out, inner]."""
+    std = start.std
+    if start.kind in ("xavier", "kaiming"):
+        *_, out, inner = (axis.length for axis in (axes[-1], *axes))
+        std = (2 / (out + inner)) ** 0.5 if start.kind == "xavier" else (2 / inner) ** 0.5
+    if start.kind in ("zeros", "ones"):
+        return Init(start.kind)
+    if start.kind in ("uniform", "constant"):
+        return Init(start.kind, start.value if start.kind == "constant" else std)
+    return Init("normal", std) if start.truncate is None else Init("truncated", std, start.truncate)
 
 
 class Builder:
@@ -21,6 +35,7 @@ class Builder:
 
     def __init__(self, init: InitSpec, known: Tables | None = None):
         self.init = init
+        self._starts = dict(init.parameters)
         self.tables = known or tables()
         self.ops: list[Op] = []
         self.scopes: list[Scope] = []
@@ -85,8 +100,13 @@ class Builder:
         return tuple(self._terms)
 
     def param(self, leaf: str, name: str, axes: tuple[Axis, ...], init: Init, role: str) -> Param:
-        """Parameter `leaf.name` of the current scope."""
-        return Param((*self.path, leaf, name), axes, init, role)
+        """Parameter `leaf.name` of the current scope; it starts as it is told by name, or so."""
+        path = (*self.path, leaf, name)
+        plain = plain_name(path)
+        own = self._starts.get(plain) or self._starts.get(plain.removesuffix(".weight"))
+        if own is None and role == "embedding":
+            own = self._starts.get("embedding")
+        return Param(path, axes, init if own is None else started(own, axes), role)
 
     def linear(self, x: Ref, name: str, out: Axis, inner: Axis, bias: bool, hint: str = "x", last: bool = False) -> Ref:
         """A linear; `last` marks the one that ends a branch of a residual update."""
@@ -95,11 +115,18 @@ class Builder:
         return self.op("linear", x, name=name, hint=hint, params=params)
 
     def weight_init(self, out: Axis, inner: Axis, last: bool) -> Init:
-        """`xavier` is Glorot and Bengio 2010, eq. 16, as a normal; depth scaling is GPT-2's (2019), section 2.3."""
-        std = (2 / (out.length + inner.length)) ** 0.5 if self.init.kind == "xavier" else self.init.std
-        if last and self.init.depth_scaled:
-            std /= self.residual_updates**0.5
-        return Init("normal", std)
+        """Depth scaling is GPT-2's (2019), section 2.3."""
+        init = started(Start(self.init.kind, self.init.std, self.init.truncate, self.init.value), (out, inner))
+        if last and self.init.depth_scaled and init.kind in ("normal", "truncated", "uniform"):
+            init = replace(init, std=init.std / self.residual_updates**0.5)
+        return init
+
+    def table_init(self) -> Init:
+        """Of a table of embeddings."""
+        of = self.init
+        shaped = of.kind in ("normal", "xavier", "kaiming")
+        start = Start("normal", of.embedding_std, of.truncate) if shaped else Start(of.kind, of.std, None, of.value)
+        return started(start, ())
 
     def graph(self, outputs: tuple[Ref, ...], loss: Ref, max_seq: int) -> Graph:
         return Graph.of(self.ops, self.scopes, outputs, loss, tokens=min(TOKENS, max_seq), known=self.tables)

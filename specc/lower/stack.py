@@ -108,9 +108,8 @@ def _given(b: Builder, stack: Stack, tokens: Tokens, memory: Ref | None, memory_
 
 def _documents(b: Builder, tokens: Tokens) -> Ref | None:
     """Where that of each token starts; a run of padding is one, too."""
-    if tokens.real is None:
-        return tokens.first
-    return b.op("document_starts", tokens.real, hint="first")
+    parts = tokens.group if tokens.real is None else tokens.real
+    return tokens.first if parts is None else b.op("document_starts", parts, hint="first")
 
 
 def _tables(b: Builder, stack: Stack, tokens: Tokens) -> dict[Table, Ref]:
@@ -246,4 +245,5 @@ def _lower_branch(
         scale = b.param(f"{branch.name}_scale", "weight", (features,), init, "channel_scale")
         out = b.op("channel_scale", out, name=f"{branch.name}_scale", params=(scale,))
     out = _scaled(b, out, branch.out_scale)
-    return b.op("dropout", out, rate=branch.dropout) if branch.dropout else out
+    out = b.op("dropout", out, rate=branch.dropout) if branch.dropout else out
+    return b.op("drop_path", out, rate=branch.drop_path) if branch.drop_path else out

@@ -54,6 +54,14 @@ DROPOUT = OpDef(
     saves=lambda op: ("mask",),
     random=lambda op: True,
 )
+DROP_PATH = OpDef(  # of whole samples; ranks that hold parts of one draw the same
+    "drop_path",
+    _widest,
+    _same_everywhere,
+    lambda op, ins: Facts(),
+    saves=lambda op: ("mask",),
+    random=lambda op: True,
+)
 ADD = OpDef("add", _widest, _add_signatures, lambda op, ins: Facts(additive=True))
 SUB = OpDef("sub", _widest, _same_everywhere, lambda op, ins: Facts())
 
@@ -76,6 +84,14 @@ CLAMP = OpDef(  # to low..high, of which either may be None
     "clamp", _widest, _same_everywhere, lambda op, ins: Facts(), saves=lambda op: ("in0",)
 )
 SHIFT = OpDef("shift", _widest, _same_everywhere, lambda op, ins: Facts())  # by a constant
+SOFTCAP = OpDef(  # cap * tanh(x / cap)
+    "softcap",
+    _widest,
+    _same_everywhere,
+    lambda op, ins: Facts(),
+    flops=lambda op, ins, symbols: 6 * ins[0].numel(symbols),
+    saves=lambda op: ("out0",),
+)
 SCALE = OpDef("scale", _widest, _scale_signatures, lambda op, ins: Facts(linear=(0,)))
 
-OPS = (ACTIVATION, XIELU, DROPOUT, ADD, SUB, MUL, CLAMP, SHIFT, SCALE)
+OPS = (ACTIVATION, XIELU, DROPOUT, DROP_PATH, ADD, SUB, MUL, CLAMP, SHIFT, SOFTCAP, SCALE)

@@ -98,6 +98,14 @@ DOCUMENT_STARTS = OpDef(  # index of the first token of the run of equal numbers
 )
 
 
+REAL_POSITIONS = OpDef(  # of which are no padding: the place of each among these; padding has -1
+    "real_positions",
+    lambda op, ins: (replace(ins[0], dtype="int64"),),
+    _starts_signatures,
+    lambda op, ins: Facts(mix=(ins[0].axes[1].name,)),
+)
+
+
 def masked(op: Op) -> dict[str, int]:
     """Numbers of a mask's operands by what they are.
 
@@ -142,4 +150,4 @@ def _mask_facts(op: Op, ins: Types) -> Facts:
 
 MASK = OpDef("mask", _mask_out, _mask_signatures, _mask_facts)
 
-OPS = (INPUT, POSITIONS, ROPE_TABLE, TEMPERATURE, SINUSOID, REAL, DOCUMENT_STARTS, MASK)
+OPS = (INPUT, POSITIONS, ROPE_TABLE, TEMPERATURE, SINUSOID, REAL, DOCUMENT_STARTS, REAL_POSITIONS, MASK)

@@ -21,8 +21,9 @@ def order(graph: Graph, layout: Layout) -> Graph:
     if not any(mesh.tokens and not mesh.data for mesh in mesh_of(layout)):
         return graph
     ops: list[Op] = []
+    last = _last(graph)
     for op in graph.ops:
-        made = _ordered(graph, op) if op.scope[:1] != ("loss",) else []
+        made = _ordered(graph, op, last) if op.scope[:1] != ("loss",) else []
         moved = {new.inputs[0]: new.ref for new in made}
         if moved:
             op = op.changed(inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
@@ -30,7 +31,15 @@ def order(graph: Graph, layout: Layout) -> Graph:
     return shapes(graph.with_ops(ops), layout)
 
 
-def _ordered(graph: Graph, op: Op) -> list[Op]:
+def _last(graph: Graph) -> str:
+    """The linear that logits come from: what follows it is done to each of them."""
+    op = graph.op(graph.outputs[0].op)
+    while op.kind != "linear":
+        op = graph.op(op.inputs[0].op)
+    return op.id
+
+
+def _ordered(graph: Graph, op: Op, last: str) -> list[Op]:
     """Ops that give the operands of this one in the order that it needs."""
     types = graph.ins(op)
     if not graph.definition(op).any_order and any(index in TOKEN_AXES for index in graph.facts(op).mix):
@@ -41,7 +50,7 @@ def _ordered(graph: Graph, op: Op) -> list[Op]:
         ]
     if op.kind in ("embedding", "sinusoid") and _by_row(types[0]):
         return [_made(graph, op, 0, "transpose")]
-    if op.kind == "linear" and not op.scope and _by_row(types[0]):
+    if op.id == last and _by_row(types[0]):
         return [_made(graph, op, 0, "transpose")]
     if op.kind == "add" and len({len(type.axes) for type in types}) > 1:
         return [_made(graph, op, n, "unsqueeze") for n, type in enumerate(types) if type.axes[0].name in TOKEN_AXES]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from specc.components.activation import Activation
 from specc.components.base import Config
 from specc.components.norm import Norm
 from specc.source import Node, Path
@@ -34,6 +35,7 @@ class Branch:
     dropout: float = 0.0  # on the branch's output, before it joins the residual
     under: tuple[Path, ...] = ()  # where blocks that it is like state what is not changed, nearest first
     into: str | None = None  # under which name of the block the output is kept; it is not added here
+    drop_path: float = 0.0  # how often the output is left out for a sample
     around: Path = ()  # the mapping that its component stands in, with its norms and scales
 
 
@@ -88,23 +90,95 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Positions:
+    """A vector for each position, added to the embedded tokens."""
+
+    kind: Literal["learned", "sinusoidal"]
+    size: int  # rows of a table that can be used; it has `offset` more
+    offset: int = 0  # number of the first position
+    halves: bool = False  # sinusoids: all sines first, not sine and cosine in turn
+    endpoint: bool = False  # sinusoids: the last wavelength is exactly 10000 turns
+    skip_pad: bool = False  # only tokens that are no padding are counted
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Tokens are embedded in `dim` features, of which a linear makes d_model."""
+
+    dim: int
+    bias: bool = False
+    first: bool = False  # right after the lookup; else it comes last
+
+
+@dataclass(frozen=True)
 class Embed:
-    """Token embedding(s), positions and the head."""
+    """Embedding of a stack's tokens."""
 
     scale: float  # factor on the embedded tokens
-    positions: Literal["none", "learned", "sinusoidal"]
+    positions: Positions | None
     dropout: float
     tied: tuple[str, ...] = ()  # which of "encoder", "decoder", "head" use one matrix; () or at least two of them
+    types: int = 0  # kinds of tokens, each with a vector that is added
+    norm: Norm | None = None  # on the sum
+    project: Projection | None = None
+
+    def width(self, d_model: int) -> int:
+        """Features of the vectors that positions, types and norm are of."""
+        return d_model if self.project is None or self.project.first else self.project.dim
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A linear, an activation and a norm before the logits."""
+
+    activation: Activation
+    norm: Norm | None
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Head:
+    """Vectors to logits: transform, projection, scale, softcap."""
+
+    dim: int  # features that the vocabulary matrix reads
+    bias: bool = False
+    scale: float = 1.0
+    softcap: float | None = None
+    transform: Transform | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The cross entropy of labels, changed."""
+
+    label_smoothing: float = 0.0  # share of the target that is spread over the vocabulary
+    z_loss: float = 0.0  # factor on the squared log of the normaliser
+
+
+Kind = Literal["normal", "xavier", "kaiming", "uniform", "zeros", "ones", "constant"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a parameter starts: `xavier` is normal with sqrt(2 / (fan_in + fan_out)), `kaiming` with sqrt(2 / fan_in)."""
+
+    kind: Kind
+    std: float  # of normal, bound of uniform
+    truncate: float | None = None  # draws of normals beyond so many std are drawn again
+    value: float = 0.0  # of constant
 
 
 @dataclass(frozen=True)
 class Init:
-    """How parameters start: `normal` with `std`, or `xavier` (normal with sqrt(2 / (fan_in + fan_out)))."""
+    """How parameters start; embeddings are normal with a std of their own where the kind has one for each shape."""
 
-    kind: Literal["normal", "xavier"]
+    kind: Kind
     std: float
     embedding_std: float
     depth_scaled: bool  # the last linear of each branch: std / sqrt(number of residual updates of the stack)
+    truncate: float | None = None
+    value: float = 0.0
+    parameters: tuple[tuple[str, Start], ...] = ()  # others by name without stack and layer, in the document's order
 
 
 @dataclass(frozen=True)
@@ -167,10 +241,11 @@ class Model:
     max_seq: int
     pad: int | None  # token id of padding in the encoder's input, masked as attention key
     embed: Embed
-    head_bias: bool
+    head: Head
     init: Init
     stacks: tuple[Stack, ...]  # (decoder,), (encoder,) or (encoder, decoder)
-    inputs: tuple[Literal["segments"], ...] = ()  # beside tokens
+    inputs: tuple[Literal["positions", "segments", "mask", "types"], ...] = ()  # beside tokens
+    loss: Loss = Loss()
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its components are
 
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from specc.components.base import Config, Dim, Factor, Formula, Rate, StdFormula, by_kind
+from specc.components.base import Config, Dim, Factor, Formula, Rate, RateFormula, by_kind
 from specc.components.norm import Norm, OwnNorm
+from specc.spec.around import EmbeddingDoc, HeadDoc, InitDoc, Input, LossDoc, StackEmbeddingDoc
 
 LAYERS = 100_000
 """Layers of a stack, at most."""
@@ -121,18 +122,6 @@ class PatternDoc(Config):
 
 Names = Annotated[list[str], Field(min_length=1, max_length=PERIOD)]
 Pattern = Annotated[Annotated[Names, Tag("list")] | Annotated[PatternDoc, Tag("mapping")], by_kind]
-Positions = Literal["none", "learned", "sinusoidal"]
-
-
-class StackEmbeddingDoc(Config):
-    """What differs of the embedding in one stack."""
-
-    scale: Formula | None = None
-    """Factor on the embedded tokens. Default: the model's."""
-    positions: Positions | None = None
-    """Positions added to them. Default: the model's."""
-    dropout: Rate | None = None
-    """Rate on the sum. Default: the model's."""
 
 
 class StackDoc(Config):
@@ -151,50 +140,6 @@ class StackDoc(Config):
     """Keys of the model's norm that differ in this stack. Default: the model's."""
     final_norm: OwnNorm | None = None
     """A norm after the last layer. Default: false where norms are placed `post`, else true."""
-
-
-Part = Literal["encoder", "decoder", "head"]
-Input = Literal["segments"]
-
-
-class EmbeddingDoc(Config):
-    """Tokens and positions to vectors."""
-
-    scale: Formula = 1.0
-    """Factor on the embedded tokens."""
-    positions: Positions = "none"
-    """Positions added to them."""
-    tied: Annotated[Annotated[bool, Tag("bool")] | Annotated[list[Part], Tag("list")], by_kind] = False
-    """Which use one matrix: true for all, or some of encoder, decoder, head."""
-    dropout: Rate | None = None
-    """Rate on the sum. Default: the model's."""
-
-
-class HeadDoc(Config):
-    """Vectors to logits."""
-
-    bias: bool = False
-    """A bias for each token."""
-
-
-class StartDoc(Config):
-    """How one parameter starts."""
-
-    std: StdFormula
-    """Standard deviation of a normal."""
-
-
-class InitDoc(Config):
-    """How weights start; norms are one, biases zero."""
-
-    kind: Literal["normal", "xavier"] = "normal"
-    """`normal` has one std, `xavier` one for each shape."""
-    std: StdFormula = 0.02
-    """Standard deviation of `normal`, and of embeddings."""
-    parameters: Annotated[dict[Literal["embedding"], StartDoc], Field(default_factory=dict, max_length=256)]
-    """Other starts by name: `embedding` stands for all tables of embeddings."""
-    depth_scaled: bool = False
-    """Divide the std of the last linear of every branch by the root of the stack's number of residual updates."""
 
 
 class PipelineDoc(Config):
@@ -258,13 +203,18 @@ class Document(Config):
     pad: Annotated[int, Field(ge=0)] | None = None
     """Token that fills up the encoder's input; nothing attends to it."""
     inputs: Annotated[list[Input], Field(default_factory=list, max_length=3)]
-    """What a decoder takes beside tokens: `segments`, documents as runs of equal numbers, each on its own."""
+    """What a model of one stack takes beside tokens, each [batch, seq]: `positions`, where they are not those in a
+    row; `segments` of a decoder, documents as runs of equal numbers, each on its own; `mask`, 0 for padding and 1 for
+    real tokens, which see each other alone."""
     norm: ModelNorm = ModelNorm()
     residual: ResidualDoc = ResidualDoc()
     dropout: Rate = 0.0
     """Rate on what joins the residual stream, embeddings included."""
+    drop_path: RateFormula = 0.0
+    """Rate at which the output of a branch is left out for a whole sample (stochastic depth, Huang et al. 2016)."""
     embedding: EmbeddingDoc = EmbeddingDoc()
     head: HeadDoc = HeadDoc()
+    loss: LossDoc = LossDoc()
     init: InitDoc = InitDoc(parameters={})
     blocks: Annotated[dict[str, BlockDoc], Field(default_factory=dict, max_length=256)]
     """Blocks by name, for patterns."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from specc.source import Path
 from specc.spec.blocks import written_blocks
-from specc.spec.core import Checkpoint, Common, Embed, Init, Layout, Model, Pipeline, Spec
+from specc.spec.core import Checkpoint, Common, Layout, Loss, Model, Pipeline, Spec
 from specc.spec.document import (
     Document,
     EveryDoc,
@@ -16,10 +16,12 @@ from specc.spec.document import (
     PipelineDoc,
     StackDoc,
 )
+from specc.spec.ends import Ends
 from specc.spec.formulas import Formulas
 from specc.spec.norms import Norms
 from specc.spec.report import Report
 from specc.spec.stacks import ROLES, Role, Stacks, named, parts
+from specc.spec.starts import init
 from specc.tables import Tables
 
 
@@ -34,10 +36,8 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
             report.broken(role)  # nothing is concluded from layers that are not there
     formulas = Formulas(report, {key: getattr(document, key) for key in ("d_model", "vocab", "max_seq")})
     norms = Norms.of(document.norm, document.d_model, report)
-    stacks = [
-        Stacks(role, doc, document, norms, named, formulas, report).stack(len(given) == 1)
-        for role, doc in given.items()
-    ]
+    ends = Ends(document, formulas, norms)
+    stacks = [Stacks(role, doc, document, ends, named, report).stack(len(given) == 1) for role, doc in given.items()]
     _unused(document, report)
     model = Model(
         name=document.name,
@@ -46,33 +46,16 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
         vocab=document.vocab,
         max_seq=document.max_seq,
         pad=document.pad,
-        embed=_embed(document, tuple(given), formulas),
-        head_bias=document.head.bias,
-        init=_init(document, formulas, report),
+        embed=ends.embed(tuple(given)),
+        head=ends.head(),
+        init=init(document, formulas, report),
         stacks=tuple(stacks),
-        inputs=tuple(document.inputs),
+        loss=Loss(document.loss.label_smoothing, document.loss.z_loss),
+        inputs=(*document.inputs, *(("types",) if document.embedding.types else ())),
         tables=report.language.tables,
     )
     common = Common(norms.model, norms.placement, document.dropout)
     return Spec(model, _layouts(document, report), common, file, report.root)
-
-
-def _embed(document: Document, roles: tuple[str, ...], formulas: Formulas) -> Embed:
-    doc = document.embedding
-    scale = formulas.number(doc, "scale", ("embedding",))
-    tied = ((*roles, "head") if doc.tied else ()) if isinstance(doc.tied, bool) else tuple(doc.tied)
-    return Embed(scale, doc.positions, document.dropout if doc.dropout is None else doc.dropout, tied)
-
-
-def _init(document: Document, formulas: Formulas, report: Report) -> Init:
-    doc, at = document.init, ("init",)
-    if doc.kind == "xavier" and "std" in doc.model_fields_set:
-        help = "leave std out; parameters: {embedding: {std: ...}} is that of embeddings"
-        report.add("E226", (*at, "std"), "xavier takes no std: it has one for each shape", help)
-    std = formulas.number(doc, "std", at)
-    own = doc.parameters.get("embedding")
-    embedding = std if own is None else formulas.number(own, "std", (*at, "parameters", "embedding"))
-    return Init(doc.kind, std, embedding, doc.depth_scaled)
 
 
 def _unused(document: Document, report: Report) -> None:

@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from specc.components.base import Config
 from specc.components.norm import Norm
-from specc.spec import core, document
+from specc.spec import around, core, document
 from specc.spec.grammar import listed, number
 from specc.spec.language import language
 from specc.tables import tables
@@ -53,20 +53,24 @@ def _components() -> Iterator[tuple[str, type[Config]]]:
 
 SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("document", OWN["Document"]),
-    ("embedding", document.EmbeddingDoc),
-    ("head", document.HeadDoc),
+    ("embedding", around.EmbeddingDoc),
+    ("positions", around.PositionsDoc),
+    ("projection", around.ProjectionDoc),
+    ("head", around.HeadDoc),
+    ("transform", around.TransformDoc),
+    ("loss", around.LossDoc),
     ("model norm", document.ModelNorm),
     ("norm", Norm),
     ("residual", document.ResidualDoc),
     ("stack", OWN["StackDoc"]),
     ("pattern", document.PatternDoc),
-    ("stack embedding", document.StackEmbeddingDoc),
+    ("stack embedding", around.StackEmbeddingDoc),
     ("like", document.LikeDoc),
     ("sublayer", OWN["SublayerDoc"]),
     ("branch", OWN["BranchDoc"]),
     *_components(),
-    ("init", document.InitDoc),
-    ("start", document.StartDoc),
+    ("init", around.InitDoc),
+    ("start", around.StartDoc),
     ("layout", OWN["LayoutDoc"]),
     ("pipeline", document.PipelineDoc),
     ("checkpoint", document.EveryDoc),

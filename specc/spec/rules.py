@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from specc.components.base import too_large
 from specc.source import Path, find, shown
 from specc.spec.core import Branch, Model, Spec, Stack
+from specc.spec.end_rules import end_rules
 from specc.spec.grammar import listed
 from specc.spec.names import name_problem, part_problem, text_problem
 from specc.spec.report import Report
@@ -26,33 +26,32 @@ def model_rules(spec: Spec, report: Report) -> None:
     if model.pad is not None and not any(_reads_encoder(model, stack, branch) for stack, branch in branches(model)):
         message = "pad masks keys of an encoder's tokens, and nothing attends to them"
         report.add("E214", ("pad",), message, "leave pad out", reads=STACKS)
-    if model.inputs and roles != ["decoder"]:
-        message = "segments are documents in the rows of a decoder alone, and this model has an encoder"
-        report.add("E234", ("inputs",), message, "leave inputs out", reads=STACKS)
-    if len(set(model.inputs)) < len(model.inputs):
-        report.add("E227", ("inputs",), "inputs lists segments twice", "list it once")
+    _inputs(model, roles, report)
     reading = [item.key for item in model.tables.components.values() if "memory" in item.reads]
     read = {model.tables.component(branch.component).key for _, branch in branches(model)}
     if len(roles) > 1 and not read & set(reading):
         message = f"nothing reads the encoder's output: the decoder has no {listed(reading)}"
         report.add("E228", ("encoder",), message, "give the decoder one, or leave the encoder out", STACKS, key=True)
-    places: dict[Path, str] = {}
-    for stack in model.stacks:
-        at: Path = (stack.role, "embedding", "positions")
-        at = at if find(report.root, at) is not None else ("embedding", "positions")
-        places[at] = (stack.embed or model.embed).positions
-    for at, positions in places.items():
-        if positions == "sinusoidal" and model.d_model % 2:
-            message = f"sinusoids come in pairs, but d_model = {model.d_model} is odd"
-            report.add("E215", at, message, "make d_model even", reads=[("d_model",)])
-    if roles:
-        _tied(model, report, [*roles, "head"])
-    rows = {"vocab": model.vocab} | ({"max_seq": model.max_seq} if "learned" in places.values() else {})
-    for key, count in rows.items():
-        for problem in too_large((key,), f"{key} = {count}", count, model.d_model):
-            report.add(problem.code, (key,), problem.message, problem.help, reads=[("d_model",), ("embedding",)])
+    end_rules(spec, report)
     for stack, branch in branches(model):
         _branch(model, stack, branch, report)
+
+
+def _inputs(model: Model, roles: list[str], report: Report) -> None:
+    """Beside tokens; `types` are told with the embedding."""
+    at: Path = ("inputs",)
+    given = [name for name in model.inputs if name != "types"]
+    if "segments" in given and roles != ["decoder"]:
+        message = "segments are documents in the rows of a decoder alone, and this model has an encoder"
+        report.add("E234", at, message, "leave segments out", reads=STACKS)
+    elif given and len(roles) > 1:
+        message = f"{listed(given)} would be of the tokens of one stack, and this model has two"
+        report.add("E234", at, message, "leave inputs out", reads=STACKS)
+    if "mask" in given and model.pad is not None:
+        report.add("E234", at, "pad and mask both say which tokens are real", "give one of them", reads=[("pad",)])
+    for name in dict.fromkeys(given):
+        if given.count(name) > 1:
+            report.add("E227", at, f"inputs lists {name} twice", "list it once")
 
 
 def branches(model: Model) -> Iterator[tuple[Stack, Branch]]:
@@ -95,28 +94,15 @@ def _names(spec: Spec, report: Report) -> None:
             report.add("E208", ("blocks", name), message, "tell them apart by more than underscores", key=True)
 
 
-def _tied(model: Model, report: Report, known: list[str]) -> None:
-    at: Path = ("embedding", "tied")
-    tied = model.embed.tied
-    for n, part in enumerate(tied):
-        if part not in known and report.there((part,)):
-            report.add("E217", (*at, n), f"there is no {part} to tie", _choose(known))
-    if len(set(tied)) == 1 or len(set(tied)) != len(tied):
-        report.add("E217", at, "tying takes two or more different parts", _choose(known))
-
-
-def _choose(words: list[str]) -> str:
-    return f"choose from {', '.join(words)}"
-
-
 def _branch(model: Model, stack: Stack, branch: Branch, report: Report) -> None:
     component, config = model.tables.component(branch.component), branch.component
     for problem in component.rules(config, model.d_model, lambda key: stated(report.root, branch, (key,)) is not None):
         reads = [("d_model",), branch.at, *branch.under]
         report.add(problem.code, place(report, branch, problem.path), problem.message, problem.help, reads)
     padded = stack.role == "encoder" and model.pad is not None
-    if (at := component.by_length(config)) and (model.inputs or padded):
-        what = "several documents" if model.inputs else "padding"
+    apart = [name for name in model.inputs if name != "types"]
+    if (at := component.by_length(config)) and (apart or padded):
+        what = "several documents" if "segments" in apart else "padding"
         message = f"this scaling follows the length of a row, in which there may be {what}"
         reads = [("inputs",), ("pad",), branch.at, *branch.under]
         report.add("E274", place(report, branch, at), message, "use linear, llama3, yarn or proportional", reads)

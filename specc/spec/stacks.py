@@ -10,11 +10,10 @@ from typing import Literal
 
 from specc.source import Path, plural
 from specc.spec.blocks import Written, no_block
-from specc.spec.core import Block, Embed, Run, Stack
+from specc.spec.core import Block, Run, Stack
 from specc.spec.document import LAYERS, PERIOD, SUBLAYERS, Document, PatternDoc, StackDoc
-from specc.spec.formulas import Formulas
+from specc.spec.ends import Ends
 from specc.spec.kept import fitted
-from specc.spec.norms import Norms
 from specc.spec.report import Report
 from specc.spec.sublayers import Frame, expand
 
@@ -47,15 +46,15 @@ class Stacks:
         role: Role,
         doc: StackDoc,
         document: Document,
-        norms: Norms,
+        ends: Ends,
         named: dict[str, Written],
-        formulas: Formulas,
         report: Report,
     ):
         self.role: Role = role
         self.doc, self.document, self.named, self.report = doc, document, named, report
-        norms = norms.changed(doc.norm, (role, "norm"))
-        self.frame = Frame(document, role, norms, {**formulas.names, "layers": doc.layers})
+        norms = ends.norms.changed(doc.norm, (role, "norm"))
+        self.frame = Frame(document, role, norms, {**ends.formulas.names, "layers": doc.layers})
+        self.ends = ends
         self.same: dict[str, Block] = {}  # blocks that are so in every layer
         self.joined: dict[tuple[str, ...], str] = {}  # names of blocks of several patterns
 
@@ -79,21 +78,8 @@ class Stacks:
         runs = fitted(runs, self.document.d_model, self.report)
         usual = norms.placement != "post"
         final = norms.norm(usual if doc.final_norm is None else doc.final_norm, (*at, "final_norm"))
-        return Stack(self.role, "layers" if alone else self.role, runs, final, at, self._embed())
-
-    def _embed(self) -> Embed:
-        """The model's, with what the stack says of its own."""
-        at: Path = (self.role, "embedding")
-        own, doc, formulas = self.doc.embedding, self.document.embedding, self.frame.formulas(self.report)
-        rate = self.document.dropout if doc.dropout is None else doc.dropout
-        embed = Embed(formulas.number(doc, "scale", ("embedding",)), doc.positions, rate)
-        if own is None:
-            return embed
-        return Embed(
-            embed.scale if own.scale is None else formulas.number(own, "scale", at),
-            embed.positions if own.positions is None else own.positions,
-            embed.dropout if own.dropout is None else own.dropout,
-        )
+        embed = self.ends.of_stack(self.role, doc, self.frame.formulas(self.report), norms)
+        return Stack(self.role, "layers" if alone else self.role, runs, final, at, embed)
 
     def _sections(self, sections: list[Section], at: Path) -> tuple[Run, ...]:
         """Runs of named blocks; what a formula makes another in each layer is not repeated."""

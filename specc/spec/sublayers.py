@@ -177,6 +177,7 @@ class _Expander:
             self.frame.document.dropout if doc.dropout is None else doc.dropout,
             tuple(under),
             doc.into,
+            self.formulas.number(self.frame.document, "drop_path", ()),
             at,
         )
         return replace(branch, component=self._numbers(branch))

@@ -182,7 +182,7 @@ def one_device(
 def adamw(module: nn.Module) -> torch.optim.AdamW:
     """What `Trainer` has: decay on matrices that are no embedding."""
     named = dict(module.named_parameters())
-    decays = [name for name, p in named.items() if p.ndim > 1 and "embedding" not in name]
+    decays = [name for name, p in named.items() if p.ndim > 1 and not name.endswith("embedding.weight")]
     groups = [
         {"params": [p for name, p in named.items() if name in decays], "weight_decay": 0.1},
         {"params": [p for name, p in named.items() if name not in decays], "weight_decay": 0.0},

@@ -146,9 +146,17 @@ def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
         inputs[0] = inputs[0].where(inputs[0] != model.pad, model.pad + 1)
         ends = torch.randint(tokens[0] // 2, tokens[0] + 1, (size, 1), generator=generator)
         inputs[0] = inputs[0].masked_fill(torch.arange(tokens[0]) >= ends, model.pad)
-    for _ in model.inputs:  # documents of three tokens or so, of which some have the number of another
-        ends = torch.rand(inputs[0].shape, generator=generator) < 0.3
-        inputs.append(ends.cumsum(1) % 3)
+    for name in model.inputs:  # documents of three tokens or so; some have the number of another
+        if name == "types":
+            inputs.append(torch.randint(0, model.embed.types, inputs[0].shape, generator=generator))
+        elif name == "positions":
+            inputs.append(torch.randint(0, tokens[0], inputs[0].shape, generator=generator))
+        elif name == "mask":  # padding in front of some rows and behind others
+            start = torch.randint(0, tokens[0] // 3, (size, 1), generator=generator)
+            inputs.append(((torch.arange(tokens[0]) >= start) & (torch.arange(tokens[0]) < tokens[0] - 1)).long())
+        else:
+            ends = torch.rand(inputs[0].shape, generator=generator) < 0.3
+            inputs.append(ends.cumsum(1) % 3)
     labels = torch.randint(0, model.vocab, (size, tokens[-1]), generator=generator)
     hidden = torch.rand(labels.shape, generator=generator) < 0.3
     return Batch(tuple(inputs), labels.masked_fill(hidden, -100))

@@ -8,10 +8,11 @@ from math import prod
 from specc.components.base import divisors
 from specc.ir.types import TOKEN_AXES
 from specc.passes.mesh import mesh_of
-from specc.spec.core import Block, Branch, Layout, Model, Run, Sublayer
+from specc.spec.core import Block, Branch, Embed, Layout, Model, Run, Sublayer
 from specc.verify.fewer import Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
 
 D_MODEL, MAX_SEQ = 32, 64
+NARROW = 16  # of what embeddings and heads have that is not d_model
 ROWS = 24  # of the vocabulary, on each rank of tp
 
 
@@ -65,13 +66,25 @@ def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> 
         replace(stack, runs=tuple(Run(_blocks(model, run.blocks, small.tp), next(layers)) for run in stack.runs))
         for stack in model.stacks
     )
+    most = max(min(model.max_seq, MAX_SEQ), *lengths(small, len(stacks)))
     return replace(
         model,
         d_model=D_MODEL,
         vocab=(ROWS + rows % 2) * small.tp + uneven,
-        max_seq=max(min(model.max_seq, MAX_SEQ), *lengths(small, len(stacks))),
+        max_seq=most,
+        embed=_embed(model.embed, most),
+        head=replace(model.head, dim=D_MODEL if model.head.dim == model.d_model else NARROW),
         pad=None if model.pad is None else min(model.pad, 1),
-        stacks=stacks,
+        stacks=tuple(replace(stack, embed=stack.embed and _embed(stack.embed, most)) for stack in stacks),
+    )
+
+
+def _embed(embed: Embed, most: int) -> Embed:
+    positions, project = embed.positions, embed.project
+    return replace(
+        embed,
+        positions=positions and replace(positions, size=most),
+        project=project and replace(project, dim=NARROW),
     )
 
 

@@ -65,6 +65,13 @@ def _clamp(graph: Graph, op: Op) -> Expr:
     return Expr((Use(op.inputs[0], ATOM), ".clamp(", *low, high, ")"))
 
 
+def _softcap(graph: Graph, op: Op) -> Expr:
+    cap = op.attr("cap")
+    return Expr(
+        ("torch.tanh(", Use(op.inputs[0], PRODUCT), " / ", hole(op, "cap", cap), ") * ", hole(op, "cap", cap)), PRODUCT
+    )
+
+
 def _scale(graph: Graph, op: Op) -> Expr:
     return Expr(
         (Use(op.inputs[0], PRODUCT), " * ", Hole(f"{op.id}.factor", "factor", number(op.real("factor")))), PRODUCT
@@ -89,6 +96,13 @@ def _dropout(graph: Graph, op: Op) -> Expr:
     )
 
 
+def _drop_path(graph: Graph, op: Op) -> Expr:
+    dim = [axis.name for axis in op.outs[0].axes].index("batch")
+    rate = hole(op, "rate", op.attr("rate"))
+    parts = ("drop_path(", Use(op.inputs[0]), ", ", rate, f", self.training{f', dim={dim}' * bool(dim)})")
+    return Expr(parts, calls=("drop_path",), draws=True)
+
+
 def _add(graph: Graph, op: Op) -> Expr:
     """A residual update that a norm follows owns a line whatever its length."""
     normed = all(user.kind.endswith("_norm") for user in graph.users(op.ref))
@@ -103,11 +117,13 @@ TABLE: dict[str, Writer] = {
     "channel_scale": _with_param("*", PRODUCT, PRODUCT),
     "activation": _activation,
     "dropout": _dropout,
+    "drop_path": _drop_path,
     "add": _add,
     "sub": lambda graph, op: Expr((Use(op.inputs[0], SUM), " - ", Use(op.inputs[1], PRODUCT)), SUM),
     "mul": lambda graph, op: Expr((Use(op.inputs[0], PRODUCT), " * ", Use(op.inputs[1], ATOM)), PRODUCT),
     "xielu": lambda graph, op: _leaf(graph, op)._replace(calls=("xielu",)),
     "clamp": _clamp,
     "shift": lambda graph, op: Expr((Use(op.inputs[0], SUM), " + ", hole(op, "shift", op.attr("by"))), SUM),
+    "softcap": _softcap,
     "scale": _scale,
 }

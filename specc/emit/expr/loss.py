@@ -12,8 +12,10 @@ def _cross_entropy(graph: Graph, op: Op) -> Expr:
     logits, labels = op.inputs
     vocab = graph.type(logits).axes[-1].length
     split = "".join(f", {vocab}, self.{axis}" for axis, _ in op.lowering)
-    name = f"{'split_' * bool(split)}cross_entropy"
-    return Expr((f"{name}(", Use(logits), ", ", Use(labels), f"{split})"), calls=(name,))
+    changed = [key for key in ("smoothing", "z_loss") if key in dict(op.attrs)]
+    name = f"{'split_' * bool(split)}cross_entropy{'_of' * bool(changed)}"
+    more = "".join(f", {key}={op.attr(key)!r}" for key in changed)
+    return Expr((f"{name}(", Use(logits), ", ", Use(labels), f"{split}{more})"), calls=(name,))
 
 
 TABLE: dict[str, Writer] = {

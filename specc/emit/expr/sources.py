@@ -44,8 +44,12 @@ def _temperature(graph: Graph, op: Op) -> Expr:
 def _sinusoid(graph: Graph, op: Op) -> Expr:
     like = _latest(graph, op, op.inputs[1])
     size = hole(op, "d_model", op.attr("d_model"))
-    parts = ("sinusoid(", Use(op.inputs[0]), ", ", size, ").to(", Use(like, ATOM, named=True), ".dtype)")
-    return Expr(parts, calls=("sinusoid",))
+    name, more = "sinusoid", tuple[Part, ...]()
+    if "steps" in dict(op.attrs):
+        name = "sinusoid_of"
+        more = (", steps=", hole(op, "steps", op.attr("steps")), ", dim=", hole(op, "dim", op.attr("dim")))
+    parts = (f"{name}(", Use(op.inputs[0]), ", ", size, *more, ").to(", Use(like, ATOM, named=True), ".dtype)")
+    return Expr(parts, calls=(name,))
 
 
 def _zero(graph: Graph, op: Op) -> Expr:
@@ -67,8 +71,9 @@ def _real(graph: Graph, op: Op) -> Expr:
     return Expr((Use(op.inputs[0], ATOM), ".ne(", hole(op, "pad", op.attr("pad")), ")"))
 
 
-def _document_starts(graph: Graph, op: Op) -> Expr:
-    return Expr(("document_starts(", Use(op.inputs[0]), ")"), calls=("document_starts",))
+def _kernel(graph: Graph, op: Op) -> Expr:
+    """A function of its operand that is called as the op is."""
+    return Expr((f"{op.kind}(", Use(op.inputs[0]), ")"), calls=(op.kind,))
 
 
 def _mask(graph: Graph, op: Op) -> Expr:
@@ -106,7 +111,8 @@ TABLE: dict[str, Writer] = {
     "temperature": _temperature,
     "sinusoid": _sinusoid,
     "real": _real,
-    "document_starts": _document_starts,
+    "document_starts": _kernel,
+    "real_positions": _kernel,
     "mask": _mask,
     "zero": _zero,
 }

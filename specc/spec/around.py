@@ -1,0 +1,152 @@
+"""The shape of what stands around the stacks of a spec: embedding, head, starts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag
+
+from specc.components.activation import Activation
+from specc.components.base import Bound, Config, Dim, Formula, Rate, StdFormula, by_kind
+from specc.components.norm import OwnNorm
+
+Part = Literal["encoder", "decoder", "head"]
+Input = Literal["positions", "segments", "mask"]
+Rows = Annotated[int, Field(ge=0, le=2**16)]
+
+
+class PositionsDoc(Config):
+    """A vector for each position."""
+
+    kind: Literal["learned", "sinusoidal"]
+    """A table that is trained, or sines and cosines (Vaswani et al. 2017, 3.5)."""
+    size: Dim | None = None
+    """Rows of a table that can be used; with an offset it has so many more. Default: max_seq."""
+    offset: Rows = 0
+    """Number of the first position."""
+    order: Literal["interleaved", "halves"] | None = None
+    """Of sinusoids: sine and cosine in turn, or all sines first. Default: `interleaved`."""
+    endpoint: bool | None = None
+    """Of sinusoids: the last wavelength is exactly 10000 turns, not the one behind it. Default: false."""
+    skip_pad: bool = False
+    """Positions count tokens that are no padding; padding itself has the one before the first."""
+
+
+Positions = Annotated[
+    Annotated[Literal["none", "learned", "sinusoidal"], Tag("text")] | Annotated[PositionsDoc, Tag("mapping")], by_kind
+]
+
+
+class ProjectionDoc(Config):
+    """Tokens are embedded in other features than d_model, and a linear makes d_model of them."""
+
+    dim: Dim
+    """Features of the embedded tokens."""
+    bias: bool = False
+    """Of the linear."""
+    at: Literal["tokens", "end"] = "end"
+    """Right after the lookup, or after positions, norm and dropout."""
+
+
+class StackEmbeddingDoc(Config):
+    """What differs of the embedding in one stack."""
+
+    scale: Formula | None = None
+    """Factor on the embedded tokens. Default: the model's."""
+    positions: Positions | None = None
+    """Positions added to them. Default: the model's."""
+    norm: OwnNorm | None = None
+    """A norm on the sum. Default: the model's."""
+    dropout: Rate | None = None
+    """Rate on the sum. Default: the model's."""
+
+
+class EmbeddingDoc(Config):
+    """Tokens and positions to vectors. In order: tokens, project, scale, types, positions, norm, dropout."""
+
+    scale: Formula = 1.0
+    """Factor on the embedded tokens."""
+    positions: Positions = "none"
+    """Positions added to them."""
+    types: Annotated[int, Field(ge=0, le=2**16)] = 0
+    """Kinds of tokens (first and second text), each with a vector that is added; the model then takes `types`."""
+    norm: OwnNorm = False
+    """A norm on the sum."""
+    project: Annotated[Annotated[Dim, Tag("number")] | Annotated[ProjectionDoc, Tag("mapping")], by_kind] | None = None
+    """Features of the embedded tokens, where they are not d_model; a linear makes d_model of them."""
+    tied: Annotated[Annotated[bool, Tag("bool")] | Annotated[list[Part], Tag("list")], by_kind] = False
+    """Which use one matrix: true for all, or some of encoder, decoder, head."""
+    dropout: Rate | None = None
+    """Rate on the sum. Default: the model's."""
+
+
+class TransformDoc(Config):
+    """A linear, an activation and a norm before the logits."""
+
+    activation: Activation = "gelu"
+    """Behind the linear."""
+    norm: OwnNorm = True
+    """Behind the activation."""
+    bias: bool = True
+    """Of the linear."""
+
+
+class HeadDoc(Config):
+    """Vectors to logits. In order: transform, projection, scale, softcap."""
+
+    bias: bool = False
+    """A bias for each token."""
+    scale: Formula = 1.0
+    """Factor on the logits."""
+    softcap: Bound | None = None
+    """Logits are softcap * tanh(logits / softcap)."""
+    dim: Dim | None = None
+    """Features that the vocabulary matrix reads; the transform, or a linear without bias, makes them. Default:
+    embedding.project.dim, else d_model."""
+    transform: TransformDoc | None = None
+
+
+class LossDoc(Config):
+    """What training makes small beside what components add: the cross entropy of labels, changed."""
+
+    label_smoothing: Rate = 0.0
+    """Share of the target that is spread over the vocabulary."""
+    z_loss: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Factor on the squared log of the normaliser."""
+
+
+Kind = Literal["normal", "xavier", "kaiming", "uniform", "zeros", "ones", "constant"]
+Cut = Annotated[float, Field(ge=0.1, le=10)]
+Value = Annotated[float, Field(ge=-1e4, le=1e4)]
+
+
+class StartDoc(Config):
+    """How one parameter starts."""
+
+    kind: Kind = "normal"
+    """As in `init`."""
+    std: StdFormula | None = None
+    """Standard deviation of a normal, bound of uniform. Default: `init.std`."""
+    truncate: Cut | None = None
+    """Draws beyond so many standard deviations are drawn again."""
+    value: Value | None = None
+    """Of `constant`."""
+
+
+class InitDoc(Config):
+    """How weights and embeddings start; norms are one, biases zero."""
+
+    kind: Kind = "normal"
+    """`normal` has one std; `xavier` (Glorot and Bengio 2010) and `kaiming` (He et al. 2015) are normals with one for
+    each shape, where embeddings are `normal`; `uniform` is between std and its negative; `constant` is `value`."""
+    std: StdFormula = 0.02
+    """Standard deviation of `normal`, and of embeddings; bound of `uniform`."""
+    truncate: Cut | None = None
+    """Draws of normals beyond so many standard deviations are drawn again."""
+    value: Value | None = None
+    """Of `constant`."""
+    parameters: Annotated[dict[str, StartDoc], Field(default_factory=dict, max_length=256)]
+    """Other starts by name without stack and layer, as in `attention.o` or `attention.o.bias`; `embedding` stands for
+    all tables of embeddings."""
+    depth_scaled: bool = False
+    """Divide the std of the last linear of every branch by the root of the stack's number of residual updates."""

@@ -1,0 +1,86 @@
+"""Rules on embedding and head, on the core form."""
+
+from __future__ import annotations
+
+from specc.components.base import too_large
+from specc.source import Path, find
+from specc.spec.core import Embed, Model, Positions, Spec, Stack
+from specc.spec.report import Report
+
+
+def end_rules(spec: Spec, report: Report) -> None:
+    """Report all that is wrong with what stands around the stacks."""
+    model = spec.model
+    for stack in model.stacks:
+        embed = stack.embed or model.embed
+        own: Path = (stack.role, "embedding", "positions")
+        at = own if find(report.root, own) is not None else ("embedding", "positions")
+        if embed.positions is not None:
+            _positions(model, stack, embed, embed.positions, at, report)
+    if model.embed.types and len(model.stacks) > 1:
+        message = "types tell texts of one stack apart, and this model has two"
+        report.add("E235", ("embedding", "types"), message, "leave types out", reads=[("encoder",), ("decoder",)])
+    roles = [stack.role for stack in model.stacks]
+    if roles:
+        _tied(model, report, [*roles, "head"])
+    _rows(model, report)
+
+
+def _positions(model: Model, stack: Stack, embed: Embed, of: Positions, at: Path, report: Report) -> None:
+    width, reads = embed.width(model.d_model), [("d_model",), ("embedding",)]
+    learned = of.kind == "learned"
+    if not learned and width % 2:
+        what = "d_model" if width == model.d_model else "embedding.project"
+        message = f"sinusoids come in pairs, but {what} = {width} is odd"
+        report.add("E215", at, message, f"make {what} even", reads=reads)
+    if of.endpoint and width == 2:
+        report.add("E236", (*at, "endpoint"), "one wavelength has no first and last one", "leave it out", reads=reads)
+    for key in ("order", "endpoint") if learned else ("size",):
+        node = find(report.root, (*at, key))
+        if node is not None and node.value is not None:
+            what = "sinusoids" if learned else "a table that is trained"
+            report.add("E236", (*at, key), f"{key} is for {what}", "leave it out, or choose the other kind", key=True)
+    padded = "mask" in model.inputs or (stack.role == "encoder" and model.pad is not None)
+    if of.skip_pad and "positions" in model.inputs:
+        message = "skip_pad counts tokens, and positions are given as an input"
+        report.add("E237", (*at, "skip_pad"), message, "leave one of them out", [("inputs",)])
+    elif of.skip_pad and not padded:
+        message = f"skip_pad counts tokens that are no padding, and the {stack.role} has no padding"
+        help = "give pad to an encoder or inputs: [mask], or leave skip_pad out"
+        report.add("E237", (*at, "skip_pad"), message, help, [("pad",), ("inputs",)])
+    elif of.skip_pad and learned and not of.offset:
+        message = "padding has the row before the first in use, and with offset = 0 there is none"
+        report.add("E237", (*at, "skip_pad"), message, "give an offset of 1 or more")
+
+
+def _rows(model: Model, report: Report) -> None:
+    """Tables that no machine holds."""
+    rows: dict[Path, tuple[str, int]] = {("vocab",): ("vocab", model.vocab)}
+    for stack in model.stacks:
+        positions = (stack.embed or model.embed).positions
+        if positions is not None and positions.kind == "learned":
+            keys: list[Path] = [(stack.role, "embedding", "positions", "size"), ("embedding", "positions", "size")]
+            own = next((at for at in keys if find(report.root, at) is not None), ("max_seq",))
+            rows[own] = (str(own[-1]), positions.size + positions.offset)
+    for at, (key, count) in rows.items():
+        for problem in too_large(at, f"{key} = {count}", count, model.d_model):
+            report.add(problem.code, at, problem.message, problem.help, reads=[("d_model",), ("embedding",)])
+
+
+def _tied(model: Model, report: Report, known: list[str]) -> None:
+    at: Path = ("embedding", "tied")
+    tied = model.embed.tied
+    for n, part in enumerate(tied):
+        if part not in known and report.there((part,)):
+            report.add("E217", (*at, n), f"there is no {part} to tie", _choose(known))
+    if len(set(tied)) == 1 or len(set(tied)) != len(tied):
+        report.add("E217", at, "tying takes two or more different parts", _choose(known))
+    project = model.embed.project
+    embedded = model.d_model if project is None else project.dim
+    if "head" in tied and model.head.dim != embedded:
+        message = f"the head reads {model.head.dim} features, and the embedding has {embedded}"
+        report.add("E238", at, message, f"head.dim must be {embedded}, or untied", reads=[("head",), ("embedding",)])
+
+
+def _choose(words: list[str]) -> str:
+    return f"choose from {', '.join(words)}"
