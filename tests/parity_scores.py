@@ -147,6 +147,14 @@ FAMILIES: dict[str, Family] = {
         paired,
         PAIR,
     ),
+    "mt5": Family(
+        t5_spec("", "ffn: {kind: gated, hidden: 48, activation: gelu_tanh}"),
+        "MT5ForConditionalGeneration",
+        {key: value for key, value in T5_SIZES.items() if key != "scale_decoder_outputs"},
+        t5_names(("wi_0", "wi_1", "wo"), own=False),
+        paired,
+        PAIR,
+    ),
     "umt5": Family(
         t5_spec(", shared: false", "ffn: {kind: gated, hidden: 48, activation: gelu_tanh}"),
         "UMT5ForConditionalGeneration",

@@ -32,7 +32,7 @@ SCALINGS: dict[str, tuple[str, str, str]] = {
             "beta_fast": 8,
             "beta_slow": 2,
             "truncate": "false",
-            "amplitude": 1.5,
+            "amplitude": "1 + log(2)",
         }.items()
     },
     "LongropeScaling.kind": (

@@ -145,7 +145,7 @@ def test_all_findings_at_once_whatever_their_kind() -> None:
         "E204 vocab must be at least 1, not -97",
         "E109 the key max_seq is given twice",
         "E203 kind cannot be batch",
-        "E205 theta must be a number, not ten",
+        "E261 there is no ten here",
         "E210 d_model = 32 cannot be split into 6 heads",
         "E201 unknown key hiden",
         "E402 hidden = 63 cannot be split over tp = 2",

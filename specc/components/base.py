@@ -76,6 +76,12 @@ StdFormula = Annotated[Annotated[Std, Tag("number")] | Arithmetic, by_kind]
 ScaleFormula = Annotated[Annotated[Scale, Tag("number")] | Arithmetic, by_kind]
 """A factor on scores, or arithmetic on names of sizes."""
 
+BoundFormula = Annotated[Annotated[Bound, Tag("number")] | Arithmetic, by_kind]
+"""What values are kept below or multiplied by, or arithmetic on names of sizes."""
+
+StretchFormula = Annotated[Annotated[Stretch, Tag("number")] | Arithmetic, by_kind]
+"""A ratio of lengths, or arithmetic on names of sizes."""
+
 
 def settled(value: float | str) -> float:
     """Of a resolved config, where formulas are numbers."""

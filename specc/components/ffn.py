@@ -15,12 +15,14 @@ from specc.components.base import (
     Config,
     Dim,
     Factor,
+    Formula,
     Given,
     Problem,
     Problems,
     Rate,
     Synonyms,
     by_kind,
+    settled,
     too_large,
 )
 from specc.components.norm import Norm, OwnNorm
@@ -67,7 +69,7 @@ class Ffn(Layer):
 
     dropout: Rate = 0.0
     """Rate on the hidden features."""
-    gate_scale: Factor = 1.0
+    gate_scale: Formula = 1.0
     """Of gated: factor on gate before the activation."""
     sub_norm: OwnNorm = False
     """A norm before down."""
@@ -126,7 +128,7 @@ def normed(config: Ffn, model: Norm) -> Ffn:
 def lower(config: Ffn, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     """x [..., d_model] -> the same."""
     hidden = Axis("ffn", config.hidden)
-    x = between(config, b, x, features, b.linear, gate_scale=config.gate_scale)
+    x = between(config, b, x, features, b.linear, gate_scale=settled(config.gate_scale))
     if config.dropout:
         x = b.op("dropout", x, rate=config.dropout)
     if isinstance(config.sub_norm, Norm):

@@ -14,11 +14,12 @@ from specc.components.base import (
     Problem,
     Problems,
     Rate,
-    Scale,
+    ScaleFormula,
     Synonyms,
     by_kind,
     choices,
     divisors,
+    settled,
     too_large,
 )
 from specc.components.norm import Norm, OwnNorm
@@ -64,7 +65,7 @@ class Heads(Config):
     """Features of a value head. Default: head_dim."""
     bias: Annotated[Annotated[bool, Tag("bool")] | Annotated[Projections, Tag("list")], by_kind] = False
     """Which projections have a bias: all, none, or those listed."""
-    scale: Scale | None = None
+    scale: ScaleFormula | None = None
     """Factor on the scores. Default: 1 / sqrt(head_dim)."""
     dropout: Rate = 0.0
     """Rate on the attention weights."""
@@ -221,7 +222,7 @@ def split(config: Heads, b: Builder, x: Ref, name: str) -> Ref:
 def attended(config: Heads, b: Builder, q: Ref, k: Ref, v: Ref, mask: Ref | None, sinks: tuple[Param, ...] = ()) -> Ref:
     """Of heads, what they attend to [batch, heads, seq, v_head_dim]."""
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
-    scale, dropout = config.scale, config.dropout
+    scale, dropout = None if config.scale is None else settled(config.scale), config.dropout
     if written_out(config) or sinks:
         scale, capped = sizes(config)[1] ** -0.5 if scale is None else scale, config.softcap
         return b.op("plain_attention", *inputs, name="core", params=sinks, scale=scale, softcap=capped, dropout=dropout)

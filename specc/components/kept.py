@@ -20,7 +20,7 @@ SYNONYMS: Synonyms = {
     "kv_from": ("num_kv_shared_layers", "kv_shared"),
     "value_residual": ("v_residual", "resformer"),
 }
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Name = Annotated[str, Field(max_length=64)]
 SIZES = ("kv_heads", "head_dim", "v_head_dim")
 
 

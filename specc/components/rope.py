@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
 from specc.components import scaling
-from specc.components.base import Config, Dim, Problem, Problems, Synonyms, Table, Tokens
+from specc.components.base import Arithmetic, Config, Dim, Problem, Problems, Synonyms, Table, Tokens, by_kind, settled
 from specc.components.scaling import LinearScaling, Llama3Scaling, Scaling
 from specc.ir.op import Attr, Ref
 
@@ -25,7 +25,7 @@ SYNONYMS: Synonyms = {
     "scaling": ("rope_scaling",),
     **scaling.SYNONYMS,
 }
-Theta = Annotated[float, Field(ge=1.0, le=1e15)]
+Theta = Annotated[Annotated[Annotated[float, Field(ge=1.0, le=1e15)], Tag("number")] | Arithmetic, by_kind]
 
 
 class Rope(Config):
@@ -67,13 +67,14 @@ def shrink(config: Rope, head_dim: int, small: int) -> Rope:
 def table(config: Rope, head_dim: int) -> Table:
     """What heads of that size are rotated by; tables are told apart by theta."""
     shared = config.model_copy(update={"dim": None, "pairing": "halves"})
-    return Table("rope", f"{config.theta:.0f}", shared, config.dim or head_dim, lower)
+    return Table("rope", f"{settled(config.theta):.0f}", shared, config.dim or head_dim, lower)
 
 
 def lower(config: Rope, b: Builder, tokens: Tokens, head_dim: int, hint: str) -> Ref:
     """Cosines and sines [pair, seq, head_dim], or [pair, batch, 1, seq, head_dim]; `scaling`: kind and its numbers."""
-    stretched: Attr = None if config.scaling is None else scaling.numbers(config.scaling, head_dim, config.theta)
-    return b.op("rope_table", tokens.positions, hint=hint, head_dim=head_dim, theta=config.theta, scaling=stretched)
+    theta = settled(config.theta)
+    stretched: Attr = None if config.scaling is None else scaling.numbers(config.scaling, head_dim, theta)
+    return b.op("rope_table", tokens.positions, hint=hint, head_dim=head_dim, theta=theta, scaling=stretched)
 
 
 def turn(config: Rope, b: Builder, x: Ref, table: Ref, name: str, hint: str = "") -> Ref:

@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from specc.components.base import Bound, Config, Dim, Problem, Problems, Stretch, Synonyms
+from specc.components.base import (
+    BoundFormula,
+    Config,
+    Dim,
+    Problem,
+    Problems,
+    Stretch,
+    StretchFormula,
+    Synonyms,
+    settled,
+)
 from specc.ir.op import Attr
 
 SYNONYMS: Synonyms = {
@@ -27,7 +37,7 @@ class LinearScaling(Config):
 
     kind: Literal["linear"]
     """Tells the scalings apart."""
-    factor: Stretch
+    factor: StretchFormula
     """How much longer the context becomes."""
 
 
@@ -36,7 +46,7 @@ class Llama3Scaling(Config):
 
     kind: Literal["llama3"]
     """Tells the scalings apart."""
-    factor: Stretch
+    factor: StretchFormula
     """How much longer the context becomes."""
     low_freq: Stretch = 1.0
     """Turns over the original context below which a frequency is fully scaled."""
@@ -51,7 +61,7 @@ class DynamicScaling(Config):
 
     kind: Literal["dynamic"]
     """Tells the scalings apart."""
-    factor: Stretch
+    factor: StretchFormula
     """How much longer the context becomes."""
     original_seq: Dim = 8192
     """Context length before scaling."""
@@ -62,7 +72,7 @@ class YarnScaling(Config):
 
     kind: Literal["yarn"]
     """Tells the scalings apart."""
-    factor: Stretch
+    factor: StretchFormula
     """How much longer the context becomes."""
     original_seq: Dim = 8192
     """Context length before scaling."""
@@ -72,7 +82,7 @@ class YarnScaling(Config):
     """Turns below which it is divided."""
     truncate: bool = True
     """The two bounds are whole pairs."""
-    amplitude: Bound | None = None
+    amplitude: BoundFormula | None = None
     """Factor on sines and cosines. Default: 0.1 * log(factor) + 1."""
 
 
@@ -81,11 +91,11 @@ class LongropeScaling(Config):
 
     kind: Literal["longrope"]
     """Tells the scalings apart."""
-    factor: Stretch | None = None
+    factor: StretchFormula | None = None
     """How much longer the context becomes; for the default of amplitude alone."""
     original_seq: Dim = 8192
     """Context length before scaling."""
-    amplitude: Bound | None = None
+    amplitude: BoundFormula | None = None
     """Factor on sines and cosines. Default: sqrt(1 + log(factor) / log(original_seq))."""
     short: Divisors
     """Divisor of each frequency up to original_seq."""
@@ -98,7 +108,7 @@ class ProportionalScaling(Config):
 
     kind: Literal["proportional"]
     """Tells the scalings apart."""
-    factor: Stretch = 1.0
+    factor: StretchFormula = 1.0
     """How much longer the context becomes."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)]
     """Share of the pairs that turn."""
@@ -143,20 +153,22 @@ def shrink(config: Scaling, dim: int) -> Scaling:
 
 def numbers(config: Scaling, dim: int, theta: float) -> tuple[Attr, ...]:
     """The kind, and what its kernel takes beside positions, features and base."""
+    factor = None if config.factor is None else settled(config.factor)
     match config:
         case LinearScaling():
-            return (config.kind, config.factor)
+            return (config.kind, factor)
         case Llama3Scaling():
-            return (config.kind, config.factor, config.low_freq, config.high_freq, config.original_seq)
+            return (config.kind, factor, config.low_freq, config.high_freq, config.original_seq)
         case DynamicScaling():
-            return (config.kind, config.factor, config.original_seq)
+            return (config.kind, factor, config.original_seq)
         case YarnScaling():
-            amplitude = config.amplitude or 0.1 * log(max(config.factor, 1.0)) + 1.0
-            return (config.kind, config.factor, *_between(config, dim, theta), amplitude)
+            usual = 0.1 * log(max(factor or 1.0, 1.0)) + 1.0
+            amplitude = usual if config.amplitude is None else settled(config.amplitude)
+            return (config.kind, factor, *_between(config, dim, theta), amplitude)
         case LongropeScaling():
             return (config.kind, config.original_seq, _amplitude(config), tuple(config.short), tuple(config.long))
         case ProportionalScaling():
-            return (config.kind, config.factor, int(config.fraction * dim // 2))
+            return (config.kind, factor, int(config.fraction * dim // 2))
 
 
 def _between(config: YarnScaling, dim: int, theta: float) -> tuple[float, float]:
@@ -173,6 +185,7 @@ def _between(config: YarnScaling, dim: int, theta: float) -> tuple[float, float]
 
 
 def _amplitude(config: LongropeScaling) -> float:
-    if config.amplitude is not None or config.factor is None:
-        return config.amplitude or 1.0
-    return sqrt(1 + log(config.factor) / log(config.original_seq)) if config.factor > 1 else 1.0
+    if config.amplitude is not None:
+        return settled(config.amplitude)
+    factor = 1.0 if config.factor is None else settled(config.factor)
+    return sqrt(1 + log(factor) / log(config.original_seq)) if factor > 1 else 1.0

@@ -105,7 +105,7 @@ BIASED = OpDef(
     "biased",  # the least there is where the mask hides
     _biased_out,
     _biased_signatures,
-    lambda op, ins: Facts(linear=(0,)),
+    lambda op, ins: Facts(),
     saves=lambda op: ("in1",),
     again=True,
 )
