@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from specc.lower import lower
 from specc.passes import typed
 from specc.source import Source
 from specc.spec import Model, Spec, load
+from specc.verify.run import in_double
 from tests.family_ends import ENDS
 
 SMALL = {
@@ -57,6 +58,8 @@ class Row:
     sizes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     quick: bool = False
     attention: str = "sdpa"
+    double: bool = False
+    """Its buffers are made in float64, so that what they hold is as exact as ours."""
 
     def __str__(self) -> str:
         return f"{self.family}{'-' * bool(self.name)}{self.name}"
@@ -90,6 +93,7 @@ MPT = {"d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 64, "vocab_siz
 OLDER = {**OLD, "rotary_dim": 4}
 MIXED = {"layer_types": ["conv", "full_attention", "conv", "conv"]}
 SPACE = {"num_heads": 8, "head_dim": 8, "state_size": 6, "chunk_size": 8}
+FACTORS = {"linear_attn_alpha_factor": 1.5, "linear_attn_beta_factor": 0.7, "mlp_alpha_factor": 1.25, "block_size": 8}
 ROWS = (
     Row("apertus", "", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "default"}}),
     Row("arcee"),
@@ -137,6 +141,7 @@ ROWS = (
     Row(
         "mamba2", "limits", {**SPACE, "n_groups": 1, "time_step_limit": [0.1, 0.5], "use_bias": True}, attention="eager"
     ),
+    Row("minimax", "", {**FACTORS, "num_local_experts": 4, "sliding_window": None}, double=True),
     Row("mistral", quick=True),
     Row("mistral", "wide", UNSEEN),
     Row("mixtral", "", {**EXPERTS, "num_local_experts": 6}, quick=True),
@@ -216,10 +221,11 @@ def double(model: nn.Module) -> Any:
         hook.remove()
 
 
-def reference(config: PreTrainedConfig, seed: int = 0) -> nn.Module:
+def reference(config: PreTrainedConfig, seed: int = 0, double: bool = False) -> nn.Module:
     """The model of others in float64 with noise on every parameter."""
     torch.manual_seed(seed)
-    model = built(config).double().eval()
+    with in_double() if double else nullcontext():
+        model = built(config).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in trained(model).values():
@@ -315,7 +321,7 @@ def compare(row: Row, folder: Path) -> float:
     config = row.config()
     made, model = spec_of(config)
     wanted = plan_of(made, model)
-    theirs = reference(config)
+    theirs = reference(config, double=row.double)
     same_sinusoids(model, theirs)
     state = save(theirs, folder / "theirs")
     assert weights.to_specc(wanted, folder / "theirs", folder / "ours", 40_000) == []

@@ -165,6 +165,10 @@ def full(spec: Spec) -> Data:
         if raw.get(role) is not None:
             stack = cast(Data, raw[role])
             made[role] = {**stack, "block": _filled(stack.get("block"), spec, role)}
+    stacks = (made.get(role) or {} for role in ("encoder", "decoder"))
+    for sublayers in (*made["blocks"].values(), *(stack.get("block") for stack in stacks)):
+        for sublayer in sublayers or ():
+            sublayer |= {key: made["residual"][key] for key in ("alpha", "beta") if sublayer.get(key) is None}
     return made
 
 
