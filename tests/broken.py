@@ -163,6 +163,17 @@ MODEL = (
     Case("E227", DECODER, "heads: 4", "heads: 4, bias: [q, q]", "|[q, q]"),
     Case("E250", DECODER, "hidden: 64", "hidden: 64, clamp: 7", "clamp: |7"),
     Case("E250", DECODER, "hidden: 64", "hidden: 64, bias: [gate]", "[|gate]"),
+    *(
+        Case(code, DECODER, FFN, f"- moe: {{experts: 4, top_k: {top_k}, hidden: 64, router: {{{router}}}}}", at)
+        for code, top_k, router, at in (
+            ("E286", 4, "correction: true", "correction: |true"),
+            ("E286", 4, "groups: {count: 2, keep: 2}", "groups: |{"),
+            ("E287", 2, "groups: {count: 3, keep: 2}", "count: |3"),
+            ("E287", 2, "groups: {count: 2, keep: 3}", "keep: |3"),
+            ("E287", 3, "groups: {count: 2, keep: 1}", "keep: |1"),
+            ("E287", 2, "groups: {count: 4, keep: 3, score: top2}", "score: |top2"),
+        )
+    ),
     Case("E285", DECODER, FFN, "- moe: {experts: 4, top_k: 5, hidden: 64}", "top_k: |5"),
     Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 5", "dim: |5"),
     Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 10", "dim: |10"),

@@ -15,6 +15,7 @@ FULL = DECODER.replace("{save: [attention.core]}", "full")
 MOE = "moe: {experts: 4, top_k: 2, hidden: 16, "
 GATED_MOE = "moe: {kind: gated, experts: 4, top_k: 2, hidden: 16, "
 ROUTED, GATES = (DECODER.replace(FFN, f"- {text}}}") for text in (MOE, GATED_MOE))
+GROUPED = ROUTED.replace("experts: 4, ", "experts: 8, router: {groups: {count: 4, keep: 2}}, ")
 SHARED = ROUTED.replace(MOE, f"{MOE}shared: {{hidden: 16}}, ")
 CROSS = "cross_attention: {heads: 4, head_dim: 8"
 ALIBI = DECODER.replace("heads: 4, ", "heads: 6, head_dim: 8, alibi: {}, ")
@@ -189,6 +190,17 @@ KEYS: dict[str, tuple[str, str, str]] = {
             "eps": 0.1,
             "scale": 2,
             "bias": "true",
+            "correction": "true",
+            "groups": "{count: 2, keep: 1}",
+        }.items()
+    },
+    **{
+        f"Groups.{key}": (GROUPED, "count: 4, keep: 2", change)
+        for key, change in {
+            "count": "count: 2, keep: 2",
+            "keep": "count: 4, keep: 3",
+            "score": "count: 4, keep: 2, score: max",
+            "fill": "count: 4, keep: 2, fill: zero",
         }.items()
     },
     "Shared.hidden": (SHARED, "shared: {hidden: 16", "shared: {hidden: 32"),

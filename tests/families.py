@@ -86,19 +86,40 @@ LONGROPE = {
     "short_factor": [1.0, 1.25, 1.5, 2.0],
     "long_factor": [1.0, 2.0, 3.0, 4.0],
 }
+WHOLE_YARN = {**YARN, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
 UNSEEN = {"sliding_window": None}
 EXPERTS = {"num_experts_per_tok": 3, "router_aux_loss_coef": 0.7}
 FINE = {**EXPERTS, "num_experts": 6, "moe_intermediate_size": 24}
 MPT = {"d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 64, "vocab_size": 96}
+LIMITED = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "moe_intermediate_size": 24,
+    "n_shared_experts": 2,
+    "routed_scaling_factor": 1.5,
+    "first_k_dense_replace": 1,
+    "head_dim": None,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 20,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 10,
+}
 OLDER = {**OLD, "rotary_dim": 4}
 MIXED = {"layer_types": ["conv", "full_attention", "conv", "conv"]}
 SPACE = {"num_heads": 8, "head_dim": 8, "state_size": 6, "chunk_size": 8}
 FACTORS = {"linear_attn_alpha_factor": 1.5, "linear_attn_beta_factor": 0.7, "mlp_alpha_factor": 1.25, "block_size": 8}
 ROWS = (
+    Row("afmoe", "", {**FINE, "num_hidden_layers": 5, "route_scale": 1.5, "router_aux_loss_coef": None}),
     Row("apertus", "", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "default"}}),
     Row("arcee"),
     Row("bitnet"),
     Row("codegen", "", {**OLDER, "n_ctx": 64}, attention="eager"),
+    Row("deepseek_v3", "", LIMITED, quick=True),
+    Row("deepseek_v3", "whole-queries", {**LIMITED, "q_lora_rank": None, "norm_topk_prob": False}),
     Row("falcon", quick=True),
     Row("falcon", "grouped", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     Row("falcon", "grouped-one-norm", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1, "bias": True}),
@@ -127,6 +148,7 @@ ROWS = (
     ),
     Row("gpt_neox"),
     Row("gpt_neox", "in-turn", {"use_parallel_residual": False, "attention_bias": False}),
+    Row("gpt_oss", "", {**EXPERTS, "num_local_experts": 6, "rope_parameters": WHOLE_YARN}, attention="eager"),
     Row("gptj", "", OLDER, attention="eager"),
     Row("lfm2", "", {**MIXED, "block_auto_adjust_ff_dim": False, "conv_bias": True}, quick=True),
     Row("lfm2", "rounded", {**MIXED, "full_attn_idxs": [1], "layer_types": None, "tie_word_embeddings": False}),
@@ -199,7 +221,8 @@ class Double(TorchFunctionMode):
         if not self.off and func is Tensor.float and args[0].dtype == torch.int64:
             return args[0].double()
         if not self.off and args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
-            if func is Tensor.float or (func is Tensor.to and torch.float32 in (*args[1:], kwargs.get("dtype"))):
+            cast = func in (Tensor.to, Tensor.type) and torch.float32 in (*args[1:], kwargs.get("dtype"))
+            if func is Tensor.float or cast:
                 return args[0]
             if func in (F.softmax, torch.softmax, Tensor.softmax) and kwargs.get("dtype") is torch.float32:
                 kwargs = {**kwargs, "dtype": torch.float64}
@@ -221,14 +244,19 @@ def double(model: nn.Module) -> Any:
         hook.remove()
 
 
+def _kept(model: nn.Module, buffer: Tensor) -> bool:
+    """Whether it is saved with parameters."""
+    return any(buffer is other for other in model.state_dict(keep_vars=True).values())
+
+
 def reference(config: PreTrainedConfig, seed: int = 0, double: bool = False) -> nn.Module:
-    """The model of others in float64 with noise on every parameter."""
+    """The model of others in float64 with noise on every parameter, and on buffers that are saved."""
     torch.manual_seed(seed)
     with in_double() if double else nullcontext():
         model = built(config).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in trained(model).values():
+        for parameter in (*trained(model).values(), *(x for x in model.buffers() if _kept(model, x))):
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.2)
     return model
 
@@ -346,13 +374,16 @@ def compare(row: Row, folder: Path) -> float:
     torch.stack([(actual * probe).sum(), *own_terms]).sum().backward()
     pairs = {"logits": (actual, expected)}
     pairs |= dict(zip(("terms",), zip(own_terms, their_terms, strict=True), strict=False))
-    gradients = {name: parameter.grad for name, parameter in trained(theirs).items()}
+    gradients = {name: p.grad for name, p in trained(theirs).items() if p.requires_grad}
     mine = dict(ours.named_parameters())
     covered: set[str] = set()
+    still = {name for name in state if name not in gradients}
     for tensor in wanted.tensors:
-        name = next(name for name in (tensor.name, *tensor.copies) if name in gradients)  # of a shared one the first
-        covered.add(name)
-        whole = gradients[name]
+        names = [name for name in (tensor.name, *tensor.copies) if name in gradients]  # of a shared one the first
+        if not names and tensor.name in still:
+            continue
+        covered.add(names[0])
+        whole = gradients[names[0]]
         assert whole is not None, f"{tensor.name} has no gradient"
         for part in tensor.parts:
             pairs[part.name] = (mine[part.name].grad, to_own(whole, Part(part.name, part.view)))

@@ -132,10 +132,26 @@ def moes(draw: st.DrawFn, tp: int) -> Doc:
     doc = draw(ffns(tp))
     doc = {key: value for key, value in doc.items() if key not in ("dropout", "sub_norm", "gate_scale")}
     score = st.sampled_from(("softmax", "sigmoid", "sqrt_softplus"))
-    router = some(draw, score=score, normalize=st.booleans(), eps=st.just(0.1), scale=st.just(0.7), bias=st.booleans())
+    experts, top_k = draw(st.sampled_from(((2, 1), (3, 2), (4, 2), (6, 3))))
+    groups = {"groups": {"count": experts // 2, "keep": -(-top_k // 2)}} if experts % 2 == 0 else {}
+    router = some(
+        draw,
+        correction=st.booleans(),
+        score=score,
+        normalize=st.booleans(),
+        eps=st.just(0.1),
+        scale=st.just(0.7),
+        bias=st.booleans(),
+    )
     shared = st.fixed_dictionaries({"hidden": st.just(4 * tp), "gate": st.booleans()})
-    terms = some(draw, balance_loss=st.just(0.3), z_loss=st.just(0.1), router=st.just(router), shared=shared)
-    return {"experts": draw(st.integers(2, 5)), "top_k": draw(st.integers(1, 2)), **doc, **terms}
+    terms = some(
+        draw,
+        balance_loss=st.just(0.3),
+        z_loss=st.just(0.1),
+        router=st.sampled_from((router, router | groups)),
+        shared=shared,
+    )
+    return {"experts": experts, "top_k": top_k, **doc, **terms}
 
 
 @st.composite

@@ -53,6 +53,7 @@ def rules(config: Moe, d_model: int, stated: Callable[[str], bool]) -> Problems:
     if config.top_k > config.experts:
         message = f"a token cannot go to top_k = {config.top_k} of {config.experts} experts"
         yield Problem("E285", ("top_k",), message, f"at most {config.experts}")
+    yield from router.rules(config.router, config.experts, config.top_k)
     largest = max(config.hidden, d_model)
     yield from too_large(("experts",), f"experts = {config.experts}", config.experts, largest)
     if config.shared is not None:
@@ -73,10 +74,15 @@ def shrink(config: Moe, tp: int) -> Moe:
     """A few experts of a few features a rank; numbers of ranks that are prime still divide them."""
     primes = [n for n in divisors(config.experts) if len(divisors(n)) == 2]
     few = next((n for n in divisors(config.experts) if n > 3 and not any(n % p for p in primes)), config.experts)
+    top_k, groups = min(config.top_k, few if config.top_k == config.experts else few - 1), config.router.groups
+    if groups is not None:
+        count = min(groups.count, 4)
+        keep = min(groups.keep, count - (groups.keep < groups.count))
+        groups, few = groups.model_copy(update={"count": count, "keep": keep}), max(2, -(-top_k // keep)) * count
     shared = config.shared and config.shared.model_copy(update={"hidden": 8 * tp})
-    return config.model_copy(
-        update={"experts": few, "top_k": min(config.top_k, few), "hidden": 8 * tp, "shared": shared}
-    )
+    made = config.router.model_copy(update={"groups": groups})
+    sizes = {"experts": few, "top_k": max(1, top_k), "hidden": 8 * tp}
+    return config.model_copy(update={**sizes, "shared": shared, "router": made})
 
 
 def split_by_tp(config: Moe) -> tuple[tuple[str, int], ...]:
@@ -137,6 +143,9 @@ SYNONYMS: Synonyms = {
     "balance_loss": ("router_aux_loss_coef", "aux_loss", "aux_loss_coef", "load_balancing_loss"),
     "z_loss": ("router_z_loss_coef",),
     "normalize": ("norm_topk_prob", "renormalize", "normalise", "route_norm"),
+    "correction": ("e_score_correction_bias", "expert_bias", "bias_update"),
+    "count": ("n_group", "num_expert_group"),
+    "keep": ("topk_group",),
     "score": ("scoring_func", "score_func", "router_act"),
     "scale": ("routed_scaling_factor", "route_scale"),
 }

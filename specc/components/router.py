@@ -6,15 +6,29 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from specc.components.base import Config, Factor
-from specc.ir.op import Ref
+from specc.components.base import Config, Dim, Factor, Problem, Problems, choices, divisors
+from specc.ir.op import Init, Ref
 from specc.ir.types import Axis
+from specc.source import plural
 
 if TYPE_CHECKING:
     from specc.lower.builder import Builder
 
 Weight = Annotated[float, Field(ge=0.0, le=1e4)]
 """Of a term in the loss."""
+
+
+class Groups(Config):
+    """A token goes to experts of a few groups alone, which have the best scores."""
+
+    count: Dim
+    """Equal parts of the experts, in order."""
+    keep: Dim
+    """How many of them a token goes to."""
+    score: Literal["max", "top2"] = "top2"
+    """Of a group: its best expert, or the sum of its two best."""
+    fill: Literal["out", "zero"] = "out"
+    """Experts of other groups: left out, or with the score 0."""
 
 
 class Router(Config):
@@ -30,6 +44,10 @@ class Router(Config):
     """Factor on the weights of the chosen experts."""
     bias: bool = False
     """A bias of the router's linear."""
+    correction: bool = False
+    """A number for each expert is added to scores for the choice alone; a buffer, which no gradient moves."""
+    groups: Groups | None = None
+    """Experts are chosen from the best groups."""
 
 
 def results(config: Router) -> tuple[str, ...]:
@@ -44,9 +62,9 @@ def lower(
 
     `balance` and `z` are factors of terms of the loss.
     """
-    logits = b.linear(x, "router", Axis("choices", experts), features, config.bias, hint="logits")
+    logits = _logits(config, b, x, features, Axis("choices", experts))
     scores = b.op("scores", logits, hint="scores", function=config.score)
-    route = b.op("route", scores, hints=("gates", "ids"), top_k=top_k)
+    route = b.op("route", scores, *_by(config, b, scores, experts), hints=("gates", "ids"), top_k=top_k)
     gates, ids = Ref(route.op, 0), Ref(route.op, 1)
     if config.normalize:
         gates = b.op("normalise", gates, name="gates", hint="gates", eps=config.eps)
@@ -59,6 +77,52 @@ def lower(
     if terms:
         b.term(terms[0] if len(terms) == 1 else b.op("add", *terms, name="term", hint="term"))
     return gates, ids
+
+
+def _logits(config: Router, b: Builder, x: Ref, features: Axis, own: Axis) -> Ref:
+    """x [batch, seq, d_model] -> [batch, seq, choices]."""
+    if not config.correction:
+        return b.linear(x, "router", own, features, config.bias, hint="logits")
+    weight = b.param("router", "weight", (own, features), b.weight_init(own, features, False), "router")
+    bias = [b.param("router", "bias", (own,), Init("zeros"), "router")] * config.bias
+    return b.op("router", x, hint="logits", params=(weight, *bias))
+
+
+def _by(config: Router, b: Builder, scores: Ref, experts: int) -> tuple[Ref, ...]:
+    """What experts are chosen by, where that is not their scores [batch, seq, choices]."""
+    by = scores
+    if config.correction:
+        own = b.param("router", "correction", (Axis("choices", experts),), Init("zeros"), "router", trained=False)
+        by = b.op("correct", by, hint="by", params=(own,))
+    if config.groups is not None:
+        groups, best = config.groups, 2 if config.groups.score == "top2" else 1
+        fill = 0.0 if groups.fill == "zero" else None
+        by = b.op("limit", by, hint="by", groups=groups.count, keep=groups.keep, best=best, fill=fill)
+    return () if by is scores else (by,)
+
+
+def rules(config: Router, experts: int, top_k: int) -> Problems:
+    """There is something to choose from."""
+    for key in ("correction", "groups"):
+        if getattr(config, key) and top_k == experts:
+            message = f"a token goes to all {experts} experts, so nothing is chosen"
+            yield Problem("E286", ("router", key), message, f"leave {key} out, or lower top_k")
+    if config.groups is None or top_k >= experts:
+        return
+    count, keep = config.groups.count, config.groups.keep
+    each = experts // count
+    if experts % count:
+        message = f"{plural(count, 'group')} cannot part {experts} experts evenly"
+        yield Problem("E287", ("router", "groups", "count"), message, f"count can be {choices(divisors(experts))}")
+    elif keep > count:
+        message = f"keep = {keep} of {plural(count, 'group')}"
+        yield Problem("E287", ("router", "groups", "keep"), message, f"at most {count}")
+    elif top_k > keep * each:
+        message = f"a token cannot go to top_k = {top_k} of the {keep * each} experts in {plural(keep, 'group')}"
+        yield Problem("E287", ("router", "groups", "keep"), message, f"at least {-(-top_k // each)}")
+    elif each == 1 and config.groups.score == "top2":
+        message = "groups of one expert have no second"
+        yield Problem("E287", ("router", "groups", "score"), message, "give score: max, or fewer groups")
 
 
 def _balance(config: Router, b: Builder, scores: Ref, ids: Ref, experts: int, top_k: int, factor: float) -> Ref:

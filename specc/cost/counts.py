@@ -63,6 +63,8 @@ def stage_costs(graph: Graph, stages: int) -> list[StageCost]:
         for op in ops:
             runs = runs_of(graph, op, stage)
             for n, param in enumerate(op.params):
+                if not param.trained:
+                    continue
                 local = local_shape(param, op.uses[n].stored if op.uses else Spmd(), graph)
                 held[param.path] = (prod(axis.length for axis in param.axes) * runs, prod(local) * runs)
             ins = tuple(graph.type(ref) for ref in op.inputs)

@@ -58,7 +58,8 @@ def _params(graph: Graph) -> Json:
         axes = param.param.axes
         if axes not in known:
             known[axes] = json.dumps(_axes(axes))
-        key = (".".join(template(param.param.path)), known[axes])
+        kind = "" if param.param.trained else "buffer "
+        key = (kind + ".".join(template(param.param.path)), known[axes])
         found.setdefault(key, []).extend(() if param.layers is None else (param.layers,))
     return sorted([name, axes, _ranges(spans)] for (name, axes), spans in found.items())
 

@@ -41,7 +41,8 @@ def generate(of: Context) -> Code:
 
 def _logits(of: Context) -> Code:
     """Of the last token, whole on every rank."""
-    ref, last = of.graph.outputs[0], "module.decode(last, cache)[:, -1:]"
+    ref, first = of.graph.outputs[0], "[0]" * (len(of.graph.outputs) > 1)
+    last = f"module.decode(last, cache){first}[:, -1:]"
     for axis in of.graph.type(ref).axes if of.graph.mesh else ():
         if over := of.graph.spmd(ref).shards(axis):
             return Code(f"whole({last}.contiguous(), {axis.size}, {of_mesh(over[0], of.graph)})")

@@ -17,12 +17,14 @@ class Held:
     """A parameter in its module: where it is on each mesh axis, what its gradient is there, if forward reads it.
 
     `cast`: whether it is read in the type in which the file computes. Where FSDP2 gathers it, that casts it before.
+    One that is not `trained` is a buffer, which every rank has.
     """
 
     placements: tuple[str, ...]
     grads: tuple[str, ...]
     read: bool
     cast: bool = False
+    trained: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,8 @@ def options(graph: Graph) -> dict[str, tuple[str, ...]]:
 def held(graph: Graph, op: Op, n: int) -> Held:
     """How an op reads a parameter, on the mesh axes over which it is placed."""
     param, use = op.params[n], op.uses[n] if op.uses else Use(Spmd(), Spmd())
+    if not param.trained:
+        return Held((), (), param.role == op.kind, trained=False)
     axes = graph.groups.placing(use.stored)
     names = [axis.shard_name for axis in param.axes]
     placements = tuple(_placement(use.stored.at(axis), names) for axis in axes)
@@ -177,8 +181,12 @@ def _check(graph: Graph, found: dict[Path, Leaf]) -> None:
         shape = tuple(sizes[size] if size in sizes else int(size) for size in leaf.form.params[name])
         names = [axis.shard_name for axis in row.param.axes]
         has = declared.get((leaf.cls, name), dict(leaf.held)[name])
-        said = dict(zip(leaf.axes, has.placements, strict=True))
-        wanted = {m: _placement(p, names) for m, p in row.spmd.places if m in leaf.axes or p.kind == "S"}
+        said = dict(zip(leaf.axes, has.placements, strict=True)) if has.trained else {}
+        wanted = (
+            {}
+            if not has.trained
+            else {m: _placement(p, names) for m, p in row.spmd.places if m in leaf.axes or p.kind == "S"}
+        )
         if (shape, said) != (row.shape, wanted):
             raise ValueError(f"{row.name} is {row.shape} {wanted}, but its {leaf.cls} has {shape} {said}")
         right.add(like)

@@ -76,6 +76,8 @@ def mesh_argument(axes: tuple[str, ...]) -> str:
 
 
 def _made(shape: tuple[str, ...], held: Held, axis: str) -> str:
+    if not held.trained:
+        return f"nn.Buffer(torch.empty({', '.join(shape)}))"
     if not axis:
         return f"nn.Parameter(torch.empty({', '.join(shape)}))"
     sizes = f"({', '.join(shape)}{',' * (len(shape) == 1)})"

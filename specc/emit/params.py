@@ -12,7 +12,8 @@ def table(graph: Graph) -> str:
     for row in stored(graph):
         stages = ",".join(map(str, row.stages)) if len(row.stages) < 4 else f"{row.stages[0]}..{row.stages[-1]}"
         shape = f"[{', '.join(map(str, row.shape))}]"
-        lines.append((row.name, shape, "float32", placement(row, graph), stages, str(row.param.init)))
+        init = f"{row.param.init}{', a buffer' * (not row.param.trained)}"
+        lines.append((row.name, shape, "float32", placement(row, graph), stages, init))
     widths = [max(len(line[n]) for line in lines) for n in range(5)]
     return "".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) + "\n"

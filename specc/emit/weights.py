@@ -16,13 +16,15 @@ WORDS = {"1.0": "Norms are 1", "0.0": "biases 0"}
 
 def init_weights(params: tuple[Stored, ...], init: Init, placed: bool) -> Code:
     """`draw` and `init_weights`. `placed`: parameters are DTensors, of which a rank draws its own part."""
-    code = _init_weights({next(param.names()): _value(param, init) for param in params}, placed)
+    trained = all(param.param.trained for param in params)
+    named = "module.named_parameters()" if trained else "(*module.named_parameters(), *module.named_buffers())"
+    code = _init_weights({next(param.names()): _value(param, init) for param in params}, placed, named)
     if "name in" in code or "name ==" in code:  # ends of names do not tell: every layer counts
-        code = _init_weights({name: _value(param, init) for param in params for name in param.names()}, placed)
+        code = _init_weights({name: _value(param, init) for param in params for name in param.names()}, placed, named)
     return code
 
 
-def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
+def _init_weights(values: dict[str, tuple[str, str]], placed: bool, named: str) -> Code:
     filled = {name: value for name, (kind, value) in values.items() if kind == "fill"}
     drawn = {name: value for name, (kind, value) in values.items() if kind == "normal"}
     others = {name: value for name, (kind, value) in values.items() if kind == "draw"}
@@ -40,7 +42,8 @@ def _init_weights(values: dict[str, tuple[str, str]], placed: bool) -> Code:
     doc = doc[0].upper() + doc[1:]
     fill = "fill_parts.j2" if placed else "fill_whole.j2"
     depth = 12 if lines else 8  # of what draws a weight
-    return part("weights.j2", lines=_draws(drawn, others), constants=lines, doc=Code(doc), depth=depth, fill=fill)
+    given = {"lines": _draws(drawn, others), "constants": lines, "doc": Code(doc), "depth": depth, "fill": fill}
+    return part("weights.j2", named=Code(named), **given)
 
 
 def _draws(normal: dict[str, str], others: dict[str, str]) -> list[Code]:

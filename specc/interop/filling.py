@@ -118,7 +118,8 @@ def solve_for(template: Data, data: Data, made: Solved) -> None:
     found = list(holes(template))
     for place, item in sorted(found, key=lambda pair: pair[1].needs):
         value = at_place(data, place)
-        layers = at_place(data, (*place[:-1], "layers")) if place else None
+        above = (at_place(data, (*place[:n], "layers")) for n in reversed(range(len(place))))
+        layers = next((count for count in above if count is not None), None)
         usual = made.usual(item.fields[0]) if len(item.terms) == 1 else None
         try:
             solved = solve(item, value, made.values.get, context(made.common, made.tables, usual, layers))

@@ -162,10 +162,11 @@ def _parameter(target: _Target, frame: _Frame, op: Op, param: Param) -> fx.Node:
     shape = tuple(axis.size for axis in param.axes)
     holder = _holder(frame.root, holders)
     known = getattr(holder, name, None)
+    kind = nn.Parameter if param.trained else nn.Buffer
     if known is None:
         value = torch.full(shape, torch.nan, dtype=target.dtype, device=target.device)  # type: ignore[arg-type]
-        holder.register_parameter(name, nn.Parameter(value))
-    elif not isinstance(known, nn.Parameter) or tuple(known.shape) != shape:
+        setattr(holder, name, kind(value))
+    elif not isinstance(known, kind) or tuple(known.shape) != shape:
         raise ValueError(f"{op.id}: {'.'.join(path)} is already something else than a parameter of shape {shape}")
     return frame.code.get_attr(".".join((*holders, name)))
 

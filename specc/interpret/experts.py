@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from specc.interpret.table import linear
 from specc.kernels import experts, routing
 
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -28,10 +30,19 @@ def normalise(x: Tensor, *, eps: float) -> Tensor:
     return x / (x.sum(-1, keepdim=True) + eps)
 
 
-def route(scores: Tensor, *, top_k: int) -> tuple[Tensor, Tensor]:
-    """scores [batch, seq, choices] -> gates and ids [batch, seq, top_k]"""
-    gates, ids = scores.topk(top_k)
-    return gates, ids
+def correct(scores: Tensor, correction: Tensor) -> Tensor:
+    """scores [batch, seq, choices], correction [choices] -> as scores"""
+    return scores.detach() + correction
+
+
+def limit(scores: Tensor, *, groups: int, keep: int, best: int, fill: float | None) -> Tensor:
+    """scores [batch, seq, choices] -> the same"""
+    return routing.limited(scores.detach(), groups, keep, best, -math.inf if fill is None else fill)
+
+
+def route(scores: Tensor, by: Tensor | None = None, *, top_k: int) -> tuple[Tensor, Tensor]:
+    """scores, and what is chosen by, [batch, seq, choices] -> gates and ids [batch, seq, top_k]"""
+    return routing.chosen(scores, scores if by is None else by, top_k)
 
 
 def total(x: Tensor, *, tokens: int) -> Tensor:
@@ -55,7 +66,10 @@ def stayed(rows: Tensor, origin: Tensor, owner: Tensor, *, experts: int) -> Tens
 
 
 TABLE: dict[str, Callable[..., Any]] = {
+    "router": linear,
     "scores": scores,
+    "correct": correct,
+    "limit": limit,
     "normalise": normalise,
     "route": route,
     "usage": routing.usage,

@@ -53,8 +53,8 @@ def initial_weights(graph: Graph, seed: int) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def init_weights(module: nn.Module, graph: Graph, seed: int) -> None:
-    """Fill the parameters of a module of this graph. Raises ValueError where their names differ."""
-    own, wanted = dict(module.named_parameters()), parameters(graph)
+    """Fill parameters and buffers of a module of this graph. Raises ValueError where their names differ."""
+    own, wanted = {**dict(module.named_parameters()), **dict(module.named_buffers())}, parameters(graph)
     if own.keys() != wanted.keys():
         raise ValueError(f"parameters of one but not the other: {sorted(own.keys() ^ wanted.keys())}")
     for name, param in wanted.items():

@@ -103,12 +103,16 @@ class Init:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A parameter under its global name; `role` is the kind of op that its module stands for."""
+    """A parameter under its global name; `role` is the kind of op that its module stands for.
+
+    One that is not `trained` is a buffer: part of the model's state without a gradient, whole on every rank.
+    """
 
     path: Path
     axes: tuple[Axis, ...]
     init: Init
     role: str
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,12 +93,14 @@ def _span(layers: range | None) -> str:
 
 
 def total(graph: Graph) -> int:
-    """Parameters of the model, each counted once."""
-    return sum(param.count for param in stored(graph))
+    """Parameters of the model, each counted once; buffers are none."""
+    return sum(row.count for row in stored(graph) if row.param.trained)
 
 
 def placement(param: Stored, graph: Graph) -> str:
-    """`tp Shard(0), dp FSDP`; parameters are whole on axes not named."""
+    """`tp Shard(0), dp FSDP`; parameters are whole on axes not named, buffers on all."""
+    if not param.param.trained:
+        return "whole"
     names = [axis.shard_name for axis in param.param.axes]
     words: list[str] = []
     for axis in graph.mesh:

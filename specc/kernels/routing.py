@@ -1,7 +1,22 @@
 """Which experts tokens go to, and losses that even that out."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def chosen(scores: Tensor, by: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Scores [batch, seq, experts] of the experts that are largest in `by`, and their numbers, [batch, seq, top_k]."""
+    ids = by.topk(top_k).indices
+    return scores.gather(-1, ids), ids
+
+
+def limited(scores: Tensor, groups: int, keep: int, best: int, fill: float) -> Tensor:
+    """scores [..., experts], which are `fill` outside of the groups whose `best` largest have the largest sums."""
+    parts = scores.unflatten(-1, (groups, -1))
+    ids = parts.topk(best).values.sum(-1).topk(keep).indices
+    kept = torch.zeros_like(parts[..., 0], dtype=torch.bool).scatter(-1, ids, True)
+    return parts.masked_fill(~kept.unsqueeze(-1), fill).flatten(-2)
 
 
 def usage(ids: Tensor, experts: int, tokens: int) -> Tensor:

@@ -99,14 +99,14 @@ class Builder:
         """Terms that are not summed up yet."""
         return tuple(self._terms)
 
-    def param(self, leaf: str, name: str, axes: tuple[Axis, ...], init: Init, role: str) -> Param:
-        """Parameter `leaf.name` of the current scope; it starts as it is told by name, or so."""
+    def param(self, leaf: str, name: str, axes: tuple[Axis, ...], init: Init, role: str, trained: bool = True) -> Param:
+        """Parameter `leaf.name` of the current scope, or a buffer; it starts as it is told by name, or so."""
         path = (*self.path, leaf, name)
         plain = plain_name(path)
         own = self._starts.get(plain) or self._starts.get(plain.removesuffix(".weight"))
         if own is None and role == "embedding":
             own = self._starts.get("embedding")
-        return Param(path, axes, init if own is None else started(own, axes), role)
+        return Param(path, axes, init if own is None else started(own, axes), role, trained)
 
     def linear(self, x: Ref, name: str, out: Axis, inner: Axis, bias: bool, hint: str = "x", last: bool = False) -> Ref:
         """A linear; `last` marks the one that ends a branch of a residual update."""

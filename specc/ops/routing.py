@@ -7,7 +7,8 @@ from dataclasses import replace
 from specc.ir.op import Op
 from specc.ir.types import Axis, I, MeshAxis, P, R, S, TensorType
 from specc.ops.base import Facts, OpDef, Signature, Stream, Types, as_first
-from specc.ops.places import demand, whole_or_tokens
+from specc.ops.matmul import LINEAR
+from specc.ops.places import demand, use_of, whole_or_tokens
 
 
 def _last(type: TensorType) -> str:
@@ -23,6 +24,7 @@ def _mixing_last(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Sig
     return [Signature((t,), (t,)) for t in whole_or_tokens(ins[0], mesh, stream(ins[0]), (_last(ins[0]),))]
 
 
+ROUTER = replace(LINEAR, kind="router")  # which has a buffer beside its weight
 SCORES = OpDef(  # of logits [..., choices]; where these are in half precision, it is not
     "scores",
     lambda op, ins: (replace(ins[0], dtype="float"),),
@@ -33,6 +35,29 @@ SCORES = OpDef(  # of logits [..., choices]; where these are in half precision, 
 )
 NORMALISE = OpDef(  # divided by the sum over the last axis, of which `eps` is a part
     "normalise", as_first, _mixing_last, lambda op, ins: Facts(mix=(_last(ins[0]),)), saves=lambda op: ("in0",)
+)
+
+
+def _choosing(op: Op, ins: Types) -> Types:
+    """What only says which experts are chosen has no gradient."""
+    return (replace(ins[0], grad=False),)
+
+
+def _correct_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), (_last(ins[0]),))
+    return [Signature((t,), (R if t == I else t,), (use_of(t),)) for t in places]
+
+
+def _limit_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), (_last(ins[0]),))
+    return [Signature((t,), (R if t == I else t,)) for t in places]
+
+
+CORRECT = OpDef(  # scores and a buffer
+    "correct", _choosing, _correct_signatures, lambda op, ins: Facts(mix=(_last(ins[0]),), additive=True)
+)
+LIMIT = OpDef(  # to experts of the best groups
+    "limit", _choosing, _limit_signatures, lambda op, ins: Facts(mix=(_last(ins[0]),)), stays=True
 )
 
 
@@ -116,4 +141,4 @@ SQUARES = OpDef(
     saves=lambda op: ("in0",),
 )
 
-OPS = (SCORES, NORMALISE, ROUTE, USAGE, TOTAL, BALANCE, SQUARES)
+OPS = (ROUTER, SCORES, NORMALISE, CORRECT, LIMIT, ROUTE, USAGE, TOTAL, BALANCE, SQUARES)

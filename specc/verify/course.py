@@ -6,7 +6,7 @@ relation and by name, so that comparing them needs to know nothing of either.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,7 +87,7 @@ def course(make: Callable[[], Any], given: Given, own: Own, fill: Fill) -> Found
 
     def restart() -> None:
         trainer.optimizer.state.clear()
-        for name, p in module.named_parameters():
+        for name, p in state(module):
             fill(p, given.weights[name])
 
     restart()
@@ -190,6 +190,12 @@ def adamw(module: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), eps=1e-8)
 
 
+def state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, and buffers that are saved with them."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
 @torch.no_grad()
 def whole(p: Tensor) -> Tensor:
     """A parameter or gradient of all ranks."""
@@ -220,7 +226,7 @@ def _gradients(module: nn.Module) -> Values:
 
 
 def _weights(module: nn.Module) -> Values:
-    return {name: whole(p).clone() for name, p in module.named_parameters()}
+    return {name: whole(p).clone() for name, p in state(module)}
 
 
 def _numbers(**values: Tensor | float) -> Values:

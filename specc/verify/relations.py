@@ -192,7 +192,8 @@ def _decoded(file: ModuleType, module: Any, found: Setting) -> tuple[float, str]
     (tokens,) = found.batch.inputs
     cache, half = file.Cache(tokens.size(1)), tokens.size(1) // 2
     with torch.no_grad():
-        parts = [module.decode(part, cache) for part in tokens.split([half, tokens.size(1) - half - 1, 1], 1)]
+        given = [module.decode(part, cache) for part in tokens.split([half, tokens.size(1) - half - 1, 1], 1)]
+        parts = [part[0] if isinstance(part, tuple) else part for part in given]
     return largest({"logits": torch.cat(parts, 1)}, {"logits": found.reference.outputs[0]})
 
 
@@ -251,7 +252,7 @@ def _rank_relations(found: Setting, layout: Layout, results: list[dict[str, Any]
         return [Relation(parameters, 1.0, 0.0, ", ".join(strange[:3]))]
     courses: list[Found] = [r["found"] for r in results]
     unequal = [name for r in results for name in r["init"]]
-    seen = {name for done in courses for name in done["gradients"]}
+    seen = {name for done in courses for name in done["weights after an AdamW step"]}
     missing = sorted(set(found.weights) - seen)
     return [
         Relation(parameters, float(bool(missing)), 0.0, ", ".join(missing[:3])),

@@ -19,7 +19,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
-from specc.verify.course import LR, SEED, Given, Own, course, whole
+from specc.verify.course import LR, SEED, Given, Own, course, state, whole
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def on_this_rank(
     module: nn.Module = make().module
     if strange := _strange(module, given.weights):
         return {"strange": strange}
-    unequal = [key for key, p in module.named_parameters() if not torch.equal(whole(p), initial[key].double())]
+    unequal = [key for key, p in state(module) if not torch.equal(whole(p), initial[key].double())]
     found = course(make, given, mine, fill)
     following = _following(file, make().module, mesh, given) if layout.generate else None
     torch.set_default_dtype(torch.float32)
@@ -72,7 +72,7 @@ def on_this_rank(
 
 def _following(file: ModuleType, module: nn.Module, mesh: DeviceMesh, given: Given) -> Tensor:
     """The likeliest tokens behind all but the last ones of the batch."""
-    for name, p in module.named_parameters():
+    for name, p in state(module):
         fill(p, given.weights[name])
     tokens = given.first.inputs[0][:, :-1]
     return file.generate(module, mesh, tokens, 1)[:, tokens.size(1) :]
@@ -86,7 +86,7 @@ def _made(file: ModuleType, mesh: DeviceMesh, batch: list[Tensor]) -> Any:
 def as_shipped(trainer: Any, given: Given, mine: Own) -> dict[str, Any]:
     """The loss of a step in the precision of a file, whether its norm is finite, and dtypes that are not float32."""
     module: nn.Module = trainer.module.eval()
-    for name, p in module.named_parameters():
+    for name, p in state(module):
         fill(p, given.weights[name])
     loss, norm = trainer.step(*map(mine, given.first.tensors))
     kept = {name: x for name, p in module.named_parameters() for x in (p, p.grad) if x is not None}
@@ -105,7 +105,7 @@ def own(x: Tensor, layout: Layout, mesh: DeviceMesh | None = None) -> Tensor:
 
 def _strange(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:
     """Parameters, of the stages of all ranks, that the model has not, or in another shape."""
-    own = [key for key, p in module.named_parameters() if key not in weights or p.shape != weights[key].shape]
+    own = [key for key, p in state(module) if key not in weights or p.shape != weights[key].shape]
     found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(found, own)
     return sorted({key for keys in found for key in keys})

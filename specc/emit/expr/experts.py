@@ -34,8 +34,26 @@ def _normalise(graph: Graph, op: Op) -> Expr:
     return Expr((x, " / ", *total), PRODUCT)
 
 
+def _correct(graph: Graph, op: Op) -> Expr:
+    return Expr((Use(op.inputs[0], ATOM), f".detach() + {read(graph, op, 0)}"), SUM)
+
+
+def _limit(graph: Graph, op: Op) -> Expr:
+    x = op.inputs[0]
+    parts: list[Part] = ["limited(", Use(x, ATOM), ".detach()"] if graph.type(x).grad else ["limited(", Use(x)]
+    for name in ("groups", "keep", "best"):
+        parts += [", ", hole(op, name, op.attr(name))]
+    fill = "-math.inf" if op.attr("fill") is None else repr(op.attr("fill"))
+    parts += [", ", Hole(f"{op.id}.fill", "fill", fill), ")"]
+    return Expr(tuple(parts), calls=("limited",))
+
+
 def _route(graph: Graph, op: Op) -> Expr:
-    return Expr((Use(op.inputs[0], ATOM), ".topk(", hole(op, "top_k", op.attr("top_k")), ")"))
+    scores, *by = op.inputs
+    top_k = hole(op, "top_k", op.attr("top_k"))
+    if by:
+        return Expr(("chosen(", Use(scores), ", ", Use(by[0]), ", ", top_k, ")"), calls=("chosen",))
+    return Expr((Use(scores, ATOM), ".topk(", top_k, ")"))
 
 
 def _dim(graph: Graph, op: Op) -> str:
@@ -81,7 +99,15 @@ def _expert_bias(graph: Graph, op: Op) -> Expr:
     return Expr((Use(x, SUM), *added), SUM, calls=("expert_bias",))
 
 
+def _router(graph: Graph, op: Op) -> Expr:
+    module = member(op, op.params[0]).rpartition(".")[0]
+    return Expr((f"{module}(", Use(op.inputs[0]), ")"))
+
+
 TABLE: Mapping[str, Writer] = {
+    "router": _router,
+    "correct": _correct,
+    "limit": _limit,
     "scores": _scores,
     "normalise": _normalise,
     "route": _route,

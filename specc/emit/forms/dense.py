@@ -15,7 +15,8 @@ def _reading(values: Values, optional: bool, call: Callable[[str | None], str]) 
     return [f"bias = None if self.bias is None else {values['bias']}", f"return {call('bias')}"]
 
 
-def _linear(values: Values, optional: bool) -> list[str]:
+def linear(values: Values, optional: bool) -> list[str]:
+    """The forward of a linear layer."""
     return _reading(values, optional, lambda bias: f"F.linear(x, {values['weight']}{f', {bias}' if bias else ''})")
 
 
@@ -143,7 +144,7 @@ FORMS: tuple[Form, ...] = (
         MATRIX,
         ("n_in", "n_out"),
         "x: Tensor",
-        _linear,
+        linear,
         splits={"n_out": COLUMN, "n_in": ROW},
         torch=("weight", "bias"),
         ends="; the bias is added to their sum",

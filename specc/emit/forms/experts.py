@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specc.emit.forms.base import Form, Split, Values
-from specc.emit.forms.dense import COLUMN, ROW
+from specc.emit.forms.dense import COLUMN, ROW, linear
 
 
 def _grouped(values: Values, optional: bool) -> list[str]:
@@ -35,4 +35,13 @@ LAST = replace(
     doc="A linear of each expert; biases are added to the weighted sum of its rows.",
     ends="; biases are added to their weighted sum",
 )
-FORMS: tuple[Form, ...] = (EXPERTS, LAST)
+ROUTER = Form(
+    "router",
+    "Router",
+    "A linear, and what is added to scores for the choice alone.",
+    {"weight": ("n_out", "n_in"), "bias": ("n_out",), "correction": ("n_out",)},
+    ("n_in", "n_out"),
+    "x: Tensor",
+    linear,
+)
+FORMS: tuple[Form, ...] = (EXPERTS, LAST, ROUTER)
