@@ -134,23 +134,11 @@ def moes(draw: st.DrawFn, tp: int) -> Doc:
     score = st.sampled_from(("softmax", "sigmoid", "sqrt_softplus"))
     experts, top_k = draw(st.sampled_from(((2, 1), (3, 2), (4, 2), (6, 3))))
     groups = {"groups": {"count": experts // 2, "keep": -(-top_k // 2)}} if experts % 2 == 0 else {}
-    router = some(
-        draw,
-        correction=st.booleans(),
-        score=score,
-        normalize=st.booleans(),
-        eps=st.just(0.1),
-        scale=st.just(0.7),
-        bias=st.booleans(),
-    )
+    flags = {key: st.booleans() for key in ("correction", "normalize", "bias")}
+    router = some(draw, **flags, score=score, eps=st.just(0.1), scale=st.just(0.7))
     shared = st.fixed_dictionaries({"hidden": st.just(4 * tp), "gate": st.booleans()})
-    terms = some(
-        draw,
-        balance_loss=st.just(0.3),
-        z_loss=st.just(0.1),
-        router=st.sampled_from((router, router | groups)),
-        shared=shared,
-    )
+    terms = some(draw, balance_loss=st.just(0.3), z_loss=st.just(0.1), shared=shared)
+    terms |= some(draw, router=st.sampled_from((router, router | groups)))
     return {"experts": experts, "top_k": top_k, **doc, **terms}
 
 
