@@ -92,8 +92,9 @@ def test_the_default_config_has_the_tensors_of_its_class(family: str) -> None:
     copies = {copy for tensor in plan.tensors for copy in tensor.copies}
     assert ours == {name: shape for name, shape in shapes.items() if name in ours}
     assert {name for name in shapes if name not in ours and not left_out(plan, name)} <= copies
-    buffers = (tensor for name, tensor in theirs.named_buffers() if name in ours)
-    count = sum(tensor.numel() for tensor in (*trained(theirs).values(), *buffers))
+    known = trained(theirs)
+    known |= {name: tensor for name, tensor in theirs.state_dict().items() if name in ours and name not in known}
+    count = sum(tensor.numel() for tensor in known.values())
     assert sum(torch.Size(shape).numel() for shape in plan.shapes.values()) == count
 
 
