@@ -129,8 +129,7 @@ def ffns(draw: st.DrawFn, tp: int) -> Doc:
 
 @st.composite
 def moes(draw: st.DrawFn, tp: int) -> Doc:
-    doc = draw(ffns(tp))
-    doc = {key: value for key, value in doc.items() if key not in ("dropout", "sub_norm", "gate_scale")}
+    doc = {key: value for key, value in draw(ffns(tp)).items() if key not in ("dropout", "sub_norm", "gate_scale")}
     score = st.sampled_from(("softmax", "sigmoid", "sqrt_softplus"))
     experts, top_k = draw(st.sampled_from(((2, 1), (3, 2), (4, 2), (6, 3))))
     groups = {"groups": {"count": experts // 2, "keep": -(-top_k // 2)}} if experts % 2 == 0 else {}
