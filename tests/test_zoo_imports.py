@@ -1,0 +1,99 @@
+"""The config that a class of Hugging Face has by default is imported as the family's spec in specs/zoo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from specc.emit import emit
+from specc.interop.importing import Imported, import_config
+from specc.source import Source
+from specc.spec import Spec, load
+
+ZOO = Path(__file__).parents[1] / "specs" / "zoo"
+FAMILIES = {
+    "apertus": "apertus",
+    "arcee": "arcee",
+    "bart": "bart-large",
+    "bert": "bert-base",
+    "bitnet": "bitnet",
+    "blenderbot": "blenderbot",
+    "camembert": "camembert",
+    "codegen": "gptj",
+    "cohere": "cohere",
+    "cohere2": "command-r7b",
+    "data2vec-text": "camembert",
+    "deepseek_v3": "deepseek-v3",
+    "distilbert": "distilbert",
+    "electra": "electra-small-generator",
+    "ernie": "bert-base",
+    "exaone4": "exaone4",
+    "falcon": "falcon-7b",
+    "gemma": "gemma-7b",
+    "gemma2": "gemma2-2b",
+    "glm": "glm",
+    "glm4": "glm4",
+    "gpt_bigcode": "gpt-bigcode",
+    "gpt_neo": "gpt-neo",
+    "gpt_neox": "gpt-neox-20b",
+    "gpt_oss": "gpt-oss-120b",
+    "gptj": "gptj",
+    "helium": "helium",
+    "hunyuan_v1_dense": "hunyuan-7b",
+    "lfm2": "lfm2",
+    "llama": "llama",
+    "mamba": "mamba",
+    "mamba2": "codestral-mamba-7b",
+    "marian": "marian",
+    "mbart": "mbart",
+    "megatron-bert": "megatron-bert",
+    "minimax": "minimax",
+    "ministral": "mistral",
+    "mistral": "mistral",
+    "mixtral": "mixtral",
+    "modernbert": "modernbert",
+    "mpt": "mpt",
+    "nemotron": "nemotron",
+    "olmo": "olmo",
+    "olmo2": "olmo2",
+    "olmo3": "olmo3",
+    "olmo_hybrid": "olmo-hybrid",
+    "olmoe": "olmoe",
+    "opt": "opt",
+    "pegasus": "pegasus",
+    "persimmon": "persimmon",
+    "phi": "phi-1",
+    "phi3": "phi3",
+    "plbart": "plbart",
+    "qwen2": "qwen2",
+    "qwen2_moe": "qwen2-moe",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3-moe",
+    "roberta": "roberta",
+    "roberta-prelayernorm": "roberta-prelayernorm",
+    "seed_oss": "seed-oss",
+    "smollm3": "smollm3-3b",
+    "stablelm": "stablelm",
+    "starcoder2": "starcoder2",
+    "vaultgemma": "vaultgemma",
+    "xlm-roberta": "camembert",
+}
+"""The spec of each model type."""
+
+
+def digests(text: str) -> dict[str, str]:
+    """What parameters there are, and what is computed of them."""
+    found = load(Source("s.yaml", text))
+    assert isinstance(found, Spec), found
+    return {name: digits for name, digits in emit(found, found.layout()).digests if name != "layout"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_default_config_is_the_spec(family: str) -> None:
+    config = AutoConfig.for_model(family).to_dict()
+    made = import_config(Source("config.json", json.dumps(config)))
+    assert isinstance(made, Imported), made
+    assert digests(made.text) == digests((ZOO / f"{FAMILIES[family]}.yaml").read_text())
