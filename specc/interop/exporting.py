@@ -156,6 +156,8 @@ def full(spec: Spec) -> Data:
         by_alias=True, exclude={"layout", "layouts", "blocks", "encoder", "decoder"}, warnings=False
     )
     made["embedding"] |= {"dropout": spec.model.embed.dropout}
+    if spec.common is not None:
+        made["norm"] |= {"bias": spec.common.norm.bias}
     blocks = {
         name: lists.dump_python(block.sublayers, mode="json", exclude_unset=True, warnings=False)
         for name, block in named.items()
