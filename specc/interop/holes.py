@@ -107,6 +107,8 @@ def solve(found: Hole, value: Any, known: Callable[[Path], Any], context: Contex
     if len(unknown) != 1:
         return None
     (n,) = unknown
+    if value is None:
+        return None  # what it stands in is not there
     if not isinstance(value, (int, float)):
         raise Unmapped("it is no number to calculate with")
     rest = [
