@@ -136,7 +136,9 @@ def narrow(model: Model) -> Model:
         ((block,),) = (run.blocks for run in found.runs)
         return replace(found, runs=(Run((replace(block, sublayers=tuple(map(sublayer, block.sublayers))),), LAYERS),))
 
-    return replace(model, d_model=D_MODEL, vocab=VOCAB, stacks=tuple(map(stack, model.stacks)))
+    assert model.head.dim == model.d_model
+    head = replace(model.head, dim=D_MODEL)
+    return replace(model, d_model=D_MODEL, vocab=VOCAB, head=head, stacks=tuple(map(stack, model.stacks)))
 
 
 def narrow_case(name: str) -> Case:

@@ -78,11 +78,11 @@ def test_its_size_is_told() -> None:
 def test_axes_stand_outer_to_inner() -> None:
     """Those whose ranks are fed different tokens first, of these last those that split weights."""
     model = LayoutAxis("mp", "Ranks.", "over mp = {}", shards=("width",))
-    known = tables((PARTS, CONTEXT, Extension("more", axes=(model,), alike={"slots": ("batch", "seq")})))
+    known = tables((PARTS, CONTEXT, Extension("more", axes=(model,), alike={"places": ("batch", "seq")})))
     assert list(known.axes) == ["dp", "cp", "ep", "tp", "mp"]
     layout = Layout(tp=2, dp=2, others=(("mp", 2), ("cp", 2)), tables=known)
     assert [axis.name for axis in mesh_of(layout)] == ["dp", "cp", "tp", "mp"]
-    assert mesh_of(layout)[0].tokens == ("batch", "slots")
+    assert mesh_of(layout)[0].tokens == ("batch", "slots", "places")
     assert "slots" in mesh_of(layout)[1].tokens
     assert mesh_of(replace(layout, sequence_parallel=True))[2].tokens == TOKEN_AXES  # they are fed the same
     assert mesh_of(layout)[3].shards == ("width",) and "ffn" in mesh_of(layout)[2].shards

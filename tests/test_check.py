@@ -105,7 +105,12 @@ WRONG: tuple[tuple[str, tuple[Any, ...], dict[str, Any], str], ...] = (
     ),
     ("bias of a partial", ("add_bias", (HIDDEN, "P")), {"params": (("d_model=32", "R"),)}, "is not linear in %x0"),
     ("invariant norm", ("rms_norm", (HIDDEN, "S(seq)")), {"params": (("d_model=32", "I"),)}, "w0 is I, but seq"),
-    ("norm of a shard", ("rms_norm", (HIDDEN, "S(d_model)")), {"params": (("d_model=32", "S(d_model)"),)}, "whole"),
+    (
+        "norm of a shard",
+        ("rms_norm", (HIDDEN, "S(d_model)")),
+        {"params": (("d_model=32", "S(d_model)"),)},
+        "sum_statistic",
+    ),
     ("norm of a partial", ("rms_norm", (HIDDEN, "P")), {"params": (("d_model=32", "R"),)}, "not linear in %x0"),
     ("partial and whole", ("add", (HIDDEN, "P"), (HIDDEN, "R")), {}, "not linear in %x0"),
     ("partial and table", ("add", (HIDDEN, "P"), ("-seq d_model=32", "R")), {}, "not linear in %x0"),

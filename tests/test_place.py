@@ -72,9 +72,10 @@ def test_what_cannot_be_written_is_told_where_it_is_placed() -> None:
     table = b.param("embedding", "weight", (Axis("vocab", VOCAB), features), Init("normal", 1.0), "embedding")
     x = b.linear(b.op("embedding", tokens, name="embedding", params=(table,)), "up", hidden, features, False)
     logits = b.linear(x, "head", Axis("vocab", VOCAB), hidden, False)
-    b.path = ("loss",)
-    labels = b.op("input", name="labels", hint="labels", axes=("batch", "seq"), dtype="int64")
-    graph = b.graph((logits,), b.op("cross_entropy", logits, labels, hint="loss"), max_seq=64)
+    with b.scope("loss", (logits,), ("loss",)):
+        labels = b.op("input", name="labels", hint="labels", axes=("batch", "seq"), dtype="int64")
+        loss = b.op("cross_entropy", logits, labels, hint="loss")
+    graph = b.graph((logits,), loss, max_seq=64)
     with pytest.raises(OpError, match=r"up: no signature of linear accepts \(P\) on tp") as found:
         compile_graph(graph, TP)
     assert found.value.op.id == "up"

@@ -69,11 +69,11 @@ def _rows(content: str) -> list[str]:
 
 
 def _last_bracket(code: str) -> int | None:
-    """Where the last outermost bracket with content opens."""
+    """Where the last outermost bracket with content opens, of those whose line is not too long."""
     depth, found = 0, None
     for n, character in enumerate(code):
         if character in "([{":
-            if depth == 0 and code[n + 1] not in ")]}":
+            if depth == 0 and code[n + 1] not in ")]}" and (found is None or n < WIDTH):
                 found = n
             depth += 1
         elif character in ")]}":

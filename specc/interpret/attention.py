@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx
 
 from specc.ir.types import Axis
 from specc.kernels import rope as kernels
@@ -39,6 +39,11 @@ def merge(x: Tensor, *, first: str = "batch") -> Tensor:
 
 def rope(x: Tensor, table: Tensor, *, adjacent: bool = False) -> Tensor:
     """x [batch, heads, seq, head_dim] -> the same; as many first features are rotated as the table has"""
+    return _rotated(x, table, adjacent)
+
+
+@fx.wrap  # it looks at sizes
+def _rotated(x: Tensor, table: Tensor, adjacent: bool) -> Tensor:
     turn = kernels.apply_adjacent_rope if adjacent else kernels.apply_rope
     if table.size(-1) == x.size(-1):
         return turn(x, table)

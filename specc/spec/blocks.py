@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
@@ -150,13 +150,14 @@ def _named(data: Any, language: Language) -> dict[str, Path]:
     for path in _components(data, (), language):
         kind = str(path[-1])
         counts[kind] = counts.get(kind, 0) + 1
-        found[component_name(kind, counts[kind])] = path
+        found[component_name(kind, counts[kind], language.tables.components)] = path
     return found
 
 
-def component_name(kind: str, count: int) -> str:
-    """`ffn` is the first of its kind in a block, `ffn2` the second."""
-    return kind if count == 1 else f"{kind}{count}"
+def component_name(kind: str, count: int, known: Container[str]) -> str:
+    """`ffn` is the first of its kind in a block, `ffn2` the second; `mamba_2`, since `mamba2` is a kind of its own."""
+    name = f"{kind}{count}"
+    return kind if count == 1 else f"{kind}_{count}" if name in known else name
 
 
 def _components(data: Any, at: Path, language: Language) -> Iterator[Path]:

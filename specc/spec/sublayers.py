@@ -159,9 +159,10 @@ class _Expander:
             return None
         kind = next(key for key in self.kinds if getattr(doc, key) is not None)
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        name = component_name(kind, self.counts[kind])
+        kinds = self.report.language.tables.components
+        name = component_name(kind, self.counts[kind], kinds)
         self.own[kind] = self.own.get(kind, 0) + 1
-        own, *under = self.part.places(component_name(kind, self.own[kind]), (*at, kind))
+        own, *under = self.part.places(component_name(kind, self.own[kind], kinds), (*at, kind))
         config, d_model = getattr(doc, kind), self.frame.document.d_model
         known = self.report.language.tables.component(config)
         component = known.resolve(known.normed(config, self.frame.norms.model), d_model, self.frame.role)
