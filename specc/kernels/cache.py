@@ -1,6 +1,6 @@
 """Generation: what layers keep of the tokens so far, and the choice of the next."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
@@ -29,6 +29,14 @@ class Cache:
         for whole, new in ((k_all, k), (v_all, v)):
             whole[:, :, self.end - new.size(2) : self.end] = new
         return k_all, v_all
+
+
+def resumed(cache: Cache, layer: Hashable, run: Callable[[Tensor | None], tuple[Tensor, Tensor]]) -> Tensor:
+    """What `run` makes of the state that the cache has of a layer, None at first; the state after it is kept."""
+    (state,) = cache.layers.get(layer, (None,))
+    y, state = run(state)
+    cache.layers[layer] = (state,)
+    return y
 
 
 def tail(cache: Cache, layer: Hashable, x: Tensor, rows: int) -> Tensor:

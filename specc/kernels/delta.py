@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specc.kernels.cache import Cache
+from specc.kernels.cache import Cache, resumed
 from specc.kernels.chunks import chunk_masks, chunked
 
 
@@ -103,7 +103,4 @@ def later_delta_rule(
     cache: Cache,
 ) -> Tensor:
     """The same of the tokens that follow, from the state that the cache has of that layer."""
-    (state,) = cache.layers.get(layer, (None,))
-    y, state = ruled(q, k, v, a, beta, a_log, dt_bias, None, state)
-    cache.layers[layer] = (state,)
-    return y.to(v.dtype)
+    return resumed(cache, layer, lambda state: ruled(q, k, v, a, beta, a_log, dt_bias, None, state)).to(v.dtype)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from specc.kernels.cache import Cache
+from specc.kernels.cache import Cache, resumed
 
 
 def accumulated(decay: Tensor, x: Tensor) -> Tensor:
@@ -104,10 +104,7 @@ def later_selective_scan(
     cache: Cache,
 ) -> Tensor:
     """The same of the tokens that follow, from the state that the cache has of that layer."""
-    (state,) = cache.layers.get(layer, (None,))
-    y, state = selected(x, dt, b, c, a_log, d, dt_bias, None, state)
-    cache.layers[layer] = (state,)
-    return y.to(x.dtype)
+    return resumed(cache, layer, lambda state: selected(x, dt, b, c, a_log, d, dt_bias, None, state)).to(x.dtype)
 
 
 def gated(
@@ -137,10 +134,7 @@ def gated_recurrence(x: Tensor, i: Tensor, r: Tensor, a: Tensor, first: Tensor |
 
 def later_gated_recurrence(x: Tensor, i: Tensor, r: Tensor, a: Tensor, layer: Hashable, cache: Cache) -> Tensor:
     """The same of the tokens that follow, from the state that the cache has of that layer."""
-    (state,) = cache.layers.get(layer, (None,))
-    y, state = gated(x, i, r, a, None, state)
-    cache.layers[layer] = (state,)
-    return y.to(x.dtype)
+    return resumed(cache, layer, lambda state: gated(x, i, r, a, None, state)).to(x.dtype)
 
 
 def block_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from specc.kernels.cache import Cache
+from specc.kernels.cache import Cache, resumed
 from specc.kernels.chunks import chunk_masks, chunked
 from specc.kernels.collectives import all_gather
 
@@ -99,10 +99,9 @@ def later_state_space(
     high: float | None = None,
 ) -> Tensor:
     """The same of the tokens that follow, from the state that the cache has of that layer."""
-    (state,) = cache.layers.get(layer, (None,))
-    y, state, _ = stepped(x, dt, b, c, a_log, d, dt_bias, low, high, None, state)
-    cache.layers[layer] = (state,)
-    return y.to(x.dtype)
+    return resumed(cache, layer, lambda state: stepped(x, dt, b, c, a_log, d, dt_bias, low, high, None, state)[:2]).to(
+        x.dtype
+    )
 
 
 def state_before(state: Tensor, decay: Tensor, cp: DeviceMesh) -> Tensor:
@@ -161,7 +160,4 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, rates: Tensor, first: Tens
 
 def later_linear_attention(q: Tensor, k: Tensor, v: Tensor, rates: Tensor, layer: Hashable, cache: Cache) -> Tensor:
     """The same of the tokens that follow, from the state that the cache has of that layer."""
-    (state,) = cache.layers.get(layer, (None,))
-    y, state = fading(q, k, v, rates, None, state)
-    cache.layers[layer] = (state,)
-    return y.to(v.dtype)
+    return resumed(cache, layer, lambda state: fading(q, k, v, rates, None, state)).to(v.dtype)
