@@ -22,8 +22,8 @@ def load(path: str) -> ModuleType:
 
 
 def described(module: Any) -> dict[str, Any]:
-    """Names and full shapes of parameters, none of which takes memory."""
-    found = {name: list(p.shape) for name, p in module.named_parameters()}
+    """Names and full shapes of parameters and buffers, none of which takes memory."""
+    found = {name: list(p.shape) for name, p in (*module.named_parameters(), *module.named_buffers())}
     local = [p.to_local() if hasattr(p, "to_local") else p for p in module.parameters()]
     assert all(p.device.type == "meta" for p in local)
     return {"parameters": found, "local": sum(p.numel() for p in local)}

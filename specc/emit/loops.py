@@ -16,6 +16,7 @@ from specc.ir.tree import Call, Loop
 Mark = Callable[[Hole], str]
 V = TypeVar("V", bound=Hashable)
 WIDTH = 100  # of a line in a constructor, its indentation apart
+LINE = 108  # of one in the loop of a method
 
 
 def container(runs: Sequence[Loop], constructors: dict[Path, str], mark: Mark) -> list[str]:
@@ -72,12 +73,17 @@ def loop_lines(
         rows = _run(f"{layer}{methods[first]}", call, gives[first], graph, loop, i)
         if len(set(takes.values())) == 1 or max(map(len, rows)) <= WIDTH:
             return [head, *(f"    {row}" for row in rows)]
-    lines = [head]
-    for test, (call, results, method) in _branches(
-        {offset: (takes[offset], gives[offset], methods[offset]) for offset in calls}, _period(loop), i
-    ):
-        lines += [f"    {test}", *(f"        {row}" for row in _run(f"{layer}{method}", call, results, graph, loop, i))]
-    return lines
+    runs = {n: _run(f"{layer}{methods[n]}", takes[n], gives[n], graph, loop, i) for n in calls}
+    branches = list(_branches({n: tuple(row) for n, row in runs.items()}, _period(loop), i))
+    results = f"{gives[first]} = "
+    if len(branches) == 2 and all(len(row) == 1 and row[0].startswith(results) for _, row in branches):
+        values = {n: row[0].removeprefix(results) for n, row in runs.items()}
+        if len(choice := results + _by_offset(values, _period(loop), i)) <= LINE:
+            return [head, f"    {choice}"]
+    return [
+        head,
+        *(f"{n * '    '}{row}" for test, chosen in branches for n, row in [(1, test), *((2, r) for r in chosen)]),
+    ]
 
 
 def _layers(loop: Loop, several: bool, mark: Mark) -> str:
