@@ -21,7 +21,8 @@ from specc.interop.schema import Mapping, Weight
 from specc.interop.shorten import meaning
 from specc.source import Source
 from specc.spec import Spec, load
-from tests.families import ROWS, Row, built, compare, left_out, plan_of, spec_of, trained
+from tests.families import ROWS, Row
+from tests.family_parity import built, compare, left_out, plan_of, spec_of, trained
 
 QUICK = {row.family for row in ROWS if row.quick}
 ALL = [pytest.param(row, id=str(row), marks=[] if row.quick else pytest.mark.zoo) for row in ROWS]

@@ -21,7 +21,7 @@ from specc.spec import Spec, load
 from specc.spec.core import Layout
 from specc.verify.relations import layout_relations, plain_relations, setting
 from specc.verify.run import world_size
-from tests.families import double
+from tests.family_parity import double
 
 FOLDER = Path(__file__).parents[1] / "examples" / "components"
 BARE = """specc: 1

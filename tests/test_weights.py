@@ -20,14 +20,15 @@ from torch import Tensor
 
 from specc.cli import cli
 from specc.interop.axes import Misfit, views
-from specc.interop.move import to_file, to_own
+from specc.interop.move import joined, to_file, to_own
 from specc.interop.plan import Part, Plan
 from specc.interop.plan import Tensor as Planned
 from specc.interop.weights import to_hf, to_specc
 from specc.ir.op import Init, Param
 from specc.ir.types import Axis
 from tests import zoo
-from tests.families import ROWS, plan_of, spec_of
+from tests.families import ROWS
+from tests.family_parity import plan_of, spec_of
 
 (GPT2,) = (row for row in ROWS if str(row) == "gpt2")
 
@@ -210,13 +211,13 @@ def test_nothing_is_left_where_writing_fails(wanted: Plan, tmp_path: Path, monke
     folder = folder_of(state(wanted), tmp_path / "a")
     calls: list[int] = []
 
-    def fails(tensor: Tensor, part: Part) -> Tensor:
+    def fails(pieces: list[tuple[Part, Tensor]]) -> Tensor:
         calls.append(1)
         if len(calls) == 9:
             raise OSError(28, "No space left on device")
-        return to_own(tensor, part)
+        return joined(pieces)
 
-    monkeypatch.setattr("specc.interop.weights.to_own", fails)
+    monkeypatch.setattr("specc.interop.weights.joined", fails)
     with pytest.raises(OSError, match="No space"):
         to_specc(wanted, folder, tmp_path / "b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
@@ -251,39 +252,7 @@ def test_commands_go_there_and_back(wanted: Plan, tmp_path: Path) -> None:
     assert result.return_value == 1 and "E644" in result.output and not (tmp_path / "d").exists()
 
 
-def test_memory_stays_near_the_largest_tensor(tmp_path: Path) -> None:
-    """48 MB of weights, 2 MB the largest: what a process has of its own grows by less than 12."""
-    script = """
-import re, sys
-from pathlib import Path
-import torch
-from specc.interop import weights
-from specc.interop.plan import parameters, plan
-from specc.interop.library import known
-from specc.lower import lower
-from specc.source import Source
-from specc.spec import load
-from safetensors.torch import save_file
-text = Path("spec.yaml").read_text()
-wanted = plan(known("gpt2"), parameters(lower(load(Source("spec.yaml", text)).model)))
-Path("a").mkdir()
-for n, tensor in enumerate(wanted.tensors):
-    save_file({tensor.name: torch.ones(tensor.shape)}, f"a/{n}.safetensors")
-def held():
-    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1000
-most, own = 0, weights.to_own
-def noted(*args):
-    global most
-    made = own(*args)
-    most = max(most, held())
-    return made
-weights.to_own = noted
-start = held()
-assert weights.to_specc(wanted, Path("a"), Path("b")) == []
-size = sum(path.stat().st_size for path in Path("b").iterdir()) / 1e6
-print(size, most - start)
-"""
-    (tmp_path / "spec.yaml").write_text("""
+WIDE = """
 specc: 1
 name: wide
 d_model: 384
@@ -295,7 +264,59 @@ decoder:
   block:
     - attention: {heads: 4, bias: true}
     - ffn: {hidden: 1536, bias: true}
-""")
+"""
+SPARSE = """
+specc: 1
+name: sparse
+d_model: 384
+vocab: 97
+decoder:
+  layers: 7
+  block:
+    - attention: {heads: 4, rope: {}}
+    - moe: {experts: 8, top_k: 2, kind: gated, hidden: 192}
+"""
+
+
+@pytest.mark.parametrize(("family", "spec"), [("gpt2", WIDE), ("mixtral", SPARSE)])
+def test_memory_stays_near_the_largest_tensor(family: str, spec: str, tmp_path: Path) -> None:
+    """48 MB of weights, 2 MB the largest: what a process has of its own grows by less than 12, both ways."""
+    script = (
+        f"FAMILY = {family!r}"
+        + """
+import re, sys
+from pathlib import Path
+import torch
+from specc.interop import weights
+from specc.interop.plan import parameters, plan
+from specc.interop.library import known
+from specc.lower import lower
+from specc.source import Source
+from specc.spec import load
+from safetensors.torch import save_file
+text = Path("spec.yaml").read_text()
+wanted = plan(known(FAMILY), parameters(lower(load(Source("spec.yaml", text)).model)))
+wanted = wanted.hub or wanted
+Path("a").mkdir()
+for n, tensor in enumerate(wanted.tensors):
+    save_file({tensor.name: torch.ones(tensor.shape)}, f"a/{n}.safetensors")
+def held():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1000
+most, own, back = 0, weights.joined, weights.to_file
+def noted(made):
+    global most
+    most = max(most, held())
+    return made
+weights.joined = lambda *args: noted(own(*args))
+weights.to_file = lambda *args: noted(back(*args))
+start = held()
+assert weights.to_specc(wanted, Path("a"), Path("b")) == []
+assert weights.to_hf(wanted, Path("b"), Path("c")) == []
+size = sum(path.stat().st_size for path in Path("b").iterdir()) / 1e6
+print(size, most - start)
+"""
+    )
+    (tmp_path / "spec.yaml").write_text(spec)
     if not Path("/proc/self/status").exists():
         pytest.skip("no /proc")
     environment = {**os.environ, "PYTHONPATH": str(zoo.ROOT), "MALLOC_MMAP_THRESHOLD_": "65536"}

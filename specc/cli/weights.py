@@ -29,6 +29,13 @@ size_option = click.option(
     show_default=True,
     help="Gigabytes of a file, at most.",
 )
+form_option = click.option(
+    "--form",
+    type=click.Choice(["hub", "class"]),
+    default="hub",
+    show_default=True,
+    help="Tensors as files on the hub have them, or as the class holds them; it reads both.",
+)
 out_option = click.option("-o", "out", type=click.Path(path_type=Path), required=True, help="A folder to be made.")
 spec_argument = click.argument("spec", type=click.Path(path_type=Path))
 folder_argument = click.argument("folder", type=click.Path(path_type=Path))
@@ -68,8 +75,11 @@ def to_specc(spec: Path, folder: Path, out: Path, family: str | None, own: Path 
 @out_option
 @family_option
 @map_option
+@form_option
 @size_option
-def to_hf(spec: Path, folder: Path, out: Path, family: str | None, own: Path | None, shard_size: float) -> int:
+def to_hf(
+    spec: Path, folder: Path, out: Path, family: str | None, own: Path | None, form: str, shard_size: float
+) -> int:
     """Weights of a generated file, in FOLDER, and their config.json, for a class of Hugging Face."""
 
     def ready(model: Spec) -> Moved:
@@ -77,6 +87,7 @@ def to_hf(spec: Path, folder: Path, out: Path, family: str | None, own: Path | N
         plan = made if isinstance(made, list) else _plan(model, made.mapping)
         if isinstance(made, list) or isinstance(plan, list):
             return plan if isinstance(plan, list) else []
+        plan = plan.hub if form == "hub" and plan.hub is not None else plan
         texts = [("config.json", made.text)]
         return lambda: _weights().to_hf(plan, folder, out, int(shard_size * GIGABYTE), texts)
 

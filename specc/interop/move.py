@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -17,6 +17,15 @@ class Inexact(ValueError):
 def to_own(tensor: torch.Tensor, part: Part) -> torch.Tensor:
     """The parameter that is part of a tensor; a view of it where nothing moves. Raises Inexact."""
     return _added(_own(tensor, part.view), part.add, part.name)
+
+
+def joined(pieces: Sequence[tuple[Part, torch.Tensor]]) -> torch.Tensor:
+    """A parameter of all the tensors that it is in. Raises Inexact."""
+    made = [(part.index, to_own(tensor, part)) for part, tensor in pieces]
+    (index, first), *_ = made
+    if index is None:
+        return first
+    return torch.stack([own for _, own in sorted(made, key=lambda pair: pair[0] or (0, 0))], index[0])
 
 
 def _own(tensor: torch.Tensor, view: View) -> torch.Tensor:
@@ -44,7 +53,8 @@ def to_file(tensor: Tensor, get: Callable[[str], torch.Tensor]) -> torch.Tensor:
     pieces: list[torch.Tensor] = []
     for part in tensor.parts:
         view = part.view
-        own = _added(get(part.name), -part.add, part.name)
+        own = get(part.name) if part.index is None else get(part.name).select(*part.index)
+        own = _added(own, -part.add, part.name)
         if view.plain:
             return own
         sizes = list(view.items)

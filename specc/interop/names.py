@@ -39,6 +39,12 @@ def filled(text: str, values: Mapping[str, str]) -> str:
     return f"{made[:-1]}{values['leaf']}" if made.endswith(".*") and "leaf" in values else made
 
 
+def open_index(text: str) -> str | None:
+    """The axis of a parameter by whose indices tensors of that name are many."""
+    found = _INDEX.search(text)
+    return None if found is None else found[1]
+
+
 def lines(weights: Mapping[str, Place]) -> Iterator[Line]:
     """Every line with every choice of alternatives. Raises ValueError where two sides do not fit each other."""
     for left, place in weights.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from specc.interop.axes import Misfit, Shape, View, own_shape, plain, views
-from specc.interop.names import Line, bracket, lines, wildcard
+from specc.interop.names import Line, bracket, filled, lines, open_index, wildcard
 from specc.interop.schema import Mapping as Family
+from specc.interop.schema import as_on_hub
 from specc.ir.graph import Graph
 from specc.ir.op import Param
 from specc.ir.stored import stored
@@ -16,11 +17,15 @@ from specc.source import Diagnostic
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter in a tensor. `add` makes the parameter of what is there."""
+    """A parameter in a tensor. `add` makes the parameter of what is there.
+
+    With an `index` (dim, n) it is only what the parameter has at n of that dim.
+    """
 
     name: str
     view: View
     add: float = 0.0
+    index: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """All tensors in the order of parameters. `source` is the name of each parameter's tensor."""
+    """All tensors in the order of parameters. `hub` is the plan of files as the hub has them, where these differ."""
 
     tensors: tuple[Tensor, ...]
     shapes: dict[str, Shape]  # of parameters
     prefix: str = ""
     drop: tuple[str, ...] = ()
     zeros: tuple[str, ...] = ()
+    hub: Plan | None = None
 
     def dropped(self, name: str) -> bool:
         """Whether the tensor is left out on purpose."""
@@ -64,6 +70,15 @@ def parameters(graph: Graph) -> dict[str, Param]:
 
 def plan(mapping: Family, params: Mapping[str, Param]) -> Plan | list[Diagnostic]:
     """The plan, or everything in which the mapping does not fit the parameters (E640)."""
+    hub = as_on_hub(mapping.weights)
+    made = _plan(mapping, params)
+    if hub == mapping.weights or not isinstance(made, Plan):
+        return made
+    theirs = _plan(mapping.model_copy(update={"weights": hub}), params)
+    return replace(made, hub=theirs) if isinstance(theirs, Plan) else theirs
+
+
+def _plan(mapping: Family, params: Mapping[str, Param]) -> Plan | list[Diagnostic]:
     known = list(lines(mapping.weights))
     found: list[Diagnostic] = []
     inside: dict[str, list[tuple[str, Line]]] = {}
@@ -80,15 +95,45 @@ def plan(mapping: Family, params: Mapping[str, Param]) -> Plan | list[Diagnostic
         copies[where[0]] = where[1:]
     tensors: list[Tensor] = []
     for name, held in inside.items():
-        made = _tensor(name, held, params, copies[name])
-        if isinstance(made, Tensor):
-            tensors.append(made)
-        else:
+        made = _tensors(name, held, params, copies[name])
+        if isinstance(made, str):
             found.append(Diagnostic("E640", f"{name} of the mapping of {mapping.family}: {made}", None))
+        else:
+            tensors += made
     if found:
         return found
     shapes = {name: own_shape(param) for name, param in params.items()}
     return Plan(tuple(tensors), shapes, mapping.prefix or "", tuple(mapping.drop), tuple(mapping.zeros))
+
+
+def _tensors(
+    name: str, held: list[tuple[str, Line]], params: Mapping[str, Param], copies: Iterable[str]
+) -> list[Tensor] | str:
+    """The tensors of that name, one for each index that stands open in it, or why they cannot be."""
+    axis = open_index(name)
+    if axis is None:
+        made = _tensor(name, held, params, copies)
+        return made if isinstance(made, str) else [made]
+    rest = dict(params)
+    places: dict[str, int] = {}
+    for own, _ in held:
+        names = [one.name for one in params[own].axes]
+        if axis not in names:
+            return f"{own} has no axis {axis}, only {', '.join(names)}"
+        places[own] = names.index(axis)
+        axes = params[own].axes
+        rest[own] = replace(params[own], axes=(*axes[: places[own]], *axes[places[own] + 1 :]))
+    made = _tensor(name, held, rest, copies)
+    return made if isinstance(made, str) else list(_each(made, axis, places, params))
+
+
+def _each(tensor: Tensor, axis: str, places: Mapping[str, int], params: Mapping[str, Param]) -> Iterator[Tensor]:
+    """The tensor for each index of that axis."""
+    first = tensor.parts[0].name
+    for n in range(params[first].axes[places[first]].length):
+        parts = tuple(replace(part, index=(places[part.name], n)) for part in tensor.parts)
+        name, *copies = (filled(text, {axis: str(n)}) for text in (tensor.name, *tensor.copies))
+        yield Tensor(name, tensor.shape, parts, tuple(copies))
 
 
 def _tensor(

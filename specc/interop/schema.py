@@ -13,11 +13,22 @@ Texts = dict[str, str]
 Data = dict[str, Any]
 
 
+class Stored(Config):
+    """Where a parameter is in files whose tensors are not those of the class."""
+
+    hf: str
+    """Name of the tensor; with `{experts}` there is one for each index of that axis of the parameter."""
+    axes: str | None = None
+    """As a `Weight` has them."""
+
+
 class Weight(Config):
     """Where a parameter is in the files, where its name does not say it all."""
 
     hf: Annotated[Annotated[str, Tag("text")] | Annotated[list[str], Tag("list")], by_kind]
     """Name of the tensor; of several, all hold the same and the first is written."""
+    hub: Annotated[Annotated[str, Tag("text")] | Annotated[Stored, Tag("mapping")], by_kind] | None = None
+    """Where it is in files as the hub has them, whose tensors the class renames, stacks or joins as it reads them."""
     axes: str | None = None
     """Its axes, outermost first, in the words of specc's; `->` those of the parameter."""
     add: float | None = None
@@ -142,3 +153,16 @@ def varied(mapping: Mapping, variant: Variant | None) -> Mapping:
         "ignore": {**mapping.ignore, **variant.ignore},
     }
     return mapping.model_copy(update={**changed, "variants": []})
+
+
+def as_on_hub(weights: AnyMapping[str, Place]) -> dict[str, Place]:
+    """Where parameters are in files as the hub has them."""
+    made: dict[str, Place] = {}
+    for name, place in weights.items():
+        hub = place.hub if isinstance(place, Weight) else None
+        stored = Stored(hf=hub) if isinstance(hub, str) else hub
+        if stored is not None:
+            assert isinstance(place, Weight)
+            place = place.model_copy(update={"hf": stored.hf, "axes": stored.axes, "hub": None})
+        made[name] = place
+    return made

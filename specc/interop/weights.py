@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 
 from specc.interop.files import SHARD, Coming, Entry, Folder, open_folder, write_folder
-from specc.interop.move import Inexact, to_file, to_own
-from specc.interop.plan import Plan, Tensor
+from specc.interop.move import Inexact, joined, to_file
+from specc.interop.plan import Part, Plan, Tensor
 from specc.source import Diagnostic, plural
 
 
 def to_specc(plan: Plan, source: Path, place: Path, shard: int = SHARD) -> list[Diagnostic]:
-    """A folder of the family's tensors -> one of parameters. What is wrong, if anything, and then nothing is written.
+    """A folder of the family's tensors, in the class's form or the hub's -> one of parameters.
+
+    What is wrong, if anything, and then nothing is written.
 
     Raises OSError where it cannot be written.
     """
@@ -26,24 +28,32 @@ def to_specc(plan: Plan, source: Path, place: Path, shard: int = SHARD) -> list[
         folder = open_folder(source, stack)
         if not isinstance(folder, Folder):
             return folder
+        plan = _form(plan, folder.entries)
         stripped = _stripped(plan, folder.entries)
         found = _differ({t.name: t.shape for t in stripped}, folder.entries, _extra(plan, stripped, folder.entries))
         found = found or _same(plan, stripped, folder)
         if found:
             return found
-        held = {part.name: (tensor.name, part) for tensor in stripped for part in tensor.parts}
+        held: dict[str, list[tuple[Part, str]]] = {}
+        for tensor in stripped:
+            for part in tensor.parts:
+                held.setdefault(part.name, []).append((part, tensor.name))
         coming: list[Coming] = []
         for name, shape in plan.shapes.items():
-            tensor, part = held[name]
-            make = lambda tensor=tensor, part=part: to_own(folder.get(tensor), part)  # noqa: E731
-            coming.append(Coming(name, shape, folder.entries[tensor].dtype, make))
-        return _written(place, coming, shard)
+            types = {folder.entries[tensor].dtype for _, tensor in held[name]}
+            if len(types) > 1:
+                names = listed([tensor for _, tensor in held[name]])
+                message = f"{name} is made of {names}, which are of the types {', '.join(sorted(types))}"
+                found.append(Diagnostic("E646", message, None))
+            make = lambda name=name: joined([(part, folder.get(tensor)) for part, tensor in held[name]])  # noqa: E731
+            coming.append(Coming(name, shape, types.pop(), make))
+        return found or _written(place, coming, shard)
 
 
 def to_hf(
     plan: Plan, source: Path, place: Path, shard: int = SHARD, texts: Iterable[tuple[str, str]] = ()
 ) -> list[Diagnostic]:
-    """A folder of parameters -> one of the family's tensors, with `texts` beside them. As `to_specc`."""
+    """A folder of parameters -> one of the plan's tensors, with `texts` beside them. As `to_specc`."""
     with ExitStack() as stack:
         folder = open_folder(source, stack)
         if not isinstance(folder, Folder):
@@ -71,6 +81,12 @@ def _written(place: Path, coming: list[Coming], shard: int, texts: Iterable[tupl
     except Inexact as error:
         return [Diagnostic("E648", str(error), None)]
     return []
+
+
+def _form(plan: Plan, entries: Mapping[str, Entry]) -> Plan:
+    """The plan in whose form these files are: that of which more tensors are there."""
+    forms = [plan] if plan.hub is None else [plan, plan.hub]
+    return max(forms, key=lambda form: sum(tensor.name in entries for tensor in _stripped(form, entries)))
 
 
 def _stripped(plan: Plan, entries: Mapping[str, Entry]) -> list[Tensor]:
@@ -118,13 +134,17 @@ def _differ(wanted: Mapping[str, tuple[int, ...]], entries: Mapping[str, Entry],
 
 
 def listed(names: list[str]) -> str:
-    """Names, with layers that differ in their number alone as one: `layers.{0..3}.norm.weight`."""
-    numbers: dict[str, list[int]] = {}
-    for name in names:
-        found = re.search(r"(?<=\.)[0-9]+(?=\.)", name)
-        key = name if found is None else f"{name[: found.start()]}{{}}{name[found.end() :]}"
-        numbers.setdefault(key, []).extend([int(found[0])] if found else [])
-    return ", ".join(key.replace("{}", _range(found)) if found else key for key, found in numbers.items())
+    """Names, with those that differ in one number alone as one: `layers.{0..3}.norm.weight`; of experts, too."""
+    rows = [tuple(re.split(r"(?<=\.)([0-9]+)(?=\.)", name)) for name in names]
+    for place in range(max(map(len, rows), default=0) - 2, 0, -2):
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for row in rows:
+            alike.setdefault((*row[:place], "", *row[place + 1 :]), []).append("".join(row[place : place + 1]))
+        rows = [
+            row if len(row) <= place + 1 else (*row[:place], _range(list(map(int, found))), *row[place + 1 :])
+            for row, found in alike.items()
+        ]
+    return ", ".join(map("".join, rows))
 
 
 def _range(found: list[int]) -> str:
