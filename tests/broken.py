@@ -172,9 +172,12 @@ MODEL = (
             ("E287", 2, "groups: {count: 2, keep: 3}", "keep: |3"),
             ("E287", 3, "groups: {count: 2, keep: 1}", "keep: |1"),
             ("E287", 2, "groups: {count: 4, keep: 3, score: top2}", "score: |top2"),
+            ("E288", 2, "reads: stream, jitter: 0.1", "jitter: |0.1"),
+            ("E265", 2, "norm: {weight: false, bias: true}", "bias: |true"),
         )
     ),
     Case("E285", DECODER, FFN, "- moe: {experts: 4, top_k: 5, hidden: 64}", "top_k: |5"),
+    Case("E285", DECODER, FFN, "- moe: {experts: 4, zero_experts: 2, top_k: 7, hidden: 64}", "top_k: |7"),
     Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 5", "dim: |5"),
     Case("E212", DECODER, "theta: 10000", "theta: 10000, dim: 10", "dim: |10"),
     Case("E212", LATENT, "rope: {}", "rope: {dim: 6}", "dim: |6"),

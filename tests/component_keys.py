@@ -177,6 +177,9 @@ KEYS: dict[str, tuple[str, str, str]] = {
                     "shared": "{hidden: 16}",
                     "balance_loss": 0.1,
                     "z_loss": 0.1,
+                    "latent": 12,
+                    "zero_experts": 1,
+                    "apply_to": "input",
                 }.items()
             },
         }.items()
@@ -192,6 +195,12 @@ KEYS: dict[str, tuple[str, str, str]] = {
             "bias": "true",
             "correction": "true",
             "groups": "{count: 2, keep: 1}",
+            "softcap": 30,
+            "norm": "true",
+            "in_scale": "1 / sqrt(d_model)",
+            "reads": "stream",
+            "expert_scale": "true",
+            "jitter": 0.1,
         }.items()
     },
     **{
@@ -296,6 +305,9 @@ CHANGES: dict[str, dict[str, Any]] = {
         "shared": {"hidden": 8},
         "balance_loss": 0.1,
         "z_loss": 0.1,
+        "latent": 12,
+        "zero_experts": 1,
+        "apply_to": "input",
     },
     **MIXER_CHANGES,
 }

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import strategies as st
 
 from specc.components.activation import Activation
+from tests import drawn_routers
 from tests.drawn_ends import heads, placed
 
 Doc = dict[str, Any]
@@ -130,15 +131,7 @@ def ffns(draw: st.DrawFn, tp: int) -> Doc:
 @st.composite
 def moes(draw: st.DrawFn, tp: int) -> Doc:
     doc = {key: value for key, value in draw(ffns(tp)).items() if key not in ("dropout", "sub_norm", "gate_scale")}
-    score = st.sampled_from(("softmax", "sigmoid", "sqrt_softplus"))
-    experts, top_k = draw(st.sampled_from(((2, 1), (3, 2), (4, 2), (6, 3))))
-    groups = {"groups": {"count": experts // 2, "keep": -(-top_k // 2)}} if experts % 2 == 0 else {}
-    flags = {key: st.booleans() for key in ("correction", "normalize", "bias")}
-    router = some(draw, **flags, score=score, eps=st.just(0.1), scale=st.just(0.7))
-    shared = st.fixed_dictionaries({"hidden": st.just(4 * tp), "gate": st.booleans()})
-    terms = some(draw, balance_loss=st.just(0.3), z_loss=st.just(0.1), shared=shared)
-    terms |= some(draw, router=st.sampled_from((router, router | groups)))
-    return {"experts": experts, "top_k": top_k, **doc, **terms}
+    return draw(drawn_routers.moes(doc, norms(), tp))
 
 
 @st.composite

@@ -148,6 +148,7 @@ def test_no_two_components_are_taken_for_each_other() -> None:
 CHEAP = ("split", "merge", "rope", "mul", "dropout", "clamp", "shift", "scale", *KINDS)
 CHEAP += ("head_scale", "temper", "plain_attention", "part", "join", "relative_bias", "biased", "channel_scale")
 CHEAP += ("scores", "normalise", "usage", "total", "balance", "squares", "expert_bias", "add", "correct", "limit")
+CHEAP += ("logit_cap", "expert_scale", "some_bias", "returned", "jitter")
 """Ops of components that checkpointing does not name: views, what is made again in no time, what is no kernel."""
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from specc.emit import emit
-from specc.kernels import experts, routing
+from specc.kernels import experts, random, routing
 from specc.lower import lower
 from specc.passes import run
 from specc.passes.legality import legality
@@ -19,6 +20,7 @@ from specc.spec.core import Checkpoint, Layout, Pipeline
 from specc.verify.relations import describe, layout_relations, plain_relations, setting
 from specc.verify.run import load_file, world_size
 from tests import zoo
+from tests.test_frame import made
 
 FULL = Checkpoint(every=1)
 
@@ -45,9 +47,10 @@ EXACT = (
 )
 
 
+@pytest.mark.parametrize("name", ["experts-tiny", "routed-tiny"])
 @pytest.mark.parametrize("layout", EXACT, ids=describe)
-def test_layouts_agree(layout: Layout) -> None:
-    model = zoo.model("experts-tiny")
+def test_layouts_agree(layout: Layout, name: str) -> None:
+    model = zoo.model(name)
     for step, graph in run(lower(model), layout):
         legality(graph, layout, after=step)
     found = setting(model, layout)
@@ -82,6 +85,53 @@ def test_experts_are_linears_of_the_tokens_that_go_to_them(size: int, dtype: tor
     for a, b in zip((actual, *ours), (expected, *theirs), strict=True):
         assert a.shape == b.shape and bool((a - b).abs().max() <= bound * max(1.0, b.abs().max().item()))
     assert not ours[2][2].any() and bool(ours[2][3].all())
+
+
+@pytest.mark.parametrize("of", ["output", "input"])
+def test_choices_that_are_no_experts_give_back_what_they_are_given(of: str) -> None:
+    """Of four choices two are experts; a weight counts once, before or behind them."""
+    x, gates, weight, bias = noise(2, 3, 5), noise(2, 3, 2, seed=1), noise(2, 5, 5, seed=2), noise(2, 5, seed=3)
+    if of == "input":
+        rows, owner, order = experts.dispatch_weighted(x, IDS, gates, 2)
+        out = experts.collect(experts.grouped_linear(rows, owner, weight), IDS, order) + experts.some_bias(IDS, bias)
+    else:
+        rows, owner, order = experts.dispatch_some(x, IDS, 2)
+        out = experts.combine_some(experts.grouped_linear(rows, owner, weight), gates, order)
+        out = out + experts.some_bias(IDS, bias, gates)
+    assert len(rows) == len(owner) == len(order) == 7 and bool((owner < 2).all())
+    actual = out + experts.returned(x, gates, IDS, 2)
+    expected = torch.zeros_like(x)
+    for n in range(2):
+        for at in range(6):
+            b, s, choice = at // 3, at % 3, int(IDS.view(6, 2)[at, n])
+            token, gate, one = x[b, s], gates[b, s, n], F.one_hot(torch.tensor(at), 6).view(2, 3, 1)
+            given = token * gate if of == "input" else token
+            made = token * gate if choice > 1 else weight[choice] @ given + bias[choice]
+            expected = expected + one * (made * gate if of == "output" and choice < 2 else made)
+    probe, inputs = noise(2, 3, 5, seed=4).detach(), (x, gates, weight, bias)
+    ours, theirs = (torch.autograd.grad((y * probe).sum(), inputs) for y in (actual, expected))
+    for a, b in zip((actual, *ours), (expected, *theirs), strict=True):
+        assert a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-13)
+
+
+def test_noise_is_around_one_and_in_training_alone() -> None:
+    x = noise(400, 50)
+    torch.manual_seed(0)
+    factors = random.jitter(x, 0.25, True) / x
+    assert 0.75 <= factors.min() < 0.76 and 1.24 < factors.max() <= 1.25 and abs(factors.mean() - 1) < 0.01
+    assert random.jitter(x, 0.25, False) is x
+
+
+def test_interpreter_and_file_draw_the_same_noise() -> None:
+    tokens = torch.randint(32, (6, 5), generator=torch.Generator().manual_seed(0))
+    ours, file = made(
+        "decoder: {layers: 2, block: [{moe: {experts: 4, top_k: 2, hidden: 8, router: {jitter: 0.3}}}]}\n"
+    )
+    outs: list[Tensor] = []
+    for module, training in ((ours, True), (file, True), (file, False)):
+        torch.manual_seed(3)
+        outs.append(module.train(training)(tokens))
+    assert torch.equal(outs[0], outs[1]) and not torch.equal(outs[1], outs[2])
 
 
 def test_biases_of_the_last_linear_are_weighted_sums() -> None:

@@ -112,9 +112,9 @@ def too_large(path: tuple[str | int, ...], what: str, count: int, d_model: int) 
         yield Problem("E216", path, message, f"at most {MAX_PARAMETER // d_model}")
 
 
-Outside = Literal["memory", "memory_mask", "own_mask", "documents"]
+Outside = Literal["memory", "memory_mask", "own_mask", "documents", "stream"]
 """The encoder's output, which of its tokens are no padding, and which of an encoder's own are none; where the document
-of each token starts in its row [batch, seq], not there where a row is one."""
+of each token starts in its row [batch, seq], not there where a row is one; what a norm on the input reads."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,8 @@ class Component(Generic[C]):
     """The same of other axes of the mesh, by name."""
     reads: tuple[Outside, ...] = ()
     """Values of the stack that it reads beside x; masks and documents may be missing."""
+    streamed: Callable[[C], bool] = lambda config: False
+    """Whether it reads `stream`, which is not there where that is its input."""
     takes: Callable[[C], tuple[str, ...]] = lambda config: ()
     """Names of values that earlier layers gave, of which it reads the latest."""
     gives: Callable[[C], tuple[str, ...]] = lambda config: ()

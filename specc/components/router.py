@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from specc.components.base import Config, Dim, Factor, Problem, Problems, choices, divisors
+from specc.components import norm
+from specc.components.base import Bound, Config, Dim, Formula, Problem, Problems, Rate, choices, divisors, settled
+from specc.components.norm import Norm, OwnNorm
 from specc.ir.op import Init, Ref
 from specc.ir.types import Axis
 from specc.source import plural
@@ -40,7 +42,7 @@ class Router(Config):
     """Weights of the chosen experts are divided by their sum."""
     eps: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Added to that sum."""
-    scale: Factor = 1.0
+    scale: Formula = 1.0
     """Factor on the weights of the chosen experts."""
     bias: bool = False
     """A bias of the router's linear."""
@@ -48,6 +50,18 @@ class Router(Config):
     """A number for each expert is added to scores for the choice alone; a buffer, which no gradient moves."""
     groups: Groups | None = None
     """Experts are chosen from the best groups."""
+    softcap: Bound | None = None
+    """Logits are softcap * tanh(logits / softcap)."""
+    norm: OwnNorm = False
+    """A norm on what the router reads."""
+    in_scale: Formula = 1.0
+    """Factor on that, behind the norm."""
+    reads: Literal["input", "stream"] = "input"
+    """What the experts read, or the stream as it is before any norm."""
+    expert_scale: bool = False
+    """A learned factor on the weights of each expert."""
+    jitter: Rate = 0.0
+    """In training, what router and experts read is multiplied by noise, drawn evenly from 1 - jitter to 1 + jitter."""
 
 
 def results(config: Router) -> tuple[str, ...]:
@@ -60,16 +74,22 @@ def lower(
 ) -> tuple[Ref, Ref]:
     """x [batch, seq, d_model] -> weights and numbers of the chosen experts, [batch, seq, top_k].
 
-    `balance` and `z` are factors of terms of the loss.
+    `experts` counts all that can be chosen; `balance` and `z` are factors of terms of the loss.
     """
-    logits = _logits(config, b, x, features, Axis("choices", experts))
+    choices = Axis("choices", experts)
+    logits = _logits(config, b, _read(config, b, x, features), features, choices)
+    if config.softcap is not None:
+        logits = b.op("logit_cap", logits, name="router_softcap", hint="logits", cap=config.softcap)
     scores = b.op("scores", logits, hint="scores", function=config.score)
     route = b.op("route", scores, *_by(config, b, scores, experts), hints=("gates", "ids"), top_k=top_k)
     gates, ids = Ref(route.op, 0), Ref(route.op, 1)
     if config.normalize:
         gates = b.op("normalise", gates, name="gates", hint="gates", eps=config.eps)
-    if config.scale != 1.0:
-        gates = b.op("scale", gates, name="gates_scale", hint="gates", factor=config.scale)
+    if config.expert_scale:
+        own = b.param("expert_scale", "weight", (choices,), Init("ones"), "expert_scale")
+        gates = b.op("expert_scale", gates, ids, hint="gates", params=(own,))
+    if settled(config.scale) != 1.0:
+        gates = b.op("scale", gates, name="gates_scale", hint="gates", factor=settled(config.scale))
     terms = [_balance(config, b, scores, ids, experts, top_k, balance)] if balance else []
     if z:
         squares = b.op("squares", logits, hint="term")
@@ -77,6 +97,15 @@ def lower(
     if terms:
         b.term(terms[0] if len(terms) == 1 else b.op("add", *terms, name="term", hint="term"))
     return gates, ids
+
+
+def _read(config: Router, b: Builder, x: Ref, features: Axis) -> Ref:
+    """What goes into the linear [batch, seq, d_model]."""
+    if isinstance(config.norm, Norm):
+        x = norm.lower(config.norm, b, x, "router_norm", features, "routed")
+    if settled(config.in_scale) != 1.0:
+        x = b.op("scale", x, name="router_scale", hint="routed", factor=settled(config.in_scale))
+    return x
 
 
 def _logits(config: Router, b: Builder, x: Ref, features: Axis, own: Axis) -> Ref:
@@ -101,8 +130,13 @@ def _by(config: Router, b: Builder, scores: Ref, experts: int) -> tuple[Ref, ...
     return () if by is scores else (by,)
 
 
-def rules(config: Router, experts: int, top_k: int) -> Problems:
+def rules(config: Router, experts: int, top_k: int, d_model: int) -> Problems:
     """There is something to choose from."""
+    for problem in norm.inner(config.norm, d_model, "norm"):
+        yield Problem(problem.code, ("router", *problem.path), problem.message, problem.help)
+    if config.jitter and config.reads == "stream":
+        message = "jitter is on what router and experts both read, and this router reads the stream"
+        yield Problem("E288", ("router", "jitter"), message, "leave one of them out")
     for key in ("correction", "groups"):
         if getattr(config, key) and top_k == experts:
             message = f"a token goes to all {experts} experts, so nothing is chosen"

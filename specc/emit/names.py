@@ -12,12 +12,17 @@ from specc.ir.types import TOKEN_AXES
 
 
 def formal_names(graph: Graph, inputs: Iterable[Ref]) -> tuple[str, ...]:
-    """Names of what a scope takes: the stream is x, another x the memory, the rest as they are."""
+    """Names of what a scope takes: the stream is x, another of the same axes still the stream, else the memory."""
     names: list[str] = []
+    stream: set[str] = set()
     for ref in inputs:
         if graph.type(ref).grad:
             known = graph.hint(ref)
-            name = "x" if "x" not in names else "memory" if known == "x" else known
+            if "x" not in names:
+                name, stream = "x", {axis.name for axis in graph.type(ref).axes}
+            else:
+                other = "stream" if stream == {axis.name for axis in graph.type(ref).axes} else "memory"
+                name = other if known == "x" else known
         else:
             name = _called(graph, graph.op(graph.origin(ref).op)) or graph.hint(ref)
         names.append(name)

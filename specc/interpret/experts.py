@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specc.interpret.table import linear
-from specc.kernels import experts, routing
+from specc.interpret.table import linear, softcap
+from specc.kernels import experts as kernels
+from specc.kernels import routing
 
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: x.softmax(-1),
@@ -50,9 +51,29 @@ def total(x: Tensor, *, tokens: int) -> Tensor:
     return x.sum(tokens)
 
 
+def expert_scale(gates: Tensor, ids: Tensor, weight: Tensor) -> Tensor:
+    """gates and ids [batch, seq, top_k], weight [choices] -> as gates"""
+    return gates * weight[ids]
+
+
+def dispatch(
+    x: Tensor, ids: Tensor, gates: Tensor | None = None, *, experts: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x [batch, seq, d], ids and gates [batch, seq, top_k] -> rows [slots, d], owner and order [slots]"""
+    if gates is not None:
+        return kernels.dispatch_weighted(x, ids, gates, experts)
+    return kernels.dispatch(x, ids) if experts is None else kernels.dispatch_some(x, ids, experts)
+
+
 def expert_bias(x: Tensor, gates: Tensor, ids: Tensor, bias: Tensor) -> Tensor:
     """x [batch, seq, d], gates and ids [batch, seq, top_k], bias [experts, d] -> as x"""
-    return x + experts.expert_bias(gates, ids, bias)
+    return x + kernels.expert_bias(gates, ids, bias)
+
+
+def some_bias(x: Tensor, ids: Tensor, *operands: Tensor) -> Tensor:
+    """x [batch, seq, d], ids and gates if they count [batch, seq, top_k], bias [experts, d] -> as x"""
+    *gates, bias = operands
+    return x + kernels.some_bias(ids, bias, *gates)
 
 
 def all_here(rows: Tensor, owner: Tensor, *, experts: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,20 +88,26 @@ def stayed(rows: Tensor, origin: Tensor, owner: Tensor, *, experts: int) -> Tens
 
 TABLE: dict[str, Callable[..., Any]] = {
     "router": linear,
+    "logit_cap": softcap,
     "scores": scores,
     "correct": correct,
     "limit": limit,
     "normalise": normalise,
     "route": route,
+    "expert_scale": expert_scale,
     "usage": routing.usage,
     "total": total,
     "balance": routing.balance,
     "squares": routing.squares,
-    "dispatch": experts.dispatch,
-    "grouped_linear": experts.grouped_linear,
-    "grouped_last": experts.grouped_linear,
-    "combine": experts.combine,
+    "dispatch": dispatch,
+    "grouped_linear": kernels.grouped_linear,
+    "grouped_last": kernels.grouped_linear,
+    "combine": kernels.combine,
+    "combine_some": kernels.combine_some,
+    "collect": kernels.collect,
+    "returned": kernels.returned,
     "expert_bias": expert_bias,
+    "some_bias": some_bias,
     "to_experts": all_here,
     "from_experts": stayed,
 }

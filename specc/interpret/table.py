@@ -127,6 +127,11 @@ def drop_path(x: Tensor, *, rate: float, training: bool) -> Tensor:
     return random.drop_path(x, rate, training)
 
 
+def jitter(x: Tensor, *, rate: float, training: bool) -> Tensor:
+    """x [...] -> the same"""
+    return random.jitter(x, rate, training)
+
+
 def add(a: Tensor, b: Tensor) -> Tensor:
     """a [...], b [...] -> the wider of both"""
     return a + b
@@ -232,6 +237,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "shift": shift,
     "dropout": dropout,
     "drop_path": drop_path,
+    "jitter": jitter,
     "add": add,
     "sub": sub,
     "mul": mul,

@@ -16,6 +16,26 @@ def dispatch(x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.flatten(0, 1).index_select(0, order // ids.size(-1)), owner, order
 
 
+def dispatch_some(x: Tensor, ids: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `dispatch`, but for choices from `experts` on, which have no rows."""
+    owner, order = ids.flatten().sort(stable=True)
+    count = int((owner < experts).sum())
+    return x.flatten(0, 1).index_select(0, order[:count] // ids.size(-1)), owner[:count], order[:count]
+
+
+def weighted(rows: Tensor, gates: Tensor, order: Tensor) -> Tensor:
+    """rows [slots, d] in that order of choices, times gates [batch, seq, top_k]."""
+    return rows * gates.flatten()[order].unsqueeze(-1).to(rows.dtype)
+
+
+def dispatch_weighted(
+    x: Tensor, ids: Tensor, gates: Tensor, experts: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `dispatch`, or where there are experts as `dispatch_some`; rows are weighted by gates [batch, seq, top_k]."""
+    rows, owner, order = dispatch(x, ids) if experts is None else dispatch_some(x, ids, experts)
+    return weighted(rows, gates, order), owner, order
+
+
 def grouped_linear(rows: Tensor, owner: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows [slots, in] of experts owner [slots], sorted; weight [experts, out, in] -> [slots, out]."""
     ends = torch.searchsorted(owner, torch.arange(len(weight), device=owner.device), right=True, out_int32=True)
@@ -34,9 +54,33 @@ def combine(rows: Tensor, gates: Tensor, order: Tensor) -> Tensor:
     return (rows * gates.unsqueeze(-1).to(rows.dtype)).sum(-2)
 
 
+def collect(rows: Tensor, ids: Tensor, order: Tensor) -> Tensor:
+    """rows [slots, d] in that order of choices ids [batch, seq, top_k], of which some may have none -> sums of the rows
+    of each token [batch, seq, d]."""
+    return rows.new_zeros(ids.numel(), rows.size(-1)).index_copy(0, order, rows).view(*ids.shape, -1).sum(-2)
+
+
+def combine_some(rows: Tensor, gates: Tensor, order: Tensor) -> Tensor:
+    """As `combine`, where choices without a row give nothing."""
+    return collect(weighted(rows, gates, order), gates, order)
+
+
+def returned(x: Tensor, gates: Tensor, ids: Tensor, experts: int) -> Tensor:
+    """x [batch, seq, d] times the gates [batch, seq, top_k] of choices ids from `experts` on."""
+    return x * gates.where(ids >= experts, 0).sum(-1, keepdim=True).to(x.dtype)
+
+
 def expert_bias(gates: Tensor, ids: Tensor, bias: Tensor) -> Tensor:
     """Biases [experts, d] of the experts ids [batch, seq, top_k], weighted by gates -> [batch, seq, d]."""
     return (F.embedding(ids, bias) * gates.unsqueeze(-1).to(bias.dtype)).sum(-2)
+
+
+def some_bias(ids: Tensor, bias: Tensor, gates: Tensor | None = None) -> Tensor:
+    """Sums of biases [experts, d] of choices ids [batch, seq, top_k] that are experts, weighted if there are gates."""
+    real = ids < len(bias)
+    rows = F.embedding(ids.where(real, 0), bias)
+    weights = real if gates is None else gates.where(real, 0)
+    return (rows * weights.unsqueeze(-1).to(bias.dtype)).sum(-2)
 
 
 def to_experts(rows: Tensor, owner: Tensor, experts: int, ep: DeviceMesh) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,6 +27,11 @@ def drop_path(x: Tensor, rate: float, training: bool, dim: int = 0) -> Tensor:
     return x * (torch.rand(shape, dtype=x.dtype, device=x.device) >= rate) / (1 - rate)
 
 
+def jitter(x: Tensor, rate: float, training: bool) -> Tensor:
+    """x times numbers that are drawn evenly from 1 - rate to 1 + rate."""
+    return x * torch.empty_like(x).uniform_(1 - rate, 1 + rate) if training else x
+
+
 def shard_dropout(x: Tensor, rate: float, training: bool, tp: DeviceMesh) -> Tensor:
     """Dropout of a shard: every rank of tp draws a mask of its own."""
     with own_random(tp):

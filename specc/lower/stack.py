@@ -231,6 +231,8 @@ def _lower_branch(
     needed: tuple[Need, ...] = (*component.reads, *component.takes(config), *component.tables(config))
     known: Given = {**b.named, **around.given}
     given: Given = {need: known[need] for need in needed if need in known}
+    if component.streamed(config) and inner != x:
+        given = {**given, "stream": x}
     if "memory" in component.reads and "memory" not in given:
         raise ValueError(f"{branch.at}: {branch.name} without an encoder")
     names = _class_names(component.class_name, stack, block, component.variant(config))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from specc.ir.op import Op
-from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, TensorType
+from specc.ir.types import Axis, MeshAxis, P, Place, R, S, TensorType
 from specc.ops.base import Exchange, Facts, OpDef, Owned, Signature, Stream, Traffic, Types, as_first, shardable
-from specc.ops.places import use_of, whole_or_tokens
+from specc.ops.places import demand, use_of, whole_or_tokens
 
 
 def _tokens(type: TensorType, mesh: MeshAxis) -> Place:
@@ -27,7 +27,10 @@ def _as_rows(tokens: TensorType) -> dict[str, str]:
 
 
 def _dispatch_out(op: Op, ins: Types) -> Types:
-    """x [..., d], ids [..., topk] -> rows [slots, d], the expert of each [slots], and which choice it is [slots]"""
+    """x [..., d], ids [..., topk] -> rows [slots, d], the expert of each [slots], and which choice it is [slots]
+
+    Behind ids may stand gates [..., topk], which rows are weighted by; of choices from `experts` on there are no rows.
+    """
     slots = Axis("slots", "slots", ragged=True, factors=(("topk", ins[1].axes[-1].length),))
     whole = TensorType((slots,), "int64", grad=False)
     return (replace(ins[0], axes=(slots, ins[0].axes[-1])), whole, whole)
@@ -37,8 +40,8 @@ DISPATCH = OpDef(
     "dispatch",
     _dispatch_out,
     lambda op, ins, mesh, stream: [_along(ins, _dispatch_out(op, ins), mesh)],
-    lambda op, ins: Facts(linear=(0,), regroup=_as_rows(ins[1])),
-    saves=lambda op: ("in1",),
+    lambda op, ins: Facts(linear=(0, *range(2, len(ins))), regroup=_as_rows(ins[1])),
+    saves=lambda op: ("in1",) if len(op.inputs) == 2 else ("in0", "in1", "in2"),
     owned=Owned("slots", "experts", "to_experts", "from_experts"),
 )
 
@@ -150,10 +153,41 @@ COMBINE = OpDef(
 )
 
 
+COMBINE_SOME = replace(COMBINE, kind="combine_some")  # choices without rows give nothing
+
+
+def _collect_facts(op: Op, ins: Types) -> Facts:
+    return Facts(contract=("topk",), linear=(0,), regroup=_as_rows(ins[1]))
+
+
+def _without_rows(op: Op) -> tuple[str, ...]:
+    return ("in1", "in2")
+
+
+COLLECT = replace(  # of rows that are weighted: ids in the place of gates
+    COMBINE, kind="collect", facts=_collect_facts, saves=_without_rows
+)
+
+
+def _returned_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), ())
+    return [Signature(tuple(demand(x, t) for x in ins), (t,)) for t in places]
+
+
+RETURNED = OpDef(  # x [..., d], gates and ids [..., topk]: x times what goes to choices that are no experts
+    "returned",
+    as_first,
+    _returned_signatures,
+    lambda op, ins: Facts(mix=("topk",)),
+    flops=lambda op, ins, symbols: ins[0].numel(symbols),
+    saves=lambda op: ("in0", "in1", "in2"),
+)
+
+
 def _bias_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     """x [..., d], gates and ids [..., topk], of each expert [experts, d]"""
     places = whole_or_tokens(ins[0], mesh, stream(ins[0]), ())
-    return [Signature((t, t, R if t == I else t), (t,), (use_of(t),)) for t in places]
+    return [Signature(tuple(demand(x, t) for x in ins), (t,), (use_of(t),)) for t in places]
 
 
 EXPERT_BIAS = OpDef(  # of the experts that a token goes to
@@ -164,4 +198,23 @@ EXPERT_BIAS = OpDef(  # of the experts that a token goes to
     saves=lambda op: ("in1", "in2"),
 )
 
-OPS = (DISPATCH, TO_EXPERTS, GROUPED, GROUPED_LAST, FROM_EXPERTS, COMBINE, EXPERT_BIAS)
+
+def _some_saves(op: Op) -> tuple[str, ...]:
+    return _without_rows(op)[: len(op.inputs) - 1]
+
+
+SOME_BIAS = replace(EXPERT_BIAS, kind="some_bias", saves=_some_saves)  # of experts: ids, and gates where they count
+
+OPS = (
+    DISPATCH,
+    TO_EXPERTS,
+    GROUPED,
+    GROUPED_LAST,
+    FROM_EXPERTS,
+    COMBINE,
+    COMBINE_SOME,
+    COLLECT,
+    RETURNED,
+    EXPERT_BIAS,
+    SOME_BIAS,
+)

@@ -62,6 +62,14 @@ DROP_PATH = OpDef(  # of whole samples; ranks that hold parts of one draw the sa
     saves=lambda op: ("mask",),
     random=lambda op: True,
 )
+JITTER = OpDef(  # times noise around 1
+    "jitter",
+    _widest,
+    _same_everywhere,
+    lambda op, ins: Facts(),
+    saves=lambda op: ("noise",),
+    random=lambda op: True,
+)
 ADD = OpDef("add", _widest, _add_signatures, lambda op, ins: Facts(additive=True))
 SUB = OpDef("sub", _widest, _same_everywhere, lambda op, ins: Facts())
 
@@ -94,4 +102,4 @@ SOFTCAP = OpDef(  # cap * tanh(x / cap)
 )
 SCALE = OpDef("scale", _widest, _scale_signatures, lambda op, ins: Facts(linear=(0,)))
 
-OPS = (ACTIVATION, XIELU, DROPOUT, DROP_PATH, ADD, SUB, MUL, CLAMP, SHIFT, SOFTCAP, SCALE)
+OPS = (ACTIVATION, XIELU, DROPOUT, DROP_PATH, JITTER, ADD, SUB, MUL, CLAMP, SHIFT, SOFTCAP, SCALE)

@@ -9,6 +9,7 @@ from specc.ir.types import Axis, I, MeshAxis, P, R, S, TensorType
 from specc.ops.base import Facts, OpDef, Signature, Stream, Types, as_first
 from specc.ops.matmul import LINEAR
 from specc.ops.places import demand, use_of, whole_or_tokens
+from specc.ops.pointwise import SOFTCAP
 
 
 def _last(type: TensorType) -> str:
@@ -33,6 +34,7 @@ SCORES = OpDef(  # of logits [..., choices]; where these are in half precision, 
     flops=lambda op, ins, symbols: 5 * ins[0].numel(symbols),
     saves=lambda op: ("out0",),
 )
+LOGIT_CAP = replace(SOFTCAP, kind="logit_cap", infer=SCORES.infer)  # of logits, which are in half precision no more
 NORMALISE = OpDef(  # divided by the sum over the last axis, of which `eps` is a part
     "normalise", as_first, _mixing_last, lambda op, ins: Facts(mix=(_last(ins[0]),)), saves=lambda op: ("in0",)
 )
@@ -79,6 +81,21 @@ ROUTE = OpDef(
     lambda op, ins: Facts(mix=(_last(ins[0]),)),
     saves=lambda op: ("out0", "out1"),
     stays=True,
+)
+
+
+def _expert_scale_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """gates and ids [..., topk], of each expert [choices]"""
+    places = whole_or_tokens(ins[0], mesh, stream(ins[0]), ())
+    return [Signature((t, R if t == I else t), (t,), (use_of(t),)) for t in places]
+
+
+EXPERT_SCALE = OpDef(  # gates times a number of the expert of each
+    "expert_scale",
+    as_first,
+    _expert_scale_signatures,
+    lambda op, ins: Facts(mix=("choices",)),
+    saves=lambda op: ("in0", "in1"),
 )
 
 
@@ -141,4 +158,4 @@ SQUARES = OpDef(
     saves=lambda op: ("in0",),
 )
 
-OPS = (ROUTER, SCORES, NORMALISE, CORRECT, LIMIT, ROUTE, USAGE, TOTAL, BALANCE, SQUARES)
+OPS = (ROUTER, LOGIT_CAP, SCORES, NORMALISE, CORRECT, LIMIT, ROUTE, EXPERT_SCALE, USAGE, TOTAL, BALANCE, SQUARES)

@@ -31,7 +31,7 @@ def decode(graph: Graph, layout: Layout) -> Graph:
     attending: dict[Path, int] = {}  # how many ops of a scope had their keys cached
     for op in graph.ops:
         op = replace(op, inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
-        if op.kind in ("dropout", "drop_path"):
+        if op.kind in ("dropout", "drop_path", "jitter"):
             moved[op.ref] = op.inputs[0]
             continue
         later = graph.definition(op).later

@@ -103,6 +103,11 @@ def _drop_path(graph: Graph, op: Op) -> Expr:
     return Expr(parts, calls=("drop_path",), draws=True)
 
 
+def _jitter(graph: Graph, op: Op) -> Expr:
+    parts = ("jitter(", Use(op.inputs[0]), ", ", hole(op, "rate", op.attr("rate")), ", self.training)")
+    return Expr(parts, calls=("jitter",))
+
+
 def _add(graph: Graph, op: Op) -> Expr:
     """A residual update that a norm follows owns a line whatever its length."""
     normed = all(user.kind.endswith("_norm") for user in graph.users(op.ref))
@@ -118,6 +123,7 @@ TABLE: dict[str, Writer] = {
     "activation": _activation,
     "dropout": _dropout,
     "drop_path": _drop_path,
+    "jitter": _jitter,
     "add": _add,
     "sub": lambda graph, op: Expr((Use(op.inputs[0], SUM), " - ", Use(op.inputs[1], PRODUCT)), SUM),
     "mul": lambda graph, op: Expr((Use(op.inputs[0], PRODUCT), " * ", Use(op.inputs[1], ATOM)), PRODUCT),

@@ -93,10 +93,35 @@ def _grouped(graph: Graph, op: Op) -> Expr:
     return Expr((f"{module}(", Use(rows), ", ", Use(owner), ")"), calls=("grouped_linear",))
 
 
+def _dispatch(graph: Graph, op: Op) -> Expr:
+    """By what it is asked: the plain one is what most have."""
+    few = ("experts",) if "experts" in dict(op.attrs) else ()
+    if len(op.inputs) > 2:
+        return _called("dispatch_weighted", *few)(graph, op)
+    return _called("dispatch_some", *few)(graph, op) if few else _called("dispatch")(graph, op)
+
+
 def _expert_bias(graph: Graph, op: Op) -> Expr:
     x, gates, ids = op.inputs
     added = (" + expert_bias(", Use(gates), ", ", Use(ids), f", {read(graph, op, 0)})")
     return Expr((Use(x, SUM), *added), SUM, calls=("expert_bias",))
+
+
+def _some_bias(graph: Graph, op: Op) -> Expr:
+    x, ids, *gates = op.inputs
+    weights = [part for gate in gates for part in (", ", Use(gate))]
+    added = (" + some_bias(", Use(ids), f", {read(graph, op, 0)}", *weights, ")")
+    return Expr((Use(x, SUM), *added), SUM, calls=("some_bias",))
+
+
+def _logit_cap(graph: Graph, op: Op) -> Expr:
+    cap, x = hole(op, "cap", op.attr("cap")), _full(graph, op.inputs[0], PRODUCT)
+    return Expr(("torch.tanh(", *x, " / ", cap, ") * ", cap), PRODUCT)
+
+
+def _expert_scale(graph: Graph, op: Op) -> Expr:
+    gates, ids = op.inputs
+    return Expr((Use(gates, PRODUCT), f" * {read(graph, op, 0)}[", Use(ids), "]"), PRODUCT)
 
 
 def _router(graph: Graph, op: Op) -> Expr:
@@ -108,18 +133,24 @@ TABLE: Mapping[str, Writer] = {
     "router": _router,
     "correct": _correct,
     "limit": _limit,
+    "logit_cap": _logit_cap,
     "scores": _scores,
     "normalise": _normalise,
     "route": _route,
+    "expert_scale": _expert_scale,
     "usage": _usage,
     "total": _total,
     "balance": _called("balance", "top_k"),
     "squares": _squares,
-    "dispatch": _called("dispatch"),
+    "dispatch": _dispatch,
     "grouped_linear": _grouped,
     "grouped_last": _grouped,
     "combine": _called("combine"),
+    "combine_some": _called("combine_some"),
+    "collect": _called("collect"),
+    "returned": _called("returned", "experts"),
     "expert_bias": _expert_bias,
+    "some_bias": _some_bias,
     "to_experts": _called("to_experts", "experts", meshes=True),
     "from_experts": _called("from_experts", "experts", meshes=True),
 }

@@ -44,4 +44,5 @@ ROUTER = Form(
     "x: Tensor",
     linear,
 )
-FORMS: tuple[Form, ...] = (EXPERTS, LAST, ROUTER)
+SCALE = Form("expert_scale", "ExpertScale", "A factor for each expert.", {"weight": ("n_experts",)}, ("n_experts",))
+FORMS: tuple[Form, ...] = (EXPERTS, LAST, ROUTER, SCALE)
