@@ -22,6 +22,7 @@ from specc.emit.expr import collectives as collectives_text
 from specc.emit.expr import dense as dense_text
 from specc.emit.expr import experts as experts_text
 from specc.emit.expr import loss as loss_text
+from specc.emit.expr import pool as pool_text
 from specc.emit.expr import recurrent as recurrent_text
 from specc.emit.expr import sources as sources_text
 from specc.emit.forms import biases as bias_forms
@@ -41,6 +42,7 @@ from specc.ops import (
     norm,
     order,
     pointwise,
+    pool,
     recurrent,
     routing,
     sources,
@@ -89,6 +91,7 @@ EXTENSIONS = (
         expressions=biases_text.TABLE,
         functions="specc.interpret.biases:TABLE",
     ),
+    Extension("heads", ops=pool.OPS, expressions=pool_text.TABLE, functions="specc.interpret.pool:TABLE"),
     Extension("generation", ops=cache.OPS, expressions=cache_text.TABLE),
     Extension(
         "dense",

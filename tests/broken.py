@@ -90,6 +90,7 @@ LEARNED = "embedding: {positions: {kind: learned, "
 ALONE = f"{DECODER[: DECODER.index('layout:')]}layout: {{generate: true}}\n"
 COUNTED = f"{LEARNED}offset: 1, skip_pad: true}}}}"
 ENCODER = ALONE.replace("decoder:", "encoder:").partition("layout:")[0]
+AT97 = "{kind: token, token: 97}"
 CYCLE = "layers: 8\n  pattern: {head: [joined], cycle: [local*2"
 
 
@@ -221,6 +222,13 @@ MODEL = (
     Case(
         "E237", BOTH, "layers: 2\n", "layers: 2\n  embedding: {positions: {kind: learned, skip_pad: true}}\n", "|true"
     ),
+    Case("E242", DECODER, "vocab: 97", "vocab: 97\nhead: {pool: mean}", "|pool"),
+    Case("E242", DECODER, "vocab: 97", "vocab: 97\nhead: {kind: vector, classes: 3}", "|classes"),
+    Case("E242", DECODER, "vocab: 97", "vocab: 97\nhead: {kind: vector, bias: true}", "|bias"),
+    Case("E243", DECODER, "vocab: 97", "vocab: 97\nhead: {kind: classes}", "kind: |classes"),
+    Case("E244", SEGMENTS, "vocab: 97", "vocab: 97\nhead: {kind: vector, pool: mean}", "pool: |mean"),
+    Case("E245", DECODER, "vocab: 97", "vocab: 97\nhead: none\nloss: {z_loss: 0.1}", "|z_loss"),
+    Case("E246", DECODER, "vocab: 97", f"vocab: 97\nhead: {{kind: vector, pool: {AT97}}}", "token: |97"),
     Case("E238", DECODER, "vocab: 97", "vocab: 97\nhead: {dim: 16}\nembedding: {tied: true}", "tied: |true"),
     Case("E234", BOTH, "pad: 0", "inputs: [mask]", "|[mask]"),
     Case("E234", ENCODER, "vocab: 97", "vocab: 97\npad: 0\ninputs: [mask]", "|[mask]"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from specc.components.activation import Activation
 from tests import drawn_routers
-from tests.drawn_ends import heads, placed
+from tests.drawn_ends import embeddings, fitting, heads
 
 Doc = dict[str, Any]
 SAVES = ("attention.core", "attention.o", "attention.k", "mla.core", "mla.kv_b", "ffn.up", "ffn.down", "moe.combine")
@@ -334,27 +334,20 @@ def specs(draw: st.DrawFn, ranks: int = 4) -> Drawn:
     first = True
     if draw(st.booleans()):
         doc["norm"], first = norm, norm.get("placement", "pre") in ("pre", "sandwich")
-    pairs = st.permutations([*roles, "head"]).map(lambda parts: parts[:2])
-    tied = st.one_of(st.booleans(), pairs)
-    positions = st.one_of(st.sampled_from(("none", "learned", "sinusoidal")), placed())
-    outside: Doc = {"norm": st.one_of(st.booleans(), norms()), "types": st.just(3) if len(roles) == 1 else st.just(0)}
-    project = st.one_of(st.just(12), st.just({"dim": 12, "bias": True, "at": "tokens"}))
     starts: Doc = {"parameters": {"embedding": {"std": 1}}}
-    scales = st.sampled_from(("sqrt(d_model)", 2, 0.5))
     doc |= some(
         draw,
         residual=st.fixed_dictionaries({}, optional={"alpha": st.just(0.7), "beta": st.just("1 / sqrt(layers)")}),
         dropout=st.just(0.1),
         drop_path=st.sampled_from((0.1, "0.2 * layer / layers")),
-        embedding=st.fixed_dictionaries(
-            {}, optional={"positions": positions, "tied": tied, "scale": scales, "project": project, **outside}
-        ),
+        embedding=embeddings(roles, norms()),
         head=heads(norms()),
         loss=st.sampled_from(({"label_smoothing": 0.1}, {"z_loss": 0.01}, {"label_smoothing": 0.2, "z_loss": 0.1})),
         init=st.sampled_from(
             ({"kind": "xavier"}, {"std": 0.05, **starts}, {"depth_scaled": True}, {"kind": "kaiming", "truncate": 2})
         ),
     )
+    doc = fitting(doc)
     blocks: Doc = {}
     for role in roles:
         cross = role == "decoder" and len(roles) == 2

@@ -223,6 +223,7 @@ ROWS = DECODER.replace("norm:", "embedding: {positions: {kind: learned, size: 60
 PADDED = BOTH.replace("  layers: 2", "  embedding: {positions: {kind: learned, offset: 2}}\n  layers: 2")
 PROJECTED = DECODER.replace("norm:", "embedding: {project: {dim: 16}}\nnorm:")
 HEADED = DECODER.replace("norm:", "head: {transform: {norm: true}}\nnorm:")
+VECTOR = DECODER.replace("norm:", "head: {kind: vector, size: 3, pool: {kind: token, token: 5}}\nnorm:")
 PLAIN = PATTERN.replace("tp: 2", "tp: 1")
 READ: dict[str, tuple[str, str, str]] = {
     **FRAME,
@@ -259,6 +260,14 @@ READ: dict[str, tuple[str, str, str]] = {
     "ProjectionDoc.at": (PROJECTED, "dim: 16", "dim: 16, at: tokens"),
     "HeadDoc.scale": (DECODER, "vocab", "head: {scale: 1 / sqrt(d_model)}\nvocab"),
     "HeadDoc.softcap": (DECODER, "vocab", "head: {softcap: 30}\nvocab"),
+    "HeadDoc.kind": (VECTOR, "kind: vector, size: 3", "kind: classes, classes: 3"),
+    "HeadDoc.classes": (DECODER, "vocab", "head: {kind: classes, classes: 5}\nvocab"),
+    "HeadDoc.size": (VECTOR, "size: 3", "size: 5"),
+    "HeadDoc.pool": (VECTOR, "pool: {kind: token, token: 5}", "pool: last"),
+    "HeadDoc.dropout": (VECTOR, "size: 3", "size: 3, dropout: 0.1"),
+    "HeadDoc.normalize": (VECTOR, "size: 3", "size: 3, normalize: true"),
+    "PoolDoc.kind": (VECTOR, "{kind: token, token: 5}", "first"),
+    "PoolDoc.token": (VECTOR, "token: 5", "token: 6"),
     "HeadDoc.dim": (DECODER, "vocab", "head: {dim: 16}\nvocab"),
     "HeadDoc.transform": (DECODER, "vocab", "head: {transform: {}}\nvocab"),
     "TransformDoc.activation": (HEADED, "transform: {", "transform: {activation: tanh, "),

@@ -18,6 +18,7 @@ COUNTS = {
     "arcee": 4_022_766_080,
     "bart-large": 406_291_456,
     "bert-base": 109_514_298,
+    "bert-classifier": 109_483_778,
     "bitnet": 2_741_155_840,
     "blenderbot": 2_696_268_800,
     "camembert": 109_514_298,

@@ -30,6 +30,7 @@ TINY = (
     "latent-tiny",
     "biased-tiny",
     "ends-tiny",
+    "classes-tiny",
 )
 SAVES = Checkpoint(save=("attention.core", "attention.o"))
 CHECKPOINTS = {"none": Checkpoint(), "full": Checkpoint(every=1), "every 2": Checkpoint(every=2), "save": SAVES}

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from specc.components.norm import Norm
 from specc.source import Path, find, shown
-from specc.spec.core import Branch, Layout, Positions, Run, Spec, Stack, Sublayer
+from specc.spec.core import Branch, Head, Layout, Positions, Run, Spec, Stack, Sublayer
 from specc.spec.stated import stated
 
 
@@ -81,7 +81,7 @@ def _model(spec: Spec) -> Iterator[Decided]:
 def _ends(spec: Spec) -> Iterator[Decided]:
     """Embedding and head; parts that are not there have one row."""
     embed, head = spec.model.embed, spec.model.head
-    positions, project, transform = embed.positions, embed.project, head.transform
+    positions, project = embed.positions, embed.project
     yield from _positions(spec, ("embedding", "positions"), positions)
     yield _row(spec, ("embedding", "types"), embed.types)
     yield from _part_norm(spec, ("embedding", "norm"), embed.norm)
@@ -97,9 +97,32 @@ def _ends(spec: Spec) -> Iterator[Decided]:
         yield _row(spec, None if plain else (*at, "at"), when, key="embedding.project.at")
     yield _row(spec, ("embedding", "tied"), embed.tied)
     yield _row(spec, ("embedding", "dropout"), embed.dropout, "dropout")
+    yield from _head(spec, head, "d_model" if project is None or head.kind != "lm" else "embedding.project")
+
+
+def _head(spec: Spec, head: Head, width: str) -> Iterator[Decided]:
+    """`width`: what decides how many features its last linear reads."""
+    transform = head.transform
+    if head.kind == "none":
+        yield _row(spec, ("head",), "none")
+        return
+    yield _row(spec, ("head", "kind"), head.kind)
+    if head.kind == "classes":
+        yield _row(spec, ("head", "classes"), head.rows)
+    if head.kind == "vector":
+        yield _row(spec, ("head", "size"), head.rows or None, "what is there")
+        yield _row(spec, ("head", "normalize"), head.normalize)
+    if head.kind != "lm":
+        pool = head.pool
+        if pool is None or pool.token is None:
+            yield _row(spec, ("head", "pool"), pool and pool.how)
+        else:
+            yield _row(spec, ("head", "pool", "kind"), "token")
+            yield _row(spec, ("head", "pool", "token"), pool.token)
+        yield _row(spec, ("head", "dropout"), head.dropout)
     for key in ("bias", "scale", "softcap"):
         yield _row(spec, ("head", key), getattr(head, key))
-    yield _row(spec, ("head", "dim"), head.dim, "d_model" if project is None else "embedding.project")
+    yield _row(spec, ("head", "dim"), head.dim, width)
     if transform is None:
         yield _row(spec, ("head", "transform"), None)
     else:

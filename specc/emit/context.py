@@ -108,11 +108,11 @@ class Context:
 
     @property
     def ends(self) -> tuple[int | None, ...]:
-        """What each input, and then the labels, may be filled up with behind; None where other tokens would see it."""
+        """What each input may be filled up with behind; None where other tokens would see it."""
         found = [_end(self.model, stack) for stack in self.model.stacks]
         if any(axis.data and length in axis.tokens for axis in self.graph.mesh for length in self.lengths):
             found = [None] * len(found)  # behind this rank's part stands another's
-        return (*found, *[0] * (len(self.inputs) - len(found)), -100)
+        return (*found, *[0] * (len(self.inputs) - len(found)))
 
     @cached_property
     def cuts(self) -> Cuts:
@@ -130,6 +130,9 @@ def _end(model: Model, stack: Stack) -> int | None:
         return model.pad
     if "mask" in model.inputs:
         return 0
+    pool = model.head.pool
+    if pool is not None and pool.token is None and pool.how != "first":
+        return None
     branches = [branch for run in stack.runs for block in run.blocks for s in block.sublayers for branch in s.branches]
     read = stack.role == "encoder" and len(model.stacks) > 1
     return None if read or not all(getattr(branch.component, "causal", True) for branch in branches) else 0

@@ -17,7 +17,7 @@ from specc.emit.weights import init_weights
 from specc.ir.op import STARTS
 
 KERNELS = (
-    *("check_length", "filled", "evaluating", "resharding", "whole"),
+    *("check_length", "filled", "filled_of", "evaluating", "resharding", "whole"),
     *("Cache", "next_tokens"),
     *(
         "gradient_norm",

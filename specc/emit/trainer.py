@@ -8,6 +8,7 @@ from textwrap import wrap
 from specc.emit.code import Code, lit, part
 from specc.emit.context import Context, of_mesh
 from specc.emit.function import Lines, lines, listed, shape
+from specc.emit.labels import Labels, labels
 from specc.emit.make import DEVICE, MESH, SEED
 from specc.emit.names import keyword
 from specc.emit.weights import condition
@@ -37,6 +38,7 @@ class Common:
     training: Code  # the schedule's methods
     evaluating: Code
     schedule: Code
+    labels: Labels
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _adamw(of: Context) -> Code:
 
 
 def _common(of: Context) -> Common:
-    fed = (*of.inputs, "labels")
+    fed, given = (*of.inputs, "labels"), labels(of)
     takes = [f"{MESH}, {DEVICE}, batch: int", *(f"{x}: int" for x in of.lengths)] if of.axes else [DEVICE]
     return Common(
         takes=listed([*takes, SEED, "lr: float"]),
@@ -118,7 +120,7 @@ def _common(of: Context) -> Common:
         names=listed(fed),
         tensors=listed(f"{name}: Tensor" for name in fed),
         counted=Code("all ranks' number of them" if of.data else "their number if not given"),
-        count=Code("self.count(labels)" if of.data else "labels.ne(-100).sum()"),
+        count=Code("self.count(labels)") if of.data else given.real,
         everywhere=Code(", over all ranks" * bool(of.axes)),
         reading=listed([*_reading(of), *["resharding(self.module)"] * (bool(of.data) and not of.pp)]),
         norm=Code(_norm(of)),
@@ -127,6 +129,7 @@ def _common(of: Context) -> Common:
         training=Code("self.schedule.step, " * of.pp),
         evaluating=Code("self.schedule.eval, " * of.pp),
         schedule=Code("schedule: Callable[..., object], " * of.pp),
+        labels=given,
     )
 
 
@@ -205,12 +208,12 @@ def _returned(of: Context, detached: bool, averaged: bool) -> Lines:
 
 
 def _ranks(of: Context) -> Ranks:
-    fed, data = (*of.inputs, "labels"), of.graph.groups.data
-    lengths = (*of.spans, of.spans[-1])
-    sizes = (f'"{name}": (batch, {length})' for name, length in zip(fed, lengths, strict=True))
+    fed, data, given = (*of.inputs, "labels"), of.graph.groups.data, labels(of)
+    sizes = [f'"{name}": (batch, {length})' for name, length in zip(of.inputs, of.spans, strict=True)]
+    sizes += [f'"labels": {given.size}']
     row = int(of.model.pad == 0)  # no padding: something must be seen
-    rows = {name: -100 if name == "labels" else row for name in fed}
-    ends = dict(zip(fed, of.ends, strict=True))
+    rows = {name: given.blank if name == "labels" else row for name in fed}
+    ends = {**dict(zip(of.inputs, of.ends, strict=True)), "labels": given.blank}
     mapping = f"{{{', '.join(f'{lit(name)}: {name}' for name in fed)}}}"
     blanks = f"({', '.join(f'({ends[name] or 0}, {rows[name]})' for name in fed)})"
     what = "stage of this rank, its schedule" if of.pp else "model on this rank"
@@ -220,7 +223,9 @@ def _ranks(of: Context) -> Ranks:
         counted=(lines(data),) if data else (),
         sizes=Code(f"{{{', '.join(sizes)}}}"),
         exact=lines((f'check_length("{x}", {x}, self.sizes["{x}"])' for x, end in ends.items() if end is None)),
-        filled=lines(row[8:] for row in wrapped(f"        return filled({mapping}, self.sizes, {blanks})")),
+        filled=lines(
+            row[8:] for row in wrapped(f"        return {given.filled}({mapping}, self.sizes, {blanks}{given.more})")
+        ),
         last=Code(of.inputs[-1]),
         own=Code(" of this rank's samples" * bool(data)),
         whole=Code(_whole(of)),

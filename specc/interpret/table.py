@@ -206,9 +206,9 @@ def appended(k: Tensor, v: Tensor, cache: Cache, *, layer: Hashable, number: int
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
-    """logits [batch, seq, vocab], labels [batch, seq] -> their sum; -100 counts nothing"""
+    """logits [..., vocab], labels [...] -> their sum; -100 counts nothing"""
     if not (smoothing or z_loss):
-        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=-100)
+        return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum", ignore_index=-100)
     real, total = labels.ne(-100), logits.logsumexp(-1)
     correct = logits.gather(-1, labels.where(real, 0).unsqueeze(-1)).squeeze(-1)
     aim = (1 - smoothing) * correct + smoothing * logits.mean(-1)

@@ -27,6 +27,36 @@ def filled(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]], bl
     ]
 
 
+def filled_of(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple], blanks: tuple, shared: int) -> list[Tensor]:
+    """All filled up to their sizes, each with two blanks: behind rows, below them. Raises ValueError.
+
+    Labels have `shared` dims of the input before them, [rows] or [rows, length], and are numbers where blanks are.
+    """
+    told = ", ".join(f"{name} {str(x.dtype)[6:]} {tuple(x.shape)}" for name, x in batch.items())
+    *_, last, labels = batch.values()
+    kinds = [
+        x.is_floating_point() == isinstance(row, float) for x, (_, row) in zip(batch.values(), blanks, strict=True)
+    ]
+    if not all(kinds) or labels.shape[:shared] != last.shape[:shared]:
+        raise ValueError(f"{told} are given; labels must be of the shape of what they label, and all else int64")
+    fits = [
+        x.ndim == len(size) and len(x) == len(labels) for x, size in zip(batch.values(), sizes.values(), strict=True)
+    ]
+    if not all(fits) or any(
+        n > most for name, x in batch.items() for n, most in zip(x.shape, sizes[name], strict=True)
+    ):
+        built = ", ".join(map(str, sizes.values()))
+        raise ValueError(f"{told} are given, but the trainer is built for at most {built}")
+    found = list(batch.values())
+    for dim in (1, 0):
+        for n, (name, blank) in enumerate(zip(batch, blanks, strict=True)):
+            x = found[n]
+            if dim < x.ndim:
+                missing = (*x.shape[:dim], sizes[name][dim] - x.size(dim), *x.shape[dim + 1 :])
+                found[n] = torch.cat((x, x.new_full(missing, blank[1 - dim])), dim)
+    return found
+
+
 def check_length(name: str, x: Tensor, size: tuple[int, int]) -> None:
     """Raise ValueError where x [rows, length] would have to be filled up with tokens that others see."""
     if x.size(1) != size[1]:

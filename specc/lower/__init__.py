@@ -12,6 +12,7 @@ from specc.ir.types import Axis
 from specc.lower.builder import TERMS, Builder
 from specc.lower.embedding import embed
 from specc.lower.head import head
+from specc.lower.head import outputs as label_axes
 from specc.lower.stack import lower_stack
 from specc.spec.core import Loss, Model
 
@@ -21,7 +22,7 @@ def lower(model: Model) -> Graph:
 
     One stack takes `tokens` [batch, seq] and what `inputs` of the model lists, of that shape; encoder and decoder take
     `source` [batch, source] and `target` [batch, target]. The loss takes the outputs, `labels` of the shape of the last
-    stack's tokens, -100 where there is none, and `scale`.
+    stack's tokens, of rows where the head pools them, or numbers of the shape of its vectors, and `scale`.
     """
     b = Builder(model.init, model.tables)
     features = Axis("d_model", model.d_model)
@@ -45,19 +46,25 @@ def lower(model: Model) -> Graph:
         x = lower_stack(b, stack, x, tokens, memory, memory_mask, features)
         memory = x
         b.at = ()
-    logits = head(b, model, x, features)
-    outputs = (logits, b.named[TERMS]) if TERMS in b.named else (logits,)
+    if "mask" in more and model.head.pool is not None:
+        real = b.op("real", more["mask"], hint="real", pad=0)
+    of_tokens = real if len(model.stacks) == 1 else None
+    made = head(b, model, x, features, inputs[-1], of_tokens)
+    outputs = (made, b.named[TERMS]) if TERMS in b.named else (made,)
     return b.graph(outputs, _loss(b, model, outputs, axes[-1]), model.max_seq)
 
 
 def _loss(b: Builder, model: Model, outputs: tuple[Ref, ...], seq: str) -> Ref:
     """Sums over tokens, times `scale`: one over the number of labels gives their mean."""
     with b.scope("loss", outputs, ("Loss",)):
-        labels = b.op("input", name="labels", hint="labels", axes=("batch", seq), dtype="int64")
+        *rows, last = label_axes(model, seq)
+        axes, dtype = ((*rows, last), "float") if model.head.numbers else (tuple(rows), "int64")
+        labels = b.op("input", name="labels", hint="labels", axes=axes, dtype=dtype)
         scale = b.op("input", name="scale", hint="scale", axes=(), dtype="float")
         of = model.loss
         attrs: dict[str, Any] = {} if of == Loss() else {"smoothing": of.label_smoothing, "z_loss": of.z_loss}
-        total = b.op("cross_entropy", outputs[0], labels, hint="loss", **attrs)
+        kind = "squared_error" if model.head.numbers else "cross_entropy"
+        total = b.op(kind, outputs[0], labels, hint="loss", **attrs)
         for terms in outputs[1:]:
             total = b.op("add", total, terms, name="sum", hint="loss")
         return b.op("mul", total, scale, hint="loss")

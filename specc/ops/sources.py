@@ -11,9 +11,10 @@ from specc.ops.places import demand, shards_of
 
 
 def _symbols(op: Op) -> tuple[Axis, ...]:
+    """Names of lengths, and axes of a size that is known."""
     axes = op.attr("axes")
     assert isinstance(axes, tuple)
-    return tuple(Axis(str(name), str(name)) for name in axes)
+    return tuple(name if isinstance(name, Axis) else Axis(str(name), str(name)) for name in axes)
 
 
 def _input_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
@@ -90,6 +91,11 @@ def _starts_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> li
     return [Signature((t,), (t,)) for t in (*own, R)]
 
 
+TOKEN_IS = OpDef(  # of tokens, those that are a certain one
+    "token_is", lambda op, ins: (replace(ins[0], dtype="bool"),), _of_data, lambda op, ins: Facts()
+)
+
+
 DOCUMENT_STARTS = OpDef(  # index of the first token of the run of equal numbers that each token is in
     "document_starts",
     lambda op, ins: (replace(ins[0], dtype="int64"),),
@@ -150,4 +156,4 @@ def _mask_facts(op: Op, ins: Types) -> Facts:
 
 MASK = OpDef("mask", _mask_out, _mask_signatures, _mask_facts)
 
-OPS = (INPUT, POSITIONS, ROPE_TABLE, TEMPERATURE, SINUSOID, REAL, DOCUMENT_STARTS, REAL_POSITIONS, MASK)
+OPS = (INPUT, POSITIONS, ROPE_TABLE, TEMPERATURE, SINUSOID, REAL, TOKEN_IS, DOCUMENT_STARTS, REAL_POSITIONS, MASK)

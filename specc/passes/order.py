@@ -21,20 +21,26 @@ def order(graph: Graph, layout: Layout) -> Graph:
     if not any(mesh.tokens and not mesh.data for mesh in mesh_of(layout)):
         return graph
     ops: list[Op] = []
-    last = _last(graph)
+    last, left = _last(graph), dict[Ref, Ref]()
     for op in graph.ops:
         made = _ordered(graph, op, last) if op.scope[:1] != ("loss",) else []
-        moved = {new.inputs[0]: new.ref for new in made}
-        if moved:
+        moved = left | {new.inputs[0]: new.ref for new in made}
+        if moved and (made or op.scope[:1] == ("loss",)):
             op = op.changed(inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
         ops += [*made, op.having(first="tokens") if op.kind in ("split", "merge") else op]
-    return shapes(graph.with_ops(ops), layout)
+        if last == "" and op.id == graph.outputs[0].op and _by_row(graph.type(graph.outputs[0])):
+            back = Op(f"{op.id}_transpose", "transpose", (graph.outputs[0],), hint=graph.hint(op.ref), at=op.at)
+            ops.append(back.having(mixed=True))
+            left[back.inputs[0]] = back.ref
+    return shapes(graph.with_ops(ops, moved=left), layout)
 
 
 def _last(graph: Graph) -> str:
-    """The linear that logits come from: what follows it is done to each of them."""
+    """The linear that logits come from: what follows it is done to each of them. None: what leaves the stack does."""
     op = graph.op(graph.outputs[0].op)
     while op.kind != "linear":
+        if op.kind == "end" or op.scope:
+            return ""
         op = graph.op(op.inputs[0].op)
     return op.id
 
@@ -51,7 +57,8 @@ def _ordered(graph: Graph, op: Op, last: str) -> list[Op]:
     if op.kind in ("embedding", "sinusoid") and _by_row(types[0]):
         return [_made(graph, op, 0, "transpose")]
     if op.id == last and _by_row(types[0]):
-        return [_made(graph, op, 0, "transpose")]
+        made = _made(graph, op, 0, "transpose")
+        return [made if op.params[0].axes[0].name == "vocab" else made.having(mixed=True)]
     if op.kind == "add" and len({len(type.axes) for type in types}) > 1:
         return [_made(graph, op, n, "unsqueeze") for n, type in enumerate(types) if type.axes[0].name in TOKEN_AXES]
     return []

@@ -80,6 +80,20 @@ class EmbeddingDoc(Config):
     """Rate on the sum. Default: the model's."""
 
 
+class PoolDoc(Config):
+    """The vector of a token that stands for its row."""
+
+    kind: Literal["token"]
+    """The first place of a token."""
+    token: Annotated[int, Field(ge=0, le=2**24)]
+    """Its number; in a row without it, the first place of all."""
+
+
+Pool = Annotated[
+    Annotated[Literal["first", "last", "mean", "max"], Tag("text")] | Annotated[PoolDoc, Tag("mapping")], by_kind
+]
+
+
 class TransformDoc(Config):
     """A linear, an activation and a norm before the logits."""
 
@@ -92,17 +106,32 @@ class TransformDoc(Config):
 
 
 class HeadDoc(Config):
-    """Vectors to logits. In order: transform, projection, scale, softcap."""
+    """Vectors to logits. In order: pool, transform, dropout, projection, scale, softcap, normalize."""
 
+    kind: Literal["lm", "classes", "vector"] = "lm"
+    """Logits of the vocabulary for each token, logits of classes, or a vector. Labels of classes are whole numbers,
+    -100 where there is none; those of a vector are numbers of its shape, of which the loss is the squared difference,
+    NaN where there is none. `head: none` ends after the final norm, and its labels are those of such vectors."""
+    classes: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    """Number of classes, of that kind."""
+    size: Dim | None = None
+    """Features of a vector, which a linear makes. Default: those that are there."""
+    pool: Pool | None = None
+    """One vector a row, of classes or a vector: the first or the last token, the mean or the largest of each feature;
+    padding is left out. Default: one for each token."""
+    dropout: Rate = 0.0
+    """Rate before the last linear, of classes or a vector."""
+    normalize: bool = False
+    """Vectors have the length 1."""
     bias: bool = False
-    """A bias for each token."""
+    """A bias for each token, class or feature."""
     scale: Formula = 1.0
     """Factor on the logits."""
     softcap: Bound | None = None
     """Logits are softcap * tanh(logits / softcap)."""
     dim: Dim | None = None
-    """Features that the vocabulary matrix reads; the transform, or a linear without bias, makes them. Default:
-    embedding.project.dim, else d_model."""
+    """Features that the last linear reads; the transform, or a linear without bias, makes them. Default: of a
+    vocabulary embedding.project.dim, else d_model."""
     transform: TransformDoc | None = None
 
 

@@ -137,14 +137,32 @@ class Transform:
 
 
 @dataclass(frozen=True)
-class Head:
-    """Vectors to logits: transform, projection, scale, softcap."""
+class Pool:
+    """One vector of a row."""
 
-    dim: int  # features that the vocabulary matrix reads
+    how: Literal["first", "last", "mean", "max"]
+    token: int | None = None  # of places where it stands
+
+
+@dataclass(frozen=True)
+class Head:
+    """Vectors to logits: pool, transform, dropout, projection, scale, softcap, normalize."""
+
+    dim: int  # features that the last linear reads
     bias: bool = False
     scale: float = 1.0
     softcap: float | None = None
     transform: Transform | None = None
+    kind: Literal["lm", "classes", "vector", "none"] = "lm"
+    rows: int = 0  # of the last linear but for an lm: classes, or features of a vector, 0 for no linear
+    pool: Pool | None = None
+    dropout: float = 0.0  # before the last linear
+    normalize: bool = False  # a vector has the length 1
+
+    @property
+    def numbers(self) -> bool:
+        """Whether labels are numbers that the outputs are to be, not numbers of classes."""
+        return self.kind in ("vector", "none")
 
 
 @dataclass(frozen=True)

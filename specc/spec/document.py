@@ -213,7 +213,8 @@ class Document(Config):
     drop_path: RateFormula = 0.0
     """Rate at which the output of a branch is left out for a whole sample (stochastic depth, Huang et al. 2016)."""
     embedding: EmbeddingDoc = EmbeddingDoc()
-    head: HeadDoc = HeadDoc()
+    head: Annotated[Annotated[Literal["none"], Tag("text")] | Annotated[HeadDoc, Tag("mapping")], by_kind] = HeadDoc()
+    """Vectors to logits, classes or a vector; `none` ends after the final norm."""
     loss: LossDoc = LossDoc()
     init: InitDoc = InitDoc(parameters={})
     blocks: Annotated[dict[str, BlockDoc], Field(default_factory=dict, max_length=256)]

@@ -22,7 +22,8 @@ def end_rules(spec: Spec, report: Report) -> None:
         report.add("E235", ("embedding", "types"), message, "leave types out", reads=[("encoder",), ("decoder",)])
     roles = [stack.role for stack in model.stacks]
     if roles:
-        _tied(model, report, [*roles, "head"])
+        _tied(model, report, [*roles, "head"] if model.head.kind == "lm" else [*roles])
+    _head(model, report)
     _rows(model, report)
 
 
@@ -53,6 +54,36 @@ def _positions(model: Model, stack: Stack, embed: Embed, of: Positions, at: Path
         report.add("E237", (*at, "skip_pad"), message, "give an offset of 1 or more")
 
 
+KEYS = {"classes": ("classes",), "size": ("vector",), "normalize": ("vector",)} | dict.fromkeys(
+    ("pool", "dropout"), ("classes", "vector")
+)
+"""Kinds of heads that a key is for, where it is not for all."""
+
+
+def _head(model: Model, report: Report) -> None:
+    of = model.head
+    for key, kinds in KEYS.items():
+        node = find(report.root, ("head", key))
+        if node is not None and node.value not in (None, False) and of.kind not in kinds:
+            help = f"leave {key} out, or give kind: {' or '.join(kinds)}"
+            report.add("E242", ("head", key), f"{key} is not for a head of kind {of.kind}", help, key=True)
+    if of.kind == "classes" and not of.rows:
+        report.add("E243", ("head", "kind"), "there is no number of classes", "give classes")
+    if of.kind == "vector" and not of.rows and of.bias:
+        message = "without a size no linear makes the vector, so nothing has this bias"
+        report.add("E242", ("head", "bias"), message, "give size, or leave bias out", key=True)
+    if of.pool is not None and "segments" in model.inputs:
+        message = "pool makes one vector a row, and a row has several documents"
+        report.add("E244", ("head", "pool"), message, "leave segments or pool out", reads=[("inputs",)])
+    if of.pool is not None and of.pool.token is not None and of.pool.token >= model.vocab:
+        message = f"token = {of.pool.token} is none: there are {model.vocab}"
+        report.add("E246", ("head", "pool", "token"), message, f"tokens are 0 to {model.vocab - 1}", reads=[("vocab",)])
+    for key in ("label_smoothing", "z_loss") if of.numbers else ():
+        if getattr(model.loss, key):
+            message = f"{key} changes a cross entropy, and the labels of this head are numbers"
+            report.add("E245", ("loss", key), message, f"leave {key} out", reads=[("head",)], key=True)
+
+
 def _rows(model: Model, report: Report) -> None:
     """Tables that no machine holds."""
     rows: dict[Path, tuple[str, int]] = {("vocab",): ("vocab", model.vocab)}
@@ -77,7 +108,7 @@ def _tied(model: Model, report: Report, known: list[str]) -> None:
         report.add("E217", at, "tying takes two or more different parts", _choose(known))
     project = model.embed.project
     embedded = model.d_model if project is None else project.dim
-    if "head" in tied and model.head.dim != embedded:
+    if {"head"} & {*tied} & {*known} and model.head.dim != embedded:
         message = f"the head reads {model.head.dim} features, and the embedding has {embedded}"
         report.add("E238", at, message, f"head.dim must be {embedded}, or untied", reads=[("head",), ("embedding",)])
 

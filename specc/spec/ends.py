@@ -7,7 +7,7 @@ from typing import Literal
 
 from specc.source import Path
 from specc.spec.around import PositionsDoc
-from specc.spec.core import Embed, Head, Positions, Projection, Transform
+from specc.spec.core import Embed, Head, Pool, Positions, Projection, Transform
 from specc.spec.document import Document, StackDoc
 from specc.spec.formulas import Formulas
 from specc.spec.norms import Norms
@@ -26,7 +26,9 @@ class Ends:
     def embed(self, roles: tuple[str, ...]) -> Embed:
         """The model's, with what uses one matrix."""
         doc = self.document.embedding
-        tied = ((*roles, "head") if doc.tied else ()) if isinstance(doc.tied, bool) else tuple(doc.tied)
+        head = self.document.head
+        every = (*roles, "head") if not isinstance(head, str) and head.kind == "lm" else roles
+        tied = (every if doc.tied else ()) if isinstance(doc.tied, bool) else tuple(doc.tied)
         return replace(self._embed(self.formulas, self.norms), tied=tied)
 
     def of_stack(self, role: str, stack: StackDoc, formulas: Formulas, norms: Norms) -> Embed:
@@ -68,10 +70,17 @@ class Ends:
     def head(self) -> Head:
         """From the stream's features, or those that tokens are embedded in, to logits."""
         doc, at, norms = self.document.head, ("head",), self.norms
-        project = self._embed(self.formulas, norms).project
+        if isinstance(doc, str):
+            return Head(norms.d_model, kind="none")
+        project = self._embed(self.formulas, norms).project if doc.kind == "lm" else None
         dim = doc.dim if doc.dim is not None else norms.d_model if project is None else project.dim
         transform = None
         if doc.transform is not None:
             norm = replace(norms, d_model=dim).norm(doc.transform.norm, (*at, "transform", "norm"))
             transform = Transform(doc.transform.activation, norm, doc.transform.bias)
-        return Head(dim, doc.bias, self.formulas.number(doc, "scale", at), doc.softcap, transform)
+        pool = (
+            None if doc.pool is None else Pool(doc.pool) if isinstance(doc.pool, str) else Pool("first", doc.pool.token)
+        )
+        rows = {"lm": None, "classes": doc.classes, "vector": doc.size}[doc.kind] or 0
+        scale = self.formulas.number(doc, "scale", at)
+        return Head(dim, doc.bias, scale, doc.softcap, transform, doc.kind, rows, pool, doc.dropout, doc.normalize)

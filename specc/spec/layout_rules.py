@@ -166,10 +166,12 @@ def _generate(model: Model, layout: Layout, report: Report) -> None:
     if used := [key for key, on in given.items() if on]:
         message = f"generate does not go with {listed(used)}"
         report.add("E414", at, message, "give it a layout of its own, with tp alone")
-    whole = [stack.role for stack in model.stacks] == ["decoder"] and not model.inputs
+    whole = [stack.role for stack in model.stacks] == ["decoder"] and not model.inputs and model.head.kind == "lm"
     if not whole or not all(getattr(branch.component, "causal", True) for _, branch in branches(model)):
-        message = "generate is for a decoder of one row each, in which a token sees none behind it"
-        report.add("E415", at, message, "leave generate out", reads=[*STACKS, ("inputs",)])
+        message = (
+            "generate is for a decoder of one row each, with a head of tokens, in which a token sees none behind it"
+        )
+        report.add("E415", at, message, "leave generate out", reads=[*STACKS, ("inputs",), ("head",)])
     if any(model.tables.component(branch.component).by_length(branch.component) for _, branch in branches(model)):
         message = "a rope that is scaled by the length of a row turns earlier keys anew with each token"
         report.add("E416", at, message, "use another scaling, or leave generate out", reads=STACKS)

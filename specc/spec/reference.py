@@ -57,6 +57,7 @@ SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("positions", around.PositionsDoc),
     ("projection", around.ProjectionDoc),
     ("head", around.HeadDoc),
+    ("pool", around.PoolDoc),
     ("transform", around.TransformDoc),
     ("loss", around.LossDoc),
     ("model norm", document.ModelNorm),

@@ -33,9 +33,13 @@ class Step:
     weights: dict[str, Tensor]
 
 
+NONE = (-100, torch.nan)
+"""What stands where there is no label: of classes, and of numbers."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of the model in order, and labels, -100 where there is none; all ranks' together."""
+    """Inputs of the model in order, and labels; all ranks' together."""
 
     inputs: tuple[Tensor, ...]
     labels: Tensor
@@ -46,7 +50,12 @@ class Batch:
 
     @property
     def unlabelled(self) -> Batch:
-        return replace(self, labels=torch.full_like(self.labels, -100))
+        return replace(self, labels=torch.full_like(self.labels, NONE[self.labels.is_floating_point()]))
+
+    @property
+    def count(self) -> Tensor:
+        """Labels that count."""
+        return (~self.labels.isnan() if self.labels.is_floating_point() else self.labels.ne(NONE[0])).sum()
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class Given:
     @property
     def count(self) -> Tensor:
         """Labels of both batches, of all ranks."""
-        return self.first.labels.ne(-100).sum() + self.second.labels.ne(-100).sum()
+        return self.first.count + self.second.count
 
 
 Own = Callable[[Tensor], Tensor]
@@ -124,7 +133,7 @@ def course(make: Callable[[], Any], given: Given, own: Own, fill: Fill) -> Found
 
 def expected(module: nn.Module, loss: Callable[..., Tensor], given: Given) -> Found:
     """The same of a plain module; `loss` takes what it returns, labels and a scale."""
-    labels = given.second.labels.ne(-100).sum()
+    labels = given.second.count
     (one,) = _fresh(module, loss, given, given.first)
     two, empty = _fresh(module, loss, given, given.second, given.second.unlabelled)
     found: Found = {
@@ -139,7 +148,7 @@ def expected(module: nn.Module, loss: Callable[..., Tensor], given: Given) -> Fo
         "predict": {"logits": two.outputs[0]},
     }
     both = zip(*(step.gradients.values() for step in (one, two)), strict=True)
-    shares = [batch.labels.ne(-100).sum() / given.count for batch in (given.first, given.second)]
+    shares = [batch.count / given.count for batch in (given.first, given.second)]
     summed = (a * shares[0] + b * shares[1] for a, b in both)
     found["gradients of two batches"] = dict(zip(one.gradients, summed, strict=True))
     if given.dropout:
@@ -168,7 +177,7 @@ def one_device(
     optimizer = optimizer or adamw(module)
     module.zero_grad()
     outputs = module(*batch.inputs)
-    value = loss(outputs, batch.labels, 1 / batch.labels.ne(-100).sum().clamp(min=1))
+    value = loss(outputs, batch.labels, 1 / batch.count.clamp(min=1))
     value.backward()
     gradients = _gradients(module)
     norm = nn.utils.clip_grad_norm_(module.parameters(), MAX_NORM)

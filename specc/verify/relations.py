@@ -22,7 +22,7 @@ from specc.lower import lower
 from specc.passes import compile_graph, typed
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout, Model, Spec
-from specc.verify.course import LR, SEED, Batch, Found, Given, Step, course, expected, one_device
+from specc.verify.course import LR, NONE, SEED, Batch, Found, Given, Step, course, expected, one_device
 from specc.verify.launch import run_ranks
 from specc.verify.run import as_shipped, fill, in_double, load_file, on_this_rank, own, world_size
 from specc.verify.shrink import lengths
@@ -93,7 +93,8 @@ def setting(model: Model, layout: Layout) -> Setting:
         for name, value in initial.items()
     }
     batch, second = _batch(model, layout, generator), _batch(model, layout, generator)
-    second.labels[: len(second.labels) // max(2, _parts(layout))] = -100  # a part of which nothing is to be learnt
+    none = NONE[model.head.numbers]
+    second.labels[: len(second.labels) // max(2, _parts(layout))] = none  # a part of which nothing is to be learnt
     module = interpret(graph, dtype=torch.float64)
     init_weights(module, graph, SEED)
     module.load_state_dict(weights)
@@ -157,9 +158,18 @@ def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
         else:
             ends = torch.rand(inputs[0].shape, generator=generator) < 0.3
             inputs.append(ends.cumsum(1) % 3)
-    labels = torch.randint(0, model.vocab, (size, tokens[-1]), generator=generator)
+    return Batch(tuple(inputs), _labels(model, inputs[len(model.stacks) - 1], generator))
+
+
+def _labels(model: Model, tokens: Tensor, generator: torch.Generator) -> Tensor:
+    """Of each token, or of each row; a third is missing."""
+    of, shape = model.head, tokens.shape if model.head.pool is None else tokens.shape[:1]
+    if of.numbers:
+        labels = torch.randn(*shape, of.rows or of.dim, generator=generator)
+    else:
+        labels = torch.randint(0, of.rows or model.vocab, shape, generator=generator)
     hidden = torch.rand(labels.shape, generator=generator) < 0.3
-    return Batch(tuple(inputs), labels.masked_fill(hidden, -100))
+    return labels.masked_fill(hidden, NONE[of.numbers])
 
 
 def plain_relations(found: Setting, layout: Layout) -> list[Relation]:

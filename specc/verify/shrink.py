@@ -8,7 +8,7 @@ from math import prod
 from specc.components.base import divisors
 from specc.ir.types import TOKEN_AXES
 from specc.passes.mesh import mesh_of
-from specc.spec.core import Block, Branch, Embed, Layout, Model, Run, Sublayer
+from specc.spec.core import Block, Branch, Embed, Head, Layout, Model, Run, Sublayer
 from specc.verify.fewer import Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
 
 D_MODEL, MAX_SEQ = 32, 64
@@ -73,10 +73,16 @@ def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> 
         vocab=(ROWS + rows % 2) * small.tp + uneven,
         max_seq=most,
         embed=_embed(model.embed, most),
-        head=replace(model.head, dim=D_MODEL if model.head.dim == model.d_model else NARROW),
+        head=_head(model),
         pad=None if model.pad is None else min(model.pad, 1),
         stacks=tuple(replace(stack, embed=stack.embed and _embed(stack.embed, most)) for stack in stacks),
     )
+
+
+def _head(model: Model) -> Head:
+    of, rows = model.head, min(model.head.rows, NARROW - 1)
+    pool = of.pool and replace(of.pool, token=None if of.pool.token is None else min(of.pool.token, 2))
+    return replace(of, dim=D_MODEL if of.dim == model.d_model else NARROW, rows=rows, pool=pool)
 
 
 def _embed(embed: Embed, most: int) -> Embed:

@@ -71,6 +71,10 @@ def _real(graph: Graph, op: Op) -> Expr:
     return Expr((Use(op.inputs[0], ATOM), ".ne(", hole(op, "pad", op.attr("pad")), ")"))
 
 
+def _token_is(graph: Graph, op: Op) -> Expr:
+    return Expr((Use(op.inputs[0], ATOM), ".eq(", hole(op, "token", op.attr("token")), ")"))
+
+
 def _kernel(graph: Graph, op: Op) -> Expr:
     """A function of its operand that is called as the op is."""
     return Expr((f"{op.kind}(", Use(op.inputs[0]), ")"), calls=(op.kind,))
@@ -111,6 +115,7 @@ TABLE: dict[str, Writer] = {
     "temperature": _temperature,
     "sinusoid": _sinusoid,
     "real": _real,
+    "token_is": _token_is,
     "document_starts": _kernel,
     "real_positions": _kernel,
     "mask": _mask,
