@@ -36,7 +36,7 @@ AGREE = 3  # steps whose losses must be those of ours
 TOLERANCE = 1e-4
 NOISE = 0.05  # on every weight, norms and biases too, so that a wrong one shows
 
-Step = Callable[[Tensor, Tensor], Tensor]  # tokens, labels [batch, seq] -> loss
+Step = Callable[..., Tensor]  # tokens, labels [batch, seq] -> loss
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,19 @@ def generated(model: Model, folder: Path) -> ModuleType:
     """The file that specc writes for it."""
     spec = folder / "spec.yaml"
     spec.write_text(model.spec.format(**vars(model.sizes), rms_eps=RMS_EPS), encoding="utf-8")
-    subprocess.run(
-        [sys.executable, "-m", "specc", "build", spec, "-o", folder], check=True, cwd=ROOT, capture_output=True
-    )
+    specc("build", spec, "-o", folder)
+    return loaded(folder)
+
+
+def specc(*arguments: str | Path) -> None:
+    """Run the command. Raises SystemExit with its words where it fails."""
+    run = subprocess.run([sys.executable, "-m", "specc", *arguments], cwd=ROOT, capture_output=True, text=True)
+    if run.returncode:
+        raise SystemExit(f"specc {' '.join(map(str, arguments))}\n{run.stdout}{run.stderr}")
+
+
+def loaded(folder: Path) -> ModuleType:
+    """The one Python file of a folder."""
     (path,) = folder.glob("*.py")
     found = importlib.util.spec_from_file_location(path.stem, path)
     assert found and found.loader
@@ -132,7 +142,7 @@ def theirs(other: Other, sizes: Sizes, weights: Weights) -> Step:
     return step
 
 
-def adamw(module: nn.Module) -> torch.optim.AdamW:
+def adamw(module: nn.Module, lr: float = LR) -> torch.optim.AdamW:
     """As in generated files: decay on matrices alone, not on norms, biases and embeddings."""
     embeddings = {id(p) for child in module.modules() if isinstance(child, nn.Embedding) for p in child.parameters()}
     decays = {p: p.ndim > 1 and id(p) not in embeddings for p in module.parameters()}
@@ -140,10 +150,10 @@ def adamw(module: nn.Module) -> torch.optim.AdamW:
         {"params": [p for p, decay in decays.items() if decay], "weight_decay": 0.1},
         {"params": [p for p, decay in decays.items() if not decay], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
-def agree(steps: Mapping[str, Step], batches: list[tuple[Tensor, Tensor]]) -> float:
+def agree(steps: Mapping[str, Step], batches: list[tuple[Tensor, ...]]) -> float:
     """Train all on the same batches; the largest relative difference of a loss from ours, the first."""
     losses = torch.stack([torch.stack([step(*batch) for batch in batches]) for step in steps.values()])
     worst = ((losses - losses[0]) / losses[0]).abs().max().item()
@@ -152,7 +162,7 @@ def agree(steps: Mapping[str, Step], batches: list[tuple[Tensor, Tensor]]) -> fl
     return worst
 
 
-def turns(steps: Mapping[str, Step], batch: tuple[Tensor, Tensor], enough: float) -> dict[str, list[float]]:
+def turns(steps: Mapping[str, Step], batch: tuple[Tensor, ...], enough: float) -> dict[str, list[float]]:
     """CPU seconds of steps, everyone once a round, in another order each time, until ours had enough."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -184,7 +194,7 @@ def measure(model: Model, enough: float) -> None:
         if importlib.util.find_spec(other.package):
             steps[other.name] = theirs(other, sizes, weights)
     ids = torch.randint(sizes.vocab, (AGREE, sizes.batch, sizes.seq + 1), generator=generator)
-    batches = [(row[:, :-1].contiguous(), row[:, 1:].contiguous()) for row in ids]
+    batches: list[tuple[Tensor, ...]] = [(row[:, :-1].contiguous(), row[:, 1:].contiguous()) for row in ids]
     worst = agree(steps, batches)
     seconds = turns(steps, batches[0], enough)
     print(f"\n{title(model)}")

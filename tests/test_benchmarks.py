@@ -1,4 +1,4 @@
-"""The benchmark of a step measures the same models: losses are compared before anything is timed."""
+"""The benchmarks of a step measure the same models: losses are compared before anything is timed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from benchmarks import step
+from benchmarks import models, step
 
 PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 SMALL = step.Sizes(layers=2, d_model=32, heads=4, kv_heads=2, hidden=48, vocab=96, batch=2, seq=16)
@@ -48,3 +48,23 @@ def test_the_page_shows_the_models_that_are_measured() -> None:
         row = lines.index(step.title(model)) + 3
         shown = [line.split()[0] for line in lines[row : row + 1 + len(model.others)]]
         assert shown == ["specc", *(other.name for other in model.others)]
+
+
+def test_a_family_is_measured_beside_its_class() -> None:
+    family = models.FAMILIES[0]
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+    }
+    row = models.measure(replace(family, sizes={**small, "num_key_value_heads": 2, "vocab_size": 96}), enough=0.0)
+    assert row.split()[0] == family.name
+
+
+def test_the_page_shows_the_families_that_are_measured() -> None:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    row = next(n for n, line in enumerate(lines) if line.startswith("family ")) + 1
+    shown = [line.split()[0] for line in lines[row : row + len(models.FAMILIES)]]
+    assert shown == [family.name for family in models.FAMILIES]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 def pair_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """q [batch, heads, seq, head_dim], k [batch, kv_heads, keys, head_dim] -> [batch, heads, seq, keys]."""
-    return q @ k.repeat_interleave(q.size(1) // k.size(1), dim=1).transpose(-2, -1) * scale
+    return (q * scale) @ k.repeat_interleave(q.size(1) // k.size(1), dim=1).transpose(-2, -1)
 
 
 def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -35,7 +35,7 @@ def capped_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float, dropout: float = 0.0
 ) -> Tensor:
     """As scaled_dot_product_attention with grouped heads; scores are cap * tanh(scores / cap) (Bello et al. 2016)."""
-    scores = cap * torch.tanh(pair_scores(q, k, scale) / cap)
+    scores = cap * torch.tanh(pair_scores(q, k, scale / cap))
     return weighed(masked(scores, mask).softmax(-1), v, dropout)
 
 
@@ -50,5 +50,5 @@ def capped_sink_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor, scale: float, cap: float, dropout: float = 0.0
 ) -> Tensor:
     """Of sink_attention, scores are cap * tanh(scores / cap)."""
-    scores = cap * torch.tanh(pair_scores(q, k, scale) / cap)
+    scores = cap * torch.tanh(pair_scores(q, k, scale / cap))
     return weighed(with_sinks(masked(scores, mask), sinks), v, dropout)
