@@ -268,6 +268,20 @@ def test_plan_of_a_model_as_a_user_reads_it() -> None:
     ]
 
 
+@pytest.mark.parametrize("layout", ["a", "c"])
+def test_a_token_meets_the_experts_that_it_goes_to(layout: str) -> None:
+    """By hand: layers 1 and 3 have four experts of 3 * 16 * 32 numbers, of which two are met; 2 and 4 six of 2 * 8 * 32
+    and 40 biases, of which three are."""
+    text = plan(ROOT / "specs" / "tiny" / "experts-tiny.yaml", "--layout", layout)
+    held, met = (
+        int(number.replace(",", "")) for number in re.findall(r"([\d,]+) param.* meets at most ([\d,]+)", text)[0]
+    )
+    assert held - met == 2 * (2 * 3 * 16 * 32 + 3 * (2 * 8 * 32 + 40))
+    found = zoo.spec("experts-tiny")
+    assert held == total(compiled(found, found.layout(layout)))
+    assert "meets" not in plan(ROOT / "specs" / "gpt2.yaml")
+
+
 def test_plan_says_nothing_of_what_a_layout_has_not() -> None:
     text = plan(ROOT / "specs" / "llama-3.1-8b.yaml", "--layout", "single")
     assert "collectives" not in text and "stage" not in text.replace("pp.stages", "") and "on a rank" not in text

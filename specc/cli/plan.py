@@ -8,7 +8,7 @@ import click
 
 from specc.cli.specs import layout_of, load_all
 from specc.compile import compile_spec
-from specc.cost.counts import StageCost, again, blocks, collectives, crossing, local_shape, stage_costs
+from specc.cost.counts import StageCost, active, again, blocks, collectives, crossing, local_shape, stage_costs
 from specc.cost.decided import decided
 from specc.ir.graph import Graph
 from specc.ir.repeat import layer_of
@@ -37,7 +37,8 @@ def plan(spec: Path, name: str | None) -> int:
     costs = stage_costs(graph, layout.pp.stages)
     click.echo(f"{only.model.name}{f', layout {layout.name}' if layout.name else ''}\n")
     _values(only, layout, costs)
-    click.echo(f"\n{total(graph):,} parameters\n")
+    held, met = total(graph), active(graph)
+    click.echo(f"\n{held:,} parameters{f', of which a token meets at most {met:,}' if met < held else ''}\n")
     _parameters(graph, layout)
     if layout.pp.stages > 1:
         _stages(graph, layout, costs)

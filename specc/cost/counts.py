@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Ref
 from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.segments import segments
+from specc.ir.stored import stored
 from specc.ir.types import Spmd
 from specc.spec.core import Model
 
@@ -72,6 +74,24 @@ def stage_costs(graph: Graph, stages: int) -> list[StageCost]:
         whole, part = (sum(pair[n] for pair in held.values()) for n in (0, 1))
         found.append(StageCost(tuple(layers), whole, part, flops))
     return found
+
+
+def active(graph: Graph) -> int:
+    """Parameters that one token meets at most: all, but of experts and the like those alone that it is sent to."""
+    shares: dict[Path, Fraction] = {}
+    for op in graph.ops:
+        owned = graph.definition(op).owned
+        if owned is None:
+            continue
+        per = prod(n for axis in op.outs[0].axes if axis.name == owned.axis for _, n in axis.factors)
+        params = (
+            param for user in graph.ops_at[layer_scope(op.scope)] if user.scope == op.scope for param in user.params
+        )
+        for param in params:
+            for count in [axis.length for axis in param.axes if axis.shard_name == owned.owners]:
+                shares[param.path] = Fraction(min(per, count), count)
+    rows = (row for row in stored(graph) if row.param.trained)
+    return int(sum(row.count * shares.get(row.param.path, 1) for row in rows))
 
 
 def collectives(graph: Graph, ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
