@@ -117,6 +117,8 @@ class Case:
         return self.text.index(around) + self.at.index("|")
 
 
+SHARED = DECODER.replace("layers: 4", "layers: 4\n  shared: true")
+GENERATED = "{generate: true}"
 TEXT = (
     Case("E101", DECODER, "heads: 4, ", "heads: [4, ", "10000}|}"),
     Case("E102", DECODER, DECODER, "# nothing\n", "|# nothing"),
@@ -261,6 +263,8 @@ BLOCKS = (
     Case("E295", DECODER.replace("tp: 2", "tp: 1"), FFN, "- rg_lru: {hidden: 16, heads: 3}", "heads: |3"),
     Case("E296", DECODER, FFN, "- lightning: {heads: 4, decay: -1}", "decay: |-1"),
     Case("E268", DECODER, BLOCK, ONE, "|patterns"),
+    Case("E225", DECODER, "layers: 4", "layers: 4\n  shared: [blocc]", "[|blocc]"),
+    Case("E269", SHARED, FFN, "- {ffn: {hidden: 64}, out_scale: 1 / (layer + 1)}", "shared: |true"),
     Case("E230", DECODER, DECODER[DECODER.index("decoder:") :], "", "|specc: 1"),
     Case("E231", DECODER, "  layers: 4", "  layers: 4\n  pattern: [x]", "|decoder"),
     Case("E232", PATTERN, "layers: 8", "layers: 1", "layers: |1"),
@@ -281,6 +285,13 @@ LAYOUT = (
     Case("E414", DECODER, "tp: 2", "generate: true, tp: 2", "generate: |true"),
     Case("E416", ALONE, "theta: 10000", "scaling: {kind: dynamic, factor: 8}", "generate: |true"),
     Case("E415", BOTH, "one: {}", "one: {generate: true}", "|true"),
+    Case(
+        "E417",
+        SHARED,
+        "{tp: 2, pp: {stages: 2}, microbatches: 4, checkpoint: {save: [attention.core]}}",
+        GENERATED,
+        "generate: |true",
+    ),
     Case("E411", DECODER, "save: [attention.core]", "every: 2, save: [attention.core]", "|{every"),
     Case("E412", DECODER, "attention.core", "attention.cor", "|attention.cor"),
 )

@@ -26,6 +26,7 @@ SHORT = {
     **{"tie_word_embeddings": False, "decoder_bias": False},
 }
 ENDS = (
+    row("albert", "", {"embedding_size": 24, "attention_probs_dropout_prob": 0.0}, quick=True),
     row("bart", "", SEQ),
     row("bart", "scaled", {**SEQ, "scale_embedding": True, "pad_token_id": 1}, quick=True),
     row("bert", quick=True),

@@ -290,6 +290,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "StartDoc.truncate": (STARTS, "std: 0.1", "std: 0.1, truncate: 2"),
     "StartDoc.value": (VALUED, "value: 3", "value: 4"),
     "InitDoc.depth_scaled": (DECODER, "vocab", "init: {depth_scaled: true}\nvocab"),
+    "StackDoc.shared": (DECODER, "layers: 4", "layers: 4\n  shared: true"),
     "StackDoc.layers": (DECODER, "layers: 4", "layers: 5"),
     "StackDoc.block": (DECODER, f"    {FFN}\n", ""),
     "StackDoc.pattern": (PLAIN, "local*2", "local*3"),

@@ -14,6 +14,7 @@ from specc.spec import Spec, load
 
 ZOO = Path(__file__).parents[1] / "specs" / "zoo"
 COUNTS = {
+    "albert-base": 11_221_680,
     "apertus": 6_979_596_352,
     "arcee": 4_022_766_080,
     "bart-large": 406_291_456,

@@ -68,7 +68,8 @@ def stage_costs(graph: Graph, stages: int) -> list[StageCost]:
                 if not param.trained:
                     continue
                 local = local_shape(param, op.uses[n].stored if op.uses else Spmd(), graph)
-                held[param.path] = (prod(axis.length for axis in param.axes) * runs, prod(local) * runs)
+                copies = 1 if layer_of(param.path) is None else runs
+                held[param.path] = (prod(axis.length for axis in param.axes) * copies, prod(local) * copies)
             ins = tuple(graph.type(ref) for ref in op.inputs)
             flops += graph.definition(op).flops(op, ins, graph.symbols) * runs
         whole, part = (sum(pair[n] for pair in held.values()) for n in (0, 1))

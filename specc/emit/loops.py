@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
@@ -22,25 +23,42 @@ LINE = 108  # of one in the loop of a method
 def container(runs: Sequence[Loop], constructors: dict[Path, str], mark: Mark) -> list[str]:
     """Lines that make `self.layers`, a ModuleDict keyed by the layer's number in the whole model.
 
-    What makes a layer is literal text, never an argument of the class: each layer is a module of its own.
+    What makes a layer is literal text, never an argument of the class: each layer is a module of its own, but for those
+    of blocks that their layers share, which come first under the block's name.
     """
     name = str(runs[0].path[-1])
     made = [{offset: constructors[block.path] for offset, block in _blocks(loop).items()} for loop in runs]
-    if len(runs) == 1 and len(set(made[0].values())) == 1:
+    shared: dict[str, str] = {}
+    for loop, layers in zip(runs, made, strict=True):
+        for offset in [offset for offset in layers if _shared(loop, offset)]:
+            key, layer = _shared(loop, offset), layers.pop(offset)
+            if shared.setdefault(key, layer) != layer:
+                raise ValueError(f"layers that share {key} are {shared[key]} and {layer}")
+    if len(runs) == 1 and not shared and len(set(made[0].values())) == 1:
         layer = next(iter(made[0].values()))
         return [f"self.{name} = nn.ModuleDict({{str(i): {layer} for i in {_layers(runs[0], False, mark)}}})"]
-    lines = [f"self.{name} = nn.ModuleDict()"]
+    if len(shared) == 1:
+        ((key, layer),) = shared.items()
+        lines = [f'self.{name} = nn.ModuleDict({{"{key}": {layer}}})']
+    else:
+        lines = [f"self.{name} = nn.ModuleDict()", *(f'self.{name}["{key}"] = {shared[key]}' for key in shared)]
     for loop, layers in zip(runs, made, strict=True):
+        if not layers:
+            continue
         if _single(loop, len(runs) > 1):
             lines.append(f'self.{name}["{loop.start}"] = {next(iter(layers.values()))}')
             continue
         lines.append(f"for i in {_layers(loop, len(runs) > 1, mark)}:")
+        depth = 1
+        if len(layers) < len(_blocks(loop)):
+            lines.append(f"    if {_test(sorted(layers), _period(loop), 'i')}:")
+            depth = 2
         choice = f"self.{name}[str(i)] = {_by_offset(layers, _period(loop), 'i')}"
         if len(choice) <= WIDTH or len(set(layers.values())) == 1:
-            lines.append(f"    {choice}")
+            lines.append(f"{depth * '    '}{choice}")
             continue
         for test, value in _branches(layers, _period(loop), "i"):
-            lines += [f"    {test}", f"        self.{name}[str(i)] = {value}"]
+            lines += [f"{depth * '    '}{test}", f"{depth * '    '}    self.{name}[str(i)] = {value}"]
     return lines
 
 
@@ -58,10 +76,16 @@ def loop_lines(
     methods = {offset: entered(graph, block) for offset, block in _blocks(loop).items()}
     first = next(iter(calls))
     if _single(loop, several):
-        return _run(f'self.{name}["{loop.start}"]{methods[first]}', takes[first], gives[first], graph, loop, loop.start)
+        key = _shared(loop, first) or loop.start
+        return _run(f'self.{name}["{key}"]{methods[first]}', takes[first], gives[first], graph, loop, loop.start)
     every = loop.repeat.attr("recompute")
-    i = "i" if several else "int(i)"
-    if several:
+    shared = any(_shared(loop, offset) for offset in calls)
+    keys = {offset: f'"{key}"' if (key := _shared(loop, offset)) else "str(i)" for offset in calls}
+    i = "i" if several or shared else "int(i)"
+    if shared:
+        layer = f"self.{name}[{_by_offset(keys, _period(loop), i)}]"
+        head = f"for i in {_layers(loop, several, mark)}:"
+    elif several:
         head, layer = f"for i in {_layers(loop, several, mark)}:", f"self.{name}[str(i)]"
     elif every in (None, 1) and all(len(set(rows.values())) == 1 for rows in (takes, gives, methods)):
         head, layer = f"for layer in self.{name}.values():", "layer"
@@ -71,9 +95,12 @@ def loop_lines(
         columns = zip(*(given for given, _ in blocks), strict=True)
         call = ", ".join(_by_offset(dict(zip(calls, column, strict=True)), _period(loop), i) for column in columns)
         rows = _run(f"{layer}{methods[first]}", call, gives[first], graph, loop, i)
+        if shared and not any(re.search(r"\bi\b", row) for row in rows):
+            head = head.replace("for i in", "for _ in", 1)
         if len(set(takes.values())) == 1 or max(map(len, rows)) <= WIDTH:
             return [head, *(f"    {row}" for row in rows)]
-    runs = {n: _run(f"{layer}{methods[n]}", takes[n], gives[n], graph, loop, i) for n in calls}
+    layers = {n: f"self.{name}[{keys[n]}]" if shared else layer for n in calls}
+    runs = {n: _run(f"{layers[n]}{methods[n]}", takes[n], gives[n], graph, loop, i) for n in calls}
     branches = list(_branches({n: tuple(row) for n, row in runs.items()}, _period(loop), i))
     results = f"{gives[first]} = "
     if len(branches) == 2 and all(len(row) == 1 and row[0].startswith(results) for _, row in branches):
@@ -97,6 +124,10 @@ def _layers(loop: Loop, several: bool, mark: Mark) -> str:
 def _single(loop: Loop, several: bool) -> bool:
     """Whether a run of a stack of several is one layer, which needs no loop."""
     return several and loop.n == 1
+
+
+def _shared(loop: Loop, offset: int) -> str:
+    return Repeat.of(loop.repeat).shared_by(offset)
 
 
 def _period(loop: Loop) -> int:

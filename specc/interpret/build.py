@@ -13,8 +13,9 @@ from torch import fx, nn
 from specc.interpret.table import Random, functions
 from specc.interpret.unroll import unrolled
 from specc.ir.graph import Graph
-from specc.ir.op import Layer, Op, Param, Path, Ref, dotted, in_model
-from specc.ir.tree import Call, Loop, loss_tree, tree
+from specc.ir.op import Layer, Op, Param, Path, Ref, in_model
+from specc.ir.repeat import Repeat
+from specc.ir.tree import Call, Loop, loops, loss_tree, tree
 
 CARRIERS = ("cut", "repeat", "end")  # ops that hand on their inputs
 
@@ -24,7 +25,7 @@ class _Frame:
     """A module under construction. `root` holds its parameters and children until fx takes them over."""
 
     path: tuple[str, ...]  # where the module stands in the model
-    layer: int | None
+    layer: int | str | None  # number of the layer, or the name of the block that its layers share
     root: nn.Module = field(default_factory=nn.Module)
     code: fx.Graph = field(default_factory=fx.Graph)
     env: dict[Ref, fx.Node] = field(default_factory=dict[Ref, fx.Node])
@@ -79,7 +80,12 @@ def _module(target: _Target, frame: _Frame, call: Call, name: str) -> fx.GraphMo
     _items(target, frame, call)
     outputs = tuple(frame.env[ref] for ref in call.outputs)
     frame.code.output(outputs[0] if len(outputs) == 1 else outputs)
-    return fx.GraphModule(frame.root, frame.code, class_name=name)
+    made = fx.GraphModule(frame.root, frame.code, class_name=name)
+    for stack in {str(loop.path[-1]) for loop in loops(call) if Repeat.of(loop.repeat).shared}:
+        layers = made.get_submodule(stack)._modules
+        for number in [key for key in layers if key.isdigit()]:
+            layers[number] = layers.pop(number)  # what layers share comes first
+    return made
 
 
 def _items(target: _Target, frame: _Frame, call: Call) -> None:
@@ -94,7 +100,7 @@ def _items(target: _Target, frame: _Frame, call: Call) -> None:
             frame.env.update(_call(target, frame, item, frame.layer, frame.env))
 
 
-def _module_path(scope: Path, layer: int | None) -> tuple[str, ...]:
+def _module_path(scope: Path, layer: int | str | None) -> tuple[str, ...]:
     """Where the module of a scope stands. Stages are no part of it, so names do not depend on the layout."""
     inner = in_model(scope)
     return tuple(str(layer) if isinstance(part, Layer) and layer is not None else str(part) for part in inner)
@@ -155,7 +161,7 @@ def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
 
 
 def _parameter(target: _Target, frame: _Frame, op: Op, param: Param) -> fx.Node:
-    path = tuple(dotted((part,), frame.layer) for part in param.path)
+    path = tuple(str(frame.layer) if isinstance(part, Layer) else str(part) for part in param.path)
     if path[: len(frame.path)] != frame.path:
         raise ValueError(f"{op.id}: parameter {'.'.join(path)} stands outside of its module {'.'.join(frame.path)}")
     *holders, name = path[len(frame.path) :]
@@ -186,15 +192,22 @@ def _place(root: nn.Module, path: tuple[str, ...], module: nn.Module, of: str) -
     holder.add_module(path[-1], module)
 
 
-def _call(target: _Target, frame: _Frame, call: Call, layer: int | None, env: dict[Ref, fx.Node]) -> dict[Ref, fx.Node]:
-    """Make the module of a scope and call it on values of env; its outputs."""
+def _call(
+    target: _Target, frame: _Frame, call: Call, layer: int | str | None, env: dict[Ref, fx.Node]
+) -> dict[Ref, fx.Node]:
+    """Make the module of a scope, which layers may share, and call it on values of env; its outputs."""
     path = _module_path(call.path, layer)
     inner = _Frame(path, layer)
     for ref in call.inputs:
         _formal(inner, ref, target.graph.hint(ref))
     name = call.scope.names[0]
     own = path[len(frame.path) :]
-    _place(frame.root, own, _module(target, inner, call, name), ".".join(path))
+    module = _module(target, inner, call, name)
+    if isinstance(call.path[-1], Layer) and isinstance(layer, str) and (known := _known(frame.root, own)) is not None:
+        if known.code != module.code:
+            raise ValueError(f"{'.'.join(path)}: layers that share it compute different things")
+    else:
+        _place(frame.root, own, module, ".".join(path))
     node = frame.code.call_module(".".join(own), tuple(env[ref] for ref in call.inputs))
     if len(call.outputs) == 1:
         return {call.outputs[0]: _noted(node, call.outputs[0].op)}
@@ -202,12 +215,21 @@ def _call(target: _Target, frame: _Frame, call: Call, layer: int | None, env: di
     return {ref: _noted(part, ref.op) for ref, part in zip(call.outputs, parts, strict=True)}
 
 
+def _known(root: nn.Module, path: tuple[str, ...]) -> fx.GraphModule | None:
+    """The module at that path, if it was made before."""
+    holder = _holder(root, list(path[:-1]))
+    found = holder._modules.get(path[-1])
+    assert found is None or isinstance(found, fx.GraphModule)
+    return found
+
+
 def _loop(target: _Target, frame: _Frame, loop: Loop) -> None:
     """Layer i runs the block at i % period; what layers make and others read stays as it was made last."""
     carries = tuple(frame.env[ref] for ref in loop.repeat.inputs)
-    env = dict(frame.env)
-    for layer, index in unrolled(loop):
+    env, repeat = dict(frame.env), Repeat.of(loop.repeat)
+    for number, index in unrolled(loop):
         block = loop.blocks[index]
+        layer = repeat.shared_by(number % repeat.period) or number
         env.update(zip(block.scope.inputs, carries, strict=False))
         env.update(_call(target, frame, block, layer, env))
         carries = tuple(env[ref] for ref in block.scope.outputs[: len(carries)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from specc.ir.graph import Graph
-from specc.ir.op import Layer, Op, Param, dotted
+from specc.ir.op import Layer, Op, Param, Shared, dotted
 from specc.ir.tree import Call, Loop, tree
 
 
@@ -18,10 +18,18 @@ def unrolled(loop: Loop) -> Iterator[tuple[int, int]]:
 
 
 def parameters(graph: Graph) -> dict[str, Param]:
-    """Every parameter by its global name, in op order of first use. Raises ValueError where uses disagree."""
+    """Every parameter by its global name, in op order of first use; those that layers of a stack share come before its
+    others. Raises ValueError where uses disagree."""
     found: dict[str, Param] = {}
     _collect(tree(graph), None, found)
-    return found
+    first = {part: n for n, part in reversed([*enumerate(param.path[0] for param in found.values())])}
+
+    def place(item: tuple[str, Param]) -> tuple[int, bool]:
+        path = item[1].path
+        return first[path[0]], not any(isinstance(part, Shared) for part in path)
+
+    shared = any(isinstance(part, Shared) for param in found.values() for part in param.path)
+    return dict(sorted(found.items(), key=place)) if shared else found
 
 
 def _collect(call: Call, layer: int | None, found: dict[str, Param]) -> None:

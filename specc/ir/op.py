@@ -33,6 +33,15 @@ class Stage(NamedTuple):
         return f"stage{self.number}"
 
 
+class Shared(NamedTuple):
+    """In the path of a parameter, the name of a block in the place of a layer: all layers of that block have it."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Of a repeat, the layers start .. start + n - 1, which a pipeline stage runs."""
@@ -42,7 +51,7 @@ class Span:
     n: int
 
 
-PathPart = str | Layer | Stage
+PathPart = str | Layer | Stage | Shared
 Path = tuple[PathPart, ...]
 Attr = int | float | str | bool | None | tuple["Attr", ...] | Axis | Place | Span
 
@@ -66,7 +75,7 @@ def in_model(path: Path) -> Path:
 
 def plain_name(path: Path) -> str:
     """The name of a parameter without stack and layer: `attention.q.weight`."""
-    layers = [n for n, part in enumerate(path) if isinstance(part, Layer)]
+    layers = [n for n, part in enumerate(path) if isinstance(part, (Layer, Shared))]
     return ".".join(map(str, path[layers[0] + 1 if layers else 0 :]))
 
 

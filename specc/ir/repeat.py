@@ -12,7 +12,8 @@ from specc.ir.op import Layer, Op, OpError, Path, Span
 class Repeat:
     """What an op `repeat` says. `path` is where its layers stand, `run` its number among the runs of that stack.
 
-    `spans` are there where one scope is several equal stages: the layers of each.
+    `spans` are there where one scope is several equal stages: the layers of each. `shared` are names of blocks whose
+    layers have one set of parameters, by the place in the period, "" for others.
     """
 
     op: Op
@@ -22,12 +23,14 @@ class Repeat:
     n: int
     period: int
     spans: tuple[Span, ...]
+    shared: tuple[str, ...] = ()
 
     @staticmethod
     def of(op: Op) -> Repeat:
         """Raises KeyError, OpError."""
         path = (*op.scope, op.text("path"))
-        return Repeat(op, path, op.number("run"), op.number("start"), op.number("n"), op.number("period"), _spans(op))
+        run, start, n, period = (op.number(name) for name in ("run", "start", "n", "period"))
+        return Repeat(op, path, run, start, n, period, _spans(op), _names(op))
 
     @property
     def carries(self) -> int:
@@ -44,6 +47,10 @@ class Repeat:
         """Scopes of the blocks that some layer runs, in the order in which they first run."""
         return tuple((*self.path, Layer(offset, self.run)) for offset in self.offsets)
 
+    def shared_by(self, offset: int) -> str:
+        """The name of the block at that place of the period, where its layers share their parameters, else ""."""
+        return self.shared[offset] if self.shared else ""
+
     def layers(self, offset: int, span: Span | None = None) -> range:
         """Numbers of the layers that run the block at that place of the period, in all or on one stage."""
         start, n = (self.start, self.n) if span is None else (span.start, span.n)
@@ -59,6 +66,14 @@ def _spans(op: Op) -> tuple[Span, ...]:
     found = tuple(span for span in spans if isinstance(span, Span)) if isinstance(spans, tuple) else ()
     if found != spans:
         raise OpError(op, f"has the spans {spans}")
+    return found
+
+
+def _names(op: Op) -> tuple[str, ...]:
+    names = dict(op.attrs).get("shared", ())
+    found = tuple(name for name in names if isinstance(name, str)) if isinstance(names, tuple) else ()
+    if found != names or (found and len(found) != op.number("period")):
+        raise OpError(op, f"shares {names}")
     return found
 
 

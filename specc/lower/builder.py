@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from specc.ir.graph import TOKENS, Graph, Scope
-from specc.ir.op import Attr, Init, Layer, Op, Param, Path, Ref, dotted, plain_name
+from specc.ir.op import Attr, Init, Layer, Op, Param, Path, Ref, Shared, dotted, plain_name
 from specc.ir.types import Axis
 from specc.spec.core import Init as InitSpec
 from specc.spec.core import Start
@@ -42,6 +42,7 @@ class Builder:
         self.path: Path = ()
         self.at: tuple[str | int, ...] = ()
         self.residual_updates = 1  # of the stack being lowered
+        self.shared = ""  # the block being lowered, where its layers share their parameters
         self._ids: set[str] = set()
         self.named: dict[str, Ref] = {}  # what layers gave to later ones, the latest of each name
         self._terms: list[Ref] = []
@@ -101,7 +102,8 @@ class Builder:
 
     def param(self, leaf: str, name: str, axes: tuple[Axis, ...], init: Init, role: str, trained: bool = True) -> Param:
         """Parameter `leaf.name` of the current scope, or a buffer; it starts as it is told by name, or so."""
-        path = (*self.path, leaf, name)
+        where = (Shared(self.shared) if self.shared and isinstance(part, Layer) else part for part in self.path)
+        path = (*where, leaf, name)
         plain = plain_name(path)
         own = self._starts.get(plain) or self._starts.get(plain.removesuffix(".weight"))
         if own is None and role == "embedding":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from specc.components import norm
 from specc.components.base import Config, Given, Need, Table, Tokens
@@ -45,6 +46,7 @@ def lower_stack(
             n=run.layers,
             period=period,
             run=number,
+            **_shared(stack, run.blocks[:period], first),
         )
         x = repeat
         b.named |= {name: Ref(repeat.op, n) for n, name in enumerate(around.carried, 1)}
@@ -64,6 +66,12 @@ def lower_stack(
         name, hint = ("norm" if alone else f"{stack.path}_norm"), ("memory" if stack.path == "encoder" else "x")
         x = norm.lower(stack.final_norm, b, x, name, features, hint)
     return x
+
+
+def _shared(stack: Stack, blocks: tuple[Block, ...], first: int) -> dict[str, Any]:
+    """Names of blocks whose layers have one set of parameters, by the place in the period; nothing where none has."""
+    names = {(first + n) % len(blocks): block.name * (block.name in stack.shared) for n, block in enumerate(blocks)}
+    return {"shared": tuple(names[offset] for offset in range(len(blocks)))} if any(names.values()) else {}
 
 
 def _carried(b: Builder, blocks: tuple[Block, ...]) -> tuple[str, ...]:
@@ -148,7 +156,7 @@ def _class_names(kind: str, stack: Stack, block: Block, variant: str = "") -> tu
 
 def _lower_block(b: Builder, stack: Stack, block: Block, layer: Layer, x: Ref, around: Around) -> Ref:
     outer = b.path
-    b.path = (*outer, stack.path)
+    b.path, b.shared = (*outer, stack.path), block.name * (block.name in stack.shared)
     before = dict(b.named)
     carried = [before[name] for name in around.carried]
     named = [ref for name, ref in before.items() if name not in around.carried]
@@ -163,7 +171,7 @@ def _lower_block(b: Builder, stack: Stack, block: Block, layer: Layer, x: Ref, a
             b.settle()
         new = (name for name in _new(b, before) if name not in around.carried)
         b.returns(x, *(b.named[name] for name in (*around.carried, *new)))
-    b.path = outer
+    b.path, b.shared = outer, ""
     return x
 
 

@@ -83,6 +83,7 @@ class Stack:
     final_norm: Norm | None
     at: Path
     embed: Embed | None = None  # what differs of the model's embedding; its `tied` holds for all stacks
+    shared: tuple[str, ...] = ()  # names of blocks whose layers have one set of parameters
 
     @property
     def layers(self) -> int:

@@ -135,6 +135,8 @@ class StackDoc(Config):
     """Named blocks instead; `local*5` stands for five."""
     patterns: Annotated[dict[str, Pattern], Field(default_factory=dict, max_length=8)]
     """Several patterns by name instead: a layer runs the blocks of each in turn, as one block."""
+    shared: Annotated[Annotated[bool, Tag("bool")] | Annotated[Names, Tag("list")], by_kind] = False
+    """Layers of one block use one set of parameters: of every block, or of those listed."""
     embedding: StackEmbeddingDoc | None = None
     norm: ModelNorm | None = None
     """Keys of the model's norm that differ in this stack. Default: the model's."""

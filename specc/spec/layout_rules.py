@@ -172,6 +172,9 @@ def _generate(model: Model, layout: Layout, report: Report) -> None:
             "generate is for a decoder of one row each, with a head of tokens, in which a token sees none behind it"
         )
         report.add("E415", at, message, "leave generate out", reads=[*STACKS, ("inputs",), ("head",)])
+    if any(stack.shared for stack in model.stacks):
+        message = "layers that share their parameters have one place for keys and values in the cache"
+        report.add("E417", at, message, "leave generate out, or shared", reads=STACKS)
     if any(model.tables.component(branch.component).by_length(branch.component) for _, branch in branches(model)):
         message = "a rope that is scaled by the length of a row turns earlier keys anew with each token"
         report.add("E416", at, message, "use another scaling, or leave generate out", reads=STACKS)

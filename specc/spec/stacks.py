@@ -76,10 +76,32 @@ class Stacks:
         else:
             runs = self._sections(self._zipped(), (*at, "patterns"))
         runs = fitted(runs, self.document.d_model, self.report)
+        shared = self._shared(runs)
         usual = norms.placement != "post"
         final = norms.norm(usual if doc.final_norm is None else doc.final_norm, (*at, "final_norm"))
         embed = self.ends.of_stack(self.role, doc, self.frame.formulas(self.report), norms)
-        return Stack(self.role, "layers" if alone else self.role, runs, final, at, embed)
+        return Stack(self.role, "layers" if alone else self.role, runs, final, at, embed, shared)
+
+    def _shared(self, runs: tuple[Run, ...]) -> tuple[str, ...]:
+        """Names of the blocks whose layers have one set of parameters."""
+        names = tuple(dict.fromkeys(block.name for run in runs for block in run.blocks))
+        at: Path = (self.role, "shared")
+        if isinstance(self.doc.shared, bool):
+            wanted = dict.fromkeys(names, at) if self.doc.shared else {}
+        else:
+            wanted = {name: (*at, n) for n, name in enumerate(self.doc.shared)}
+        parts = {name for row in self.joined for name in row if len(row) > 1}
+        for name, place in wanted.items() if names else ():
+            if name in names and name not in self.same:
+                message = f"arithmetic on layer makes {name} another block in each layer, so layers cannot share it"
+                self.report.add("E269", place, message, "leave layer out of its numbers")
+            elif name not in names and name in parts:
+                message = f"layers of this stack run {name} and another block as one, and share both or none"
+                self.report.add("E269", place, message, "shared: true shares all, one pattern names single blocks")
+            elif name not in names:
+                help = self.report.suggestion(name, names, "blocks")
+                self.report.add("E225", place, f"no layer of the {self.role} runs a block {name}", help)
+        return tuple(name for name in names if name in wanted)
 
     def _sections(self, sections: list[Section], at: Path) -> tuple[Run, ...]:
         """Runs of named blocks; what a formula makes another in each layer is not repeated."""
