@@ -109,7 +109,9 @@ def traffic(model: Model, layout: Layout, dropout: bool = False) -> Traffic:
         with Recorder() as forward:
             logits = module(*inputs)
         with Recorder() as loss:
-            value = file.loss(logits, inputs[-1] % VOCAB, 1.0, tp=mesh["tp"])
+            labels = inputs[-1] % VOCAB if model.head.pool is None else inputs[-1][:, 0] % model.head.rows
+            axes = {name: mesh[name] for name in ("tp",) if name in signature(file.loss).parameters}
+            value = file.loss(logits, labels, 1.0, **axes)
         with Recorder() as backward:
             value.backward()
         return Traffic(forward.found, loss.found, backward.found)
