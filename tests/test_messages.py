@@ -7,6 +7,7 @@ import pytest
 from specc.spec.document import LayoutDoc
 from specc.spec.grammar import values
 from specc.spec.language import language
+from specc.spec.synonyms import SAID
 from specc.tables import tables
 from tests.broken import ACTIVATIONS, DECODER, FFN, PATTERN
 from tests.test_bad_input import changed, findings, told
@@ -91,6 +92,22 @@ def test_words_of_others_are_told_apart() -> None:
         assert len(set(names)) == len(names), words
 
 
+@pytest.mark.parametrize("word", SAID)
+@pytest.mark.parametrize(
+    "edit", [("d_model: 32", "d_model: 32\n{}: 1"), ("tp: 2", "tp: 2, {}: 1")], ids=["top", "layout"]
+)
+def test_a_word_that_is_more_than_another_name_is_explained(word: str, edit: tuple[str, str]) -> None:
+    (item,) = [item for item in findings(changed(DECODER, (edit[0], edit[1].format(word)))) if item.code == "E201"]
+    assert item.help is not None and item.help.startswith(f"{SAID[word]}; keys here are ")
+
+
+def test_a_hint_says_how_the_value_differs() -> None:
+    (item,) = findings(changed(DECODER, ("theta: 10000", "partial_rotary_factor: 0.25")))
+    assert str(item.help).startswith(f"did you mean dim? {SAID['partial_rotary_factor']}; keys here are ")
+    (item,) = findings(changed(DECODER, ("hidden: 64, activation: silu", "hidden: 64, kind: geglu")))
+    assert str(item.help).startswith(f"did you mean gated? {SAID['geglu']}; ")
+
+
 @pytest.mark.parametrize("count", ["0", "-1", "1e9", "99999999999", "x", "", "2*2"])
 def test_how_often_a_pattern_repeats_a_block(count: str) -> None:
     message = f"E204 local*{count} must repeat a block at least 1 and at most 100000 times"
@@ -105,7 +122,7 @@ def test_a_block_of_a_bad_name_is_told_once() -> None:
 
 OTHER_WORDS = {
     "relu6": f"relu6 is not in the language: {ACTIVATIONS}",
-    "reglu": f"reglu is not in the language: {ACTIVATIONS}",
+    "reglu": f"reglu is not in the language: it is kind: gated, activation: relu; {ACTIVATIONS}",
     "mish": f"mish is not in the language: {ACTIVATIONS}",
     "gelu_new": f"did you mean gelu_tanh? {ACTIVATIONS}",
     "rleu": f"did you mean relu? {ACTIVATIONS}",

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
-from specc.spec.synonyms import ELSEWHERE
+from specc.spec.synonyms import ELSEWHERE, SAID
 
 Loc = tuple[str | int, ...]
 WORDS = {bool: ("true", "false"), int: ("a whole number",), float: ("a number",), str: ("a text",), list: ("a list",)}
@@ -79,14 +79,18 @@ def others(annotation: Any, loc: Loc) -> str:
 def alike(word: str, known: Iterable[str], synonyms: Mapping[str, tuple[str, ...]]) -> list[str]:
     """The known word that was meant, if there is one that is close or that others call so."""
     known = list(known)
-    plain = word[:LONGEST].lower().replace("-", "_")
+    plain = _plain(word)
     same = [other for other in known if plain == other.lower() or plain in synonyms.get(other, ())]
-    if len(same) == 1 or plain in ELSEWHERE:
+    if len(same) == 1 or plain in ELSEWHERE or plain in SAID:
         return same[:1] if len(same) == 1 else []
     number = _digits(plain)  # relu2 is no slip of relu
     from difflib import get_close_matches  # most specs have no slip
 
     return [other for other in get_close_matches(word[:LONGEST], known, 1, CLOSE) if _digits(other) == number]
+
+
+def _plain(word: str) -> str:
+    return word[:LONGEST].lower().replace("-", "_")
 
 
 def _digits(word: str) -> str:
@@ -96,8 +100,9 @@ def _digits(word: str) -> str:
 def suggestion(word: str, known: Iterable[str], what: str, synonyms: Mapping[str, tuple[str, ...]]) -> str:
     """`did you mean heads? keys here are ...`"""
     known = list(known)
-    close = alike(word, known, synonyms)
+    close, told = alike(word, known, synonyms), SAID.get(_plain(word))
     hint = f"did you mean {close[0]}? " if close else ""
+    hint += f"{told}; " if told else ""
     return f"{hint}{what} here are {', '.join(known)}" if known else f"there are no {what} here"
 
 
