@@ -40,16 +40,19 @@ def corrected(
     since = total.masked_fill(begun.unsqueeze(-1), -torch.inf).exp()  # of what was before the chunk
     rest = (total[..., -1:, :] - total).masked_fill(~stays.unsqueeze(-1), -torch.inf).exp()
     system = scores(written, k, between)
-    added, read = (
+    added, taken = (
         torch.linalg.solve_triangular(system, z, upper=False, unitriangular=True) for z in (v, written * since)
     )
     reads, own, left = q * since, scores(q, k, between), k * rest
     last = v.new_zeros(*v.shape[:2], k.size(-1), v.size(-1)) if state is None else state
+    ends = since[..., -1, :].unsqueeze(-1)
     found: list[Tensor] = []
-    for n in range(added.size(2)):
-        new = added[:, :, n] - read[:, :, n] @ last
-        found.append(reads[:, :, n] @ last + own[:, :, n] @ new)
-        last = since[:, :, n, -1].unsqueeze(-1) * last + left[:, :, n].mT @ new
+    for add, take, read, inner, keep, leave in zip(
+        *(z.unbind(2) for z in (added, taken, reads, own, ends, left)), strict=True
+    ):
+        new = add - take @ last
+        found.append(read @ last + inner @ new)
+        last = keep * last + leave.mT @ new
     return torch.cat(found, 2)[:, :, :seq], last
 
 

@@ -36,9 +36,9 @@ def decayed(
     since = total.masked_fill(begun, -torch.inf).exp().unsqueeze(-1)  # of what was before the chunk
     state = torch.zeros_like(added[..., 0, :, :]) if state is None else state.unflatten(1, (groups, -1))
     before: list[Tensor] = []
-    for n in range(added.size(3)):
+    for keep, new in zip(since[..., -1:, :].unbind(3), added.unbind(3), strict=True):
         before.append(state)
-        state = since[..., n, -1:, :] * state + added[..., n, :, :]
+        state = keep * state + new
     y = y + (q * since) @ torch.stack(before, 3)
     return y.flatten(3, 4).flatten(1, 2)[:, :, :seq], state.flatten(1, 2)
 
