@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from tests.family_ends import ENDS
+from tests.family_hybrids import HYBRIDS, UNSAVED
 
 SMALL = {
     "hidden_size": 32,
@@ -164,7 +165,7 @@ ROWS = (
             "linear_value_head_dim": 5,
         },
         quick=True,
-        saved=False,  # of q, k and v of other widths it cuts thirds
+        saved=False,
     ),
     Row("olmoe", "", {**EXPERTS, "num_experts": 6, "clip_qkv": 0.2}),
     Row("persimmon"),
@@ -183,5 +184,5 @@ ROWS = (
     Row("stablelm", "parallel-biases", {"head_dim": None, "use_parallel_residual": True, "use_qkv_bias": True}),
     Row("starcoder2"),
     Row("starcoder2", "plain", {**UNSEEN, "use_bias": False, "tie_word_embeddings": False}),
-    *(Row(*of) for of in ENDS),
+    *(Row(*of, saved=of[0] not in UNSAVED) for of in (*ENDS, *HYBRIDS)),
 )

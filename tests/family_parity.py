@@ -162,6 +162,11 @@ def save(model: nn.Module, folder: Path) -> dict[str, Tensor]:
     return state
 
 
+def collects(model: Any) -> bool:
+    """Whether its class collects what its routers make."""
+    return "router_logits" in (getattr(model, "_can_record_outputs", None) or {})
+
+
 def as_saved(wanted: Plan, theirs: Any, own: dict[str, Tensor], folder: Path) -> None:
     """What its class saves is read as the same parameters, and they are written as it saves them, bit by bit."""
     if theirs is None:
@@ -210,10 +215,15 @@ def compare(row: Row, folder: Path) -> float:
     own_inputs, their_inputs, told = inputs(model)
     given = ours(*own_inputs)
     actual, *own_terms = given if isinstance(given, tuple) else (given,)
+    routed: list[Tensor] = []
+    for name, module in theirs.named_modules():
+        if name.endswith(".router") and not collects(theirs):
+            module.register_forward_hook(lambda _, __, made: routed.append(made[-1]))
     with double(theirs):
         found = theirs(**their_inputs, **({"output_router_logits": True} if own_terms else {}))
         rows = len(own_inputs[0])
-        expected, their_terms = found.logits, [terms(theirs, found.router_logits, rows) for _ in own_terms]
+        logits = tuple(routed) or getattr(found, "router_logits", None)
+        expected, their_terms = found.logits, [terms(theirs, logits, rows) for _ in own_terms]
     probe = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     probe = probe * told.unsqueeze(-1)
     torch.stack([(expected * probe).sum(), *their_terms]).sum().backward()

@@ -7,7 +7,7 @@ has in the place of the brackets what the axes around leave of its own size: 1 h
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -69,14 +69,24 @@ def parsed(text: str) -> list[list[str]]:
     return made
 
 
-def views(axes: str, parts: Sequence[tuple[str, Param]], names: Sequence[str], flip: str | None = None) -> list[View]:
-    """How each of the parameters, which are the parts of these names, lies in their tensor. Raises Misfit."""
+def views(
+    axes: str,
+    parts: Sequence[tuple[str, Param]],
+    names: Sequence[str],
+    flip: str | None = None,
+    around: Mapping[str, int] | None = None,
+) -> list[View]:
+    """How each of the parameters, which are the parts of these names, lies in their tensor. Raises Misfit.
+
+    `around` has sizes of axes that none of them has.
+    """
     theirs, _, ours = axes.partition("->")
     wanted = parsed(theirs)
     known: dict[str, int] = {}
     for _, param in parts:
-        for name, size in _factors(param):
+        for name, size in factors_of(param):
             known.setdefault(name, size)
+    known = {**(around or {}), **known}
     order = {name: n for n, name in enumerate(names)}
     ranked = sorted(parts, key=lambda pair: order.get(pair[0], 0))
     laid = [_laid(wanted, parsed(ours), param, known) for _, param in ranked]
@@ -107,7 +117,8 @@ class _Laid:
     order: tuple[int, ...]
 
 
-def _factors(param: Param) -> list[tuple[str, int]]:
+def factors_of(param: Param) -> list[tuple[str, int]]:
+    """Its axes and those that compound ones are made of, with their sizes."""
     return [pair for axis in param.axes for pair in (axis.factors or ((axis.name, axis.length),))]
 
 

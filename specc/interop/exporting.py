@@ -10,7 +10,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from specc.components.base import Config
-from specc.interop.fields import Fields, split
+from specc.interop.fields import Fields, split, with_lists
 from specc.interop.filling import Place, Solved, solve_for
 from specc.interop.importing import Imported, imported
 from specc.interop.library import common, families, known
@@ -90,7 +90,7 @@ def _exported(spec: Spec, mapping: Mapping, variant: Variant | None) -> Exported
     for path, value in fixed.items():
         solved.values.put(path, value)
     head = {"architectures": [mapping.architecture], "model_type": mapping.family}
-    config = {**head, **_ordered(solved.values.values, mapping)}
+    config = {**head, **_ordered(with_lists(solved.values.values), mapping)}
     found = [_error("E651", spec, place, f"{mapping.family}: {problem}") for place, problem in solved.problems]
     if found:
         return found

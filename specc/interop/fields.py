@@ -23,6 +23,24 @@ def split(name: str) -> Path:
     return tuple(name.split("."))
 
 
+def inside(value: Any, part: str) -> Any:
+    """What a mapping has under a name, a list at a number; None where there is none."""
+    if isinstance(value, list) and part.isdecimal():
+        items = cast(list[Any], value)
+        return items[int(part)] if int(part) < len(items) else None
+    return cast(dict[str, Any], value).get(part) if isinstance(value, dict) else None
+
+
+def with_lists(value: Any) -> Any:
+    """Mappings whose names are the numbers from 0 on as lists."""
+    if not isinstance(value, dict):
+        return value
+    given = cast(dict[str, Any], value)
+    if given and set(given) == {str(n) for n in range(len(given))}:
+        return [with_lists(given[str(n)]) for n in range(len(given))]
+    return {key: with_lists(inner) for key, inner in given.items()}
+
+
 @dataclass
 class Fields:
     """`values` by name; `used` are the paths that were read, `stated` is what the file itself says."""
@@ -37,8 +55,10 @@ class Fields:
     def get(self, path: Path) -> Any:
         """The value, None where there is none; a mapping is not read by that, what is in it is."""
         value: Any = self.values
-        for part in path:
-            value = cast(dict[str, Any], value).get(part) if isinstance(value, dict) else None
+        for n, part in enumerate(path):
+            if isinstance(value, list):
+                self.used.add(path[:n])
+            value = inside(value, part)
         if not isinstance(value, dict):
             self.used.add(path)
         return cast(Any, value)

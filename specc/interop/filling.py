@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from specc.interop.context import Context, Unmapped
 from specc.interop.fields import Fields, Path, dotted
-from specc.interop.functions import Context, Unmapped
 from specc.interop.holes import Hole, hole, read, solve
 from specc.interop.schema import Common, Data
 
@@ -118,6 +118,8 @@ def solve_for(template: Data, data: Data, made: Solved) -> None:
     found = list(holes(template))
     for place, item in sorted(found, key=lambda pair: pair[1].needs):
         value = at_place(data, place)
+        if place[0] == "blocks" and at_place(data, place[:2]) is None:
+            continue  # no layer runs that block
         above = (at_place(data, (*place[:n], "layers")) for n in reversed(range(len(place))))
         layers = next((count for count in above if count is not None), None)
         usual = made.usual(item.fields[0]) if len(item.terms) == 1 else None
@@ -126,8 +128,8 @@ def solve_for(template: Data, data: Data, made: Solved) -> None:
         except Unmapped as problem:
             made.problems.append((place, f"{'.'.join(map(str, place))} = {value}: {problem}"))
             continue
-        if solved is not None:
-            _set(made, place, *solved)
+        for path, one in solved:
+            _set(made, place, path, one)
 
 
 def _set(made: Solved, place: Place, path: Path, value: Any) -> None:

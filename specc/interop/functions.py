@@ -1,86 +1,34 @@
-"""Functions of holes: each reads a value of a config as one of a spec, and writes it back.
-
-A function has a name, arguments behind it, and what it may ask: the tables of the mapping, the value that the
-family's config has by default, and the number of layers of the stack that it stands in. `Unmapped` says in its
-message why a value has no counterpart.
-"""
+"""Functions of holes: values of a config as those of a spec, and back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain, islice, repeat
+from itertools import chain
 from math import ceil
+from struct import pack, unpack
 from typing import Any, cast
 
-from specc.interop.schema import Common, Data
-
-
-class Unmapped(ValueError):
-    """A value without a counterpart on the other side; `at` is the field of it that has none."""
-
-    def __init__(self, message: str, at: tuple[str, ...] = ()):
-        super().__init__(message)
-        self.at = at
-
-
-@dataclass(frozen=True)
-class Context:
-    """What functions may ask."""
-
-    common: Common
-    tables: dict[str, Data]
-    default: Any = None
-    layers: int | None = None
-    fill: Callable[[Data, dict[str, Any]], tuple[Data, set[str]]] | None = None  # a template by the fields of a mapping
-    match: Callable[[Data, Data], dict[str, Any] | None] | None = None
-    seen: set[str] = field(default_factory=set[str])  # which fields of a mapping were read
-
-
-@dataclass(frozen=True)
-class Function:
-    """Both ways. `read(value, args, context)` gives the value of the spec, `write` that of the config."""
-
-    read: Callable[[Any, tuple[Any, ...], Context], Any]
-    write: Callable[[Any, tuple[Any, ...], Context], Any]
-
-
-def key_of(value: Any) -> str:
-    """A value of a config as the key of a table."""
-    return value if isinstance(value, str) else json.dumps(value)
+from specc.interop.context import Context, Function, Unmapped, choices, key_of, one_way, value_of
+from specc.interop.layers import LAYERS
+from specc.interop.schema import Data
 
 
 def _table(name: str) -> Function:
     def read(value: Any, _: tuple[Any, ...], context: Context) -> Any:
         table = context.tables[name]
         if key_of(value) not in table:
-            raise Unmapped(f"it can be {_choices(table)} here")
+            raise Unmapped(f"it can be {choices(table)} here")
         return table[key_of(value)]
 
     def write(value: Any, _: tuple[Any, ...], context: Context) -> Any:
         table = context.tables[name]
         keys = [key for key, other in table.items() if other == value and type(other) is type(value)]
         if not keys:
-            raise Unmapped(f"it can be {_choices({json.dumps(v): 0 for v in table.values()})} here")
+            raise Unmapped(f"it can be {choices({json.dumps(v): 0 for v in table.values()})} here")
         usual = key_of(context.default)
-        return _value(usual if usual in keys else keys[0])
+        return value_of(usual if usual in keys else keys[0])
 
     return Function(read, write)
-
-
-def _value(key: str | int) -> Any:
-    """What `key_of` made the key of: numbers and the like, else a text."""
-    if not isinstance(key, str):
-        return key
-    try:
-        return json.loads(key)
-    except ValueError:
-        return key
-
-
-def _choices(table: dict[str, Any]) -> str:
-    return ", ".join(table)
 
 
 def _read_activation(value: Any, _: tuple[Any, ...], context: Context) -> Any:
@@ -142,95 +90,12 @@ def _number(value: float) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _read_pattern(value: Any, _: tuple[Any, ...], context: Context) -> Any:
-    """The shortest pattern that makes the list: a cycle first, then one behind a head, with a tail where it must be."""
-    if not isinstance(value, list) or not value:
-        raise Unmapped("it is a list with the kind of each layer")
-    names = context.tables.get("pattern", {})
-    kinds = [key_of(item) for item in cast(list[Any], value)]
-    if context.layers is not None and len(kinds) != context.layers:
-        raise Unmapped(f"it lists {len(kinds)} layers of {context.layers}")
-    unknown = sorted({kind for kind in kinds if kind not in names})
-    if unknown:
-        raise Unmapped(f"{', '.join(unknown)} is no kind of layer here; those are {_choices(names)}")
-    blocks = [str(names[kind]) for kind in kinds]
-    best: tuple[tuple[int, int], Any] | None = None
-    for head in range(len(blocks)):
-        rest = blocks[head:]
-        period = next(n for n in range(1, len(rest) + 1) if all(rest[i] == rest[i % n] for i in range(len(rest))))
-        cost = (len(_runs(blocks[:head])) + len(_runs(rest[:period])), head)
-        if best is None or cost < best[0]:
-            cycle = _runs(rest[:period])
-            best = cost, (cycle if not head else {"head": _runs(blocks[:head]), "cycle": cycle})
-        if head > 256:
-            break
-    assert best is not None
-    return best[1]
-
-
-def _runs(names: list[str]) -> list[str]:
-    """`local, local` is `local*2`."""
-    made: list[list[Any]] = []
-    for name in names:
-        if made and made[-1][0] == name:
-            made[-1][1] += 1
-        else:
-            made.append([name, 1])
-    return [name if count == 1 else f"{name}*{count}" for name, count in made]
-
-
-def unrolled(items: list[str]) -> Iterator[str]:
-    """`local*2` is `local, local`."""
-    for item in items:
-        name, _, count = item.partition("*")
-        yield from repeat(name.strip(), int(count) if count else 1)
-
-
-def _write_pattern(value: Any, _: tuple[Any, ...], context: Context) -> Any:
-    parts = cast(dict[str, list[str]], value) if isinstance(value, dict) else {"cycle": cast(list[str], value)}
-    if context.layers is None:
-        raise Unmapped("nothing says how many layers there are")
-    names = {block: kind for kind, block in reversed(context.tables.get("pattern", {}).items())}
-    head, tail = (list(unrolled(parts.get(part) or [])) for part in ("head", "tail"))
-    cycle, rest = list(unrolled(parts.get("cycle") or [])), context.layers - len(head) - len(tail)
-    if rest < 0 or (rest and not cycle):
-        raise Unmapped(f"the pattern does not fit {context.layers} layers")
-    blocks = [*head, *islice(chain.from_iterable(repeat(cycle)), rest), *tail] if cycle else [*head, *tail]
-    if unknown := sorted(set(blocks) - names.keys()):
-        raise Unmapped(f"{', '.join(unknown)} is no block of this mapping; those are {', '.join(names)}")
-    return [_value(names[block]) for block in blocks]
-
-
-def _every(value: Any, args: tuple[Any, ...], _: Context) -> Any:
-    """So many layers: the first kind but for every n-th, or every n-th from one on, which is the second."""
-    period, usual, other, *start = args
-    if not isinstance(value, int) or not isinstance(period, int) or value < 1 or period < 1:
-        raise Unmapped("it is no number of layers")
-    rest = start[0] % period if start else 0
-    return [_value(other) if layer % period == rest else _value(usual) for layer in range(1, value + 1)]
-
-
 def _two_thirds(value: Any, args: tuple[Any, ...], _: Context) -> Any:
     """A width that is two thirds, rounded up to a multiple."""
     if not isinstance(value, int) or value < 2:
         raise Unmapped("it is no width")
     multiple = int(args[0])
     return multiple * -(-int(2 * value / 3) // multiple)
-
-
-def _counted(value: Any, _: tuple[Any, ...], context: Context) -> Any:
-    """All numbers below it."""
-    if not isinstance(value, int) or value < 1:
-        raise Unmapped("it is no number of layers")
-    return list(range(value))
-
-
-def _marked(value: Any, args: tuple[Any, ...], _: Context) -> Any:
-    """Numbers of layers as a list of the kind of each of so many: the usual one, and the other of those."""
-    layers, usual, other = args
-    if not isinstance(value, list) or not isinstance(layers, int):
-        raise Unmapped("it is no list of layers")
-    return [_value(other) if layer in value else _value(usual) for layer in range(layers)]
 
 
 def _ceil(value: Any, _: tuple[Any, ...], context: Context) -> Any:
@@ -284,41 +149,67 @@ def _sum(sign: int) -> Function:
     return Function(read, write)
 
 
-def _read_first(value: Any, _: tuple[Any, ...], __: Context) -> Any:
-    """A list whose first item is of a kind of its own."""
-    if not isinstance(value, list) or not value:
-        raise Unmapped("it is a list with the kind of each layer")
-    kind, *rest = cast(list[Any], value)
-    return [f"first {kind}", *rest]
+def _read_over_root(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """Divided by the root of a size, which a second one may divide; of 1 that is the scale that scores have anyway."""
+    return None if value == 1 else value * _quotient(args) ** -0.5
 
 
-def _write_first(value: Any, _: tuple[Any, ...], __: Context) -> Any:
-    kind, *rest = cast(list[Any], value)
-    if not str(kind).startswith("first "):
-        raise Unmapped("the first layer is of a kind of its own here")
-    return [str(kind).removeprefix("first "), *rest]
+def _write_over_root(value: Any, args: tuple[Any, ...], context: Context) -> Any:
+    exact = value / _quotient(args) ** -0.5
+    short = float(f"{exact:.15g}")
+    return short if _read_over_root(short, args, context) == value else exact
 
 
-def _one_way(*_: Any) -> Any:
-    raise Unmapped("this is worked out from other fields")
+def _quotient(args: tuple[Any, ...]) -> float:
+    if any(not isinstance(number, int) or number < 1 for number in args):
+        raise Unmapped("it is no size to calculate with")
+    size, *by = args
+    return size / (by[0] if by else 1)
+
+
+def _root_in_bf16(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    """The root of a width as bfloat16 has it: the first 8 binary digits, the last one rounded to even."""
+    if not isinstance(value, int) or value < 1:
+        raise Unmapped("it is no width")
+    bits = int.from_bytes(pack(">f", value**0.5), "big")
+    bits += 0x7FFF + (bits >> 16 & 1)
+    return unpack(">f", (bits >> 16 << 16).to_bytes(4, "big"))[0]
+
+
+def _write_root_in_bf16(value: Any, args: tuple[Any, ...], context: Context) -> Any:
+    (width,) = args
+    if _root_in_bf16(width, (), context) != value:
+        raise Unmapped("it is the root of the width, rounded, here")
+    return width
+
+
+def _read_at_least(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    """The smallest there may be; 0 is none."""
+    return [float(value), None] if value else None
+
+
+def _write_at_least(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    low, high = value or (None, None)
+    if high is not None:
+        raise Unmapped("there is no largest here")
+    return low or 0.0
 
 
 FUNCTIONS = {
+    **LAYERS,
+    "over_root": Function(_read_over_root, _write_over_root),
+    "root_in_bf16": Function(_root_in_bf16, _write_root_in_bf16),
+    "at_least": Function(_read_at_least, _write_at_least),
     "activation": Function(_read_activation, _write_activation),
     "scaling": Function(_read_scaling, _write_scaling),
     "power": _power(0.0),
     "inverse": _power(-1.0),
-    "pattern": Function(_read_pattern, _write_pattern),
     "projection": Function(_read_projection, _write_projection),
     "plus": _sum(1),
     "less": _sum(-1),
-    "first": Function(_read_first, _write_first),
-    "every": Function(_every, _one_way),
-    "ceil": Function(_ceil, _one_way),
+    "ceil": Function(_ceil, one_way),
     "limits": Function(_read_limits, _write_limits),
-    "count": Function(_counted, _one_way),
-    "marked": Function(_marked, _one_way),
-    "two_thirds": Function(_two_thirds, _one_way),
+    "two_thirds": Function(_two_thirds, one_way),
 }
 
 

@@ -7,11 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from specc.interop.context import Context, Several, Unmapped
 from specc.interop.fields import Path, split
-from specc.interop.functions import Context, Unmapped, function
+from specc.interop.functions import function
 
 _TERM = re.compile(r"\$(?P<field>\w+(?:\.\w+)*)|(?P<number>[0-9]+(?:\.[0-9]+)?)")
 _REPEATED = re.compile(r"(\w+)\*(\$.+)")
+
+
+NULL = ("scaling", "limits", "projection", "numbered", "at_least")
+"""Functions of which null has a value."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,11 @@ class Hole:
     def needs(self) -> tuple[int, int]:
         """How many fields stand in it, and how many its functions are given."""
         return len(self.terms), sum(arg.startswith("$") for _, args in self.functions for arg in args)
+
+    @property
+    def given(self) -> tuple[Path, ...]:
+        """Fields that its functions are given."""
+        return tuple(split(arg[1:]) for _, args in self.functions for arg in args if arg.startswith("$"))
 
     @property
     def fields(self) -> tuple[Path, ...]:
@@ -57,7 +67,7 @@ def read(found: Hole, get: Callable[[Path], Any], context: Context) -> Any:
     """The value that goes into the spec, None where a field has none. Raises Unmapped."""
     value = _evaluate(found, get)
     for name, args in found.functions:
-        if value is None and name not in context.tables:
+        if value is None and name not in context.tables and name not in NULL:
             return None
         given = tuple(_argument(arg, get) for arg in args)
         value = function(name, context.tables).read(value, given, context)
@@ -88,27 +98,31 @@ def _evaluate(found: Hole, get: Callable[[Path], Any]) -> Any:
     return int(made) if made.is_integer() else made
 
 
-def solve(found: Hole, value: Any, known: Callable[[Path], Any], context: Context) -> tuple[Path, Any] | None:
-    """Which field has which value, where the hole has this one; None where all are known. Raises Unmapped."""
+def solve(found: Hole, value: Any, known: Callable[[Path], Any], context: Context) -> list[tuple[Path, Any]]:
+    """Which fields have which values, where the hole has this one; none where all are known. Raises Unmapped."""
+    more: list[tuple[Path, Any]] = []
     if found.repeats:
         name, _, count = str(value or f"{found.repeats}*0").partition("*")
         if name != found.repeats:
             raise Unmapped(f"it is {found.repeats} here, some times")
         value = int(count or 1)
     for name, args in reversed(found.functions):
-        if value is None and name not in context.tables and name not in ("scaling", "limits", "projection"):
+        if value is None and name not in context.tables and name not in NULL:
             break
         given = tuple(_argument(arg, known) for arg in args)
         value = function(name, context.tables).write(value, given, context)
+        if isinstance(value, Several):
+            more += [(split(args[n][1:]), other) for n, other in value.others]
+            value = value.value
     unknown = [n for n, (_, term) in enumerate(found.terms) if isinstance(term, tuple) and known(term) is None]
     if len(found.terms) == 1:
         (_, only), *_ = found.terms
-        return (only, value) if isinstance(only, tuple) else None
+        return [(only, value), *more] if isinstance(only, tuple) else more
     if len(unknown) != 1:
-        return None
+        return more
     (n,) = unknown
     if value is None:
-        return None  # what it stands in is not there
+        return more  # what it stands in is not there
     if not isinstance(value, (int, float)):
         raise Unmapped("it is no number to calculate with")
     rest = [
@@ -119,4 +133,4 @@ def solve(found: Hole, value: Any, known: Callable[[Path], Any], context: Contex
     sign, term = found.terms[n]
     assert isinstance(term, tuple)
     result = float(value if sign == "*" else 1 / value)
-    return term, int(result) if result.is_integer() else result
+    return [(term, int(result) if result.is_integer() else result), *more]

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path as File
 from typing import Any
 
-from specc.interop.fields import Fields, Path, dotted, fields_of, split
+from specc.interop.context import Unmapped
+from specc.interop.fields import Fields, Path, dotted, fields_of, inside, split
 from specc.interop.filling import Filled, Place, context, fill, holes
-from specc.interop.functions import Unmapped
 from specc.interop.holes import hole, read
 from specc.interop.library import common, families, known
 from specc.interop.schema import Data, Mapping, varied
@@ -173,11 +173,14 @@ def normal(given: Fields, mapping: Mapping, found: list[Diagnostic]) -> Fields:
 
 
 def _stated(fields: Fields, path: Path) -> bool:
-    inside: Any = fields.values
+    at: Any = fields.values
     for part in path:
-        if not isinstance(inside, dict) or part not in inside:
+        if isinstance(at, dict) and part in at:
+            at = at[part]
+        elif isinstance(at, list) and inside(at, part) is not None:
+            at = inside(at, part)
+        else:
             return False
-        inside = inside[part]
     return True
 
 

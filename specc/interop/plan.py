@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from specc.interop.axes import Misfit, Shape, View, own_shape, plain, views
+from specc.interop.axes import Misfit, Shape, View, factors_of, own_shape, plain, views
 from specc.interop.names import Line, bracket, filled, lines, open_index, wildcard
 from specc.interop.schema import Mapping as Family
 from specc.interop.schema import as_on_hub
@@ -70,11 +70,11 @@ def parameters(graph: Graph) -> dict[str, Param]:
 
 def plan(mapping: Family, params: Mapping[str, Param]) -> Plan | list[Diagnostic]:
     """The plan, or everything in which the mapping does not fit the parameters (E640)."""
-    hub = as_on_hub(mapping.weights)
+    hub = as_on_hub(mapping)
     made = _plan(mapping, params)
-    if hub == mapping.weights or not isinstance(made, Plan):
+    if hub.weights == mapping.weights or not isinstance(made, Plan):
         return made
-    theirs = _plan(mapping.model_copy(update={"weights": hub}), params)
+    theirs = _plan(hub, params)
     return replace(made, hub=theirs) if isinstance(theirs, Plan) else theirs
 
 
@@ -136,6 +136,13 @@ def _each(tensor: Tensor, axis: str, places: Mapping[str, int], params: Mapping[
         yield Tensor(name, tensor.shape, parts, tuple(copies))
 
 
+def _around(name: str, params: Mapping[str, Param]) -> dict[str, int]:
+    """Sizes of axes of all parameters of the same module."""
+    module, *_ = name.rsplit(".", 2)
+    beside = (param for other, param in params.items() if other.rsplit(".", 2)[0] == module)
+    return dict(pair for param in beside for pair in factors_of(param))
+
+
 def _tensor(
     name: str, held: list[tuple[str, Line]], params: Mapping[str, Param], copies: Iterable[str]
 ) -> Tensor | str:
@@ -148,7 +155,8 @@ def _tensor(
         made = [plain(params[own]) for own, _ in held]
     else:
         try:
-            made = views(weight.axes, [(line.part, params[own]) for own, line in held], parts, weight.flip)
+            pairs = [(line.part, params[own]) for own, line in held]
+            made = views(weight.axes, pairs, parts, weight.flip, _around(held[0][0], params))
         except (Misfit, ValueError) as problem:
             return str(problem)
     laid = [Part(own, view, line.weight.add or 0.0) for (own, line), view in zip(held, made, strict=True)]

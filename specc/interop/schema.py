@@ -79,6 +79,8 @@ class Mapping(Config):
     """Parameter -> tensor."""
     prefix: str | None = None
     """What begins the names of the class, which some files leave out."""
+    hub_prefix: str | None = None
+    """What begins them in files as the hub has them, where that is something else."""
     drop: Annotated[Texts, Field(default_factory=dict)]
     """Tensors of the files that are no parameters, and why."""
     zeros: Annotated[Texts, Field(default_factory=dict)]
@@ -155,14 +157,25 @@ def varied(mapping: Mapping, variant: Variant | None) -> Mapping:
     return mapping.model_copy(update={**changed, "variants": []})
 
 
-def as_on_hub(weights: AnyMapping[str, Place]) -> dict[str, Place]:
-    """Where parameters are in files as the hub has them."""
+def as_on_hub(mapping: Mapping) -> Mapping:
+    """The mapping of files as the hub has them."""
     made: dict[str, Place] = {}
-    for name, place in weights.items():
+    for name, place in mapping.weights.items():
         hub = place.hub if isinstance(place, Weight) else None
         stored = Stored(hf=hub) if isinstance(hub, str) else hub
         if stored is not None:
             assert isinstance(place, Weight)
             place = place.model_copy(update={"hf": stored.hf, "axes": stored.axes, "hub": None})
-        made[name] = place
-    return made
+        made[name] = _begun(place, mapping.prefix, mapping.hub_prefix)
+    return mapping.model_copy(update={"weights": made, "prefix": mapping.hub_prefix or mapping.prefix})
+
+
+def _begun(place: Place, old: str | None, new: str | None) -> Place:
+    """With names that begin otherwise."""
+    if old is None or new is None:
+        return place
+    if isinstance(place, Weight):
+        return place.model_copy(update={"hf": _begun(place.hf, old, new)})
+    if isinstance(place, str):
+        return f"{new}{place.removeprefix(old)}" if place.startswith(old) else place
+    return [f"{new}{name.removeprefix(old)}" if name.startswith(old) else name for name in place]
