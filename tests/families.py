@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from tests.family_ends import ENDS
-from tests.family_hybrids import HYBRIDS, UNSAVED
+from tests.family_hybrids import HYBRIDS, MORE, UNSAVED
 
 SMALL = {
     "hidden_size": 32,
@@ -184,5 +184,5 @@ ROWS = (
     Row("stablelm", "parallel-biases", {"head_dim": None, "use_parallel_residual": True, "use_qkv_bias": True}),
     Row("starcoder2"),
     Row("starcoder2", "plain", {**UNSEEN, "use_bias": False, "tie_word_embeddings": False}),
-    *(Row(*of, saved=of[0] not in UNSAVED) for of in (*ENDS, *HYBRIDS)),
+    *(Row(*of, saved=of[0] not in UNSAVED) for of in (*ENDS, *HYBRIDS, *MORE)),
 )

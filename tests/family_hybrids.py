@@ -95,6 +95,36 @@ UNSAVED = {
     "kimi_linear": "it renames dense layers, too",
 }
 """Classes that save what files on the hub do not have, and why."""
+T5 = {
+    "d_model": 32,
+    "d_kv": 6,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_decoder_layers": 3,
+    "num_heads": 4,
+    "dropout_rate": 0.0,
+}
+SCALED = {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.7, "attention_multiplier": 0.2}
+LATENT = {
+    "q_lora_rank": 20,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 10,
+    "head_dim": None,
+    "num_key_value_heads": 4,
+    "dim_model_base": 24,
+}
+MORE: tuple[Row, ...] = (
+    row("bloom", "", {"num_attention_heads": 8}, attention="eager"),
+    row("ernie4_5", "", {"use_bias": True}),
+    row("granitemoe", "", {**EXPERTS, **SCALED, "num_local_experts": 6}),
+    row("minicpm3", "", LATENT),
+    row("mt5", "", T5),
+    row("mt5", "plain", {**T5, "feed_forward_proj": "gelu", "tie_word_embeddings": False}),
+    row("t5", "", T5),
+    row("t5", "gated-untied", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+)
 HYBRIDS: tuple[Row, ...] = (
     row("bamba", "", {**SPACE, "attn_layer_indices": [1, 2], "mamba_proj_bias": True}),
     row("falcon_h1", "", H1, quick=True),

@@ -67,8 +67,10 @@ def value_of(key: str | int) -> Any:
 
 
 def choices(table: dict[str, Any]) -> str:
+    """The keys of a table, for a message."""
     return ", ".join(table)
 
 
 def one_way(*_: Any) -> Any:
+    """Of what is worked out from other fields and never written. Raises Unmapped."""
     raise Unmapped("this is worked out from other fields")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import chain
-from math import ceil
+from math import ceil, sqrt
 from struct import pack, unpack
 from typing import Any, cast
 
@@ -150,14 +150,19 @@ def _sum(sign: int) -> Function:
 
 
 def _read_over_root(value: Any, args: tuple[Any, ...], _: Context) -> Any:
-    """Divided by the root of a size, which a second one may divide; of 1 that is the scale that scores have anyway."""
-    return None if value == 1 else value * _quotient(args) ** -0.5
+    """Divided by the root of a number."""
+    return value / sqrt(_quotient(args))
 
 
 def _write_over_root(value: Any, args: tuple[Any, ...], context: Context) -> Any:
-    exact = value / _quotient(args) ** -0.5
+    exact = value * sqrt(_quotient(args))
     short = float(f"{exact:.15g}")
     return short if _read_over_root(short, args, context) == value else exact
+
+
+def _read_scores(value: Any, args: tuple[Any, ...], context: Context) -> Any:
+    """Beside the root of a width of heads, by their number; of 1 that is the scale that scores have anyway."""
+    return None if value == 1 else _read_over_root(value, args, context)
 
 
 def _quotient(args: tuple[Any, ...]) -> float:
@@ -198,6 +203,7 @@ def _write_at_least(value: Any, _: tuple[Any, ...], __: Context) -> Any:
 FUNCTIONS = {
     **LAYERS,
     "over_root": Function(_read_over_root, _write_over_root),
+    "scores": Function(_read_scores, _write_over_root),
     "root_in_bf16": Function(_root_in_bf16, _write_root_in_bf16),
     "at_least": Function(_read_at_least, _write_at_least),
     "activation": Function(_read_activation, _write_activation),
