@@ -30,6 +30,15 @@ def embeddings(roles: Sequence[str], norms: Docs) -> Docs:
     return st.fixed_dictionaries({}, optional={**inner, **outside})
 
 
+def marked(blocks: list[Any]) -> None:
+    """What says that attention is causal says that it has a prefix."""
+    for block in blocks:
+        for sublayer in block:
+            for branch in (sublayer, *sublayer.get("parallel", ())):
+                if branch.get("attention", {}).get("causal"):
+                    branch["attention"]["causal"] = "prefix"
+
+
 def fitting(doc: dict[str, Any]) -> dict[str, Any]:
     """Without what goes with a head of a vocabulary alone, where the head is another."""
     kind = doc.get("head", {}).get("kind", "lm")

@@ -40,7 +40,9 @@ def ids(model: Model, seed: int = 0) -> tuple[Tensor, ...]:
     axes = ("source", "target") if len(model.stacks) == 2 else ("seq",)
     found = [torch.randint(VOCAB, (SIZES["batch"], SIZES[axis]), generator=generator) for axis in axes]
     drawn = (torch.rand(found[0].shape, generator=generator) < 0.3 for _ in model.inputs)
-    more = (x.long() if name == "types" else x.cumsum(1) for name, x in zip(model.inputs, drawn, strict=True))
+    more = (
+        x.long() if name in ("types", "prefix") else x.cumsum(1) for name, x in zip(model.inputs, drawn, strict=True)
+    )
     return (*found, *more)
 
 

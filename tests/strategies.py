@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from specc.components.activation import Activation
 from tests import drawn_routers
-from tests.drawn_ends import embeddings, fitting, heads
+from tests.drawn_ends import embeddings, fitting, heads, marked
 
 Doc = dict[str, Any]
 SAVES = ("attention.core", "attention.o", "attention.k", "mla.core", "mla.kv_b", "ffn.up", "ffn.down", "moe.combine")
@@ -354,6 +354,7 @@ def specs(draw: st.DrawFn, ranks: int = 4) -> Drawn:
         doc[role] = draw(stacks(role, Sizes(tp, d_model, kept, cross, first), blocks))
     if blocks:
         doc["blocks"] = blocks
+    marked(used(doc) if len(roles) == 1 and draw(st.booleans()) else [])
     if "encoder" in roles and "attention'" in str(used(doc)):
         doc |= some(draw, pad=st.just(0))
     paths = {role: role if len(roles) == 2 else "layers" for role in roles}

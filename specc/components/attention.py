@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Tag
 
 from specc.components import bias, heads, kept, norm, qk_norm, rope, temperature
-from specc.components.base import Bound, Component, Dim, Given, Problem, Problems, Synonyms, Table
+from specc.components.base import Bound, Component, Dim, Given, Problem, Problems, Synonyms, Table, by_kind
 from specc.components.bias import Alibi, Biases, OwnAlibi, RelativeBias
 from specc.components.kept import Keeping
 from specc.components.mask import Mask
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
     from specc.lower.builder import Builder
 
 
+Causal = Annotated[Annotated[bool, Tag("bool")] | Annotated[Literal["prefix"], Tag("text")], by_kind]
+
+
 class Attention(Keeping):
     """Self-attention."""
 
-    causal: bool = True
-    """A token sees itself and those before it. Default: true in a decoder, false in an encoder."""
+    causal: Causal = True
+    """A token sees itself and those before it; `prefix`: those of its document's prefix, too, which the input `prefix`
+    [batch, seq] marks by ones. Default: true in a decoder, false in an encoder."""
     window: Dim | None = None
     """A token sees those fewer than so many places away."""
     chunk: Dim | None = None
@@ -81,7 +87,7 @@ def rules(config: Attention, d_model: int, stated: Callable[[str], bool]) -> Pro
             yield Problem("E272", at, "with tied_kv there is no v that could have a bias", "leave it out")
     excluded = {"v_norm": bool(config.v_norm), "tied_kv": config.tied_kv, "value_residual": config.value_residual}
     yield from kept.rules(config, {key: bool(value) for key, value in excluded.items()})
-    yield from bias.rules(config.relative_bias, config.causal)
+    yield from bias.rules(config.relative_bias, config.causal is True)
     yield from norm.inner(config.v_norm, heads.value_dim(config), "v_norm")
     yield from heads.size_rule(config, d_model)
 
@@ -102,7 +108,8 @@ def tables(config: Attention) -> tuple[Table, ...]:
 
 
 def _biases(config: Attention) -> Biases:
-    seen = Mask(causal=config.causal, window=config.window, chunk=config.chunk)
+    marked = config.causal == "prefix"
+    seen = Mask(causal=bool(config.causal), prefix=marked, window=config.window, chunk=config.chunk)
     alibi = config.alibi if isinstance(config.alibi, Alibi) else None
     return Biases(heads=config.heads, alibi=alibi, relative=config.relative_bias, seen=seen)
 
@@ -164,6 +171,7 @@ def _heads(config: Attention, b: Builder, x: Ref, features: Axis) -> dict[str, R
 SYNONYMS: Synonyms = {
     "attention": ("attn", "self_attention", "self_attn", "mha", "gqa", "mqa"),
     "causal": ("is_causal", "is_decoder"),
+    "prefix": ("prefix_lm", "bidirectional_prefix"),
     "window": ("sliding_window", "local_attention", "window_size"),
     "chunk": ("attention_chunk_size",),
     "clip": ("clip_qkv",),
@@ -190,6 +198,7 @@ ATTENTION = Component(
     reads=("own_mask",),
     tables=tables,
     resolve=resolve,
+    inputs=lambda config: ("prefix",) if config.causal == "prefix" else (),
     takes=kept.takes,
     gives=kept.gives,
     fitted=kept.fitted,

@@ -133,6 +133,8 @@ class Tokens:
     """Which see each other, causality apart; None: all do."""
     prefix: str = ""
     """What stands before the names of the stack's own parameters."""
+    marked: Ref | None = None
+    """Which of them are of a prefix [batch, seq]."""
     group: Ref | None = None
     """Numbers [batch, seq], equal for tokens that may see each other, where padding is an input; None: as first."""
 
@@ -195,6 +197,8 @@ class Component(Generic[C]):
     """Values of the stack that it reads beside x; masks and documents may be missing."""
     streamed: Callable[[C], bool] = lambda config: False
     """Whether it reads `stream`, which is not there where that is its input."""
+    inputs: Callable[[C], tuple[Literal["prefix"], ...]] = lambda config: ()
+    """Inputs of the model, each [batch, seq], that are there because of it."""
     takes: Callable[[C], tuple[str, ...]] = lambda config: ()
     """Names of values that earlier layers gave, of which it reads the latest."""
     gives: Callable[[C], tuple[str, ...]] = lambda config: ()

@@ -104,7 +104,7 @@ def tables(config: Biases) -> tuple[Table, ...]:
     if config.relative is None:
         shared = slopes
     else:
-        both = not config.seen.causal
+        both = not config.seen.causal or config.seen.prefix
         counts = Buckets(buckets=config.relative.buckets, max_distance=config.relative.max_distance, both=both)
         mark = f"{counts.buckets}_{counts.max_distance}{'_both' * both}"
         buckets = Table("buckets", mark, counts, 0, _buckets)

@@ -16,6 +16,7 @@ class Mask(Config):
     """What attention to a stack's own tokens may see."""
 
     causal: bool
+    prefix: bool = False
     window: int | None = None
     chunk: int | None = None
 
@@ -23,7 +24,7 @@ class Mask(Config):
     def mark(self) -> str:
         """What tells it from other masks."""
         limits = [f"{name}_{size}" for name in ("window", "chunk") if (size := getattr(self, name)) is not None]
-        return "_".join(limits or ["causal"])
+        return "_".join([*(["prefix"] if self.prefix else []), *limits] or ["causal"])
 
 
 def table(mask: Mask) -> tuple[Table, ...]:
@@ -39,6 +40,8 @@ def _lower(config: Mask, b: Builder, tokens: Tokens, size: int, hint: str) -> Re
         operands |= {"chunks": tokens.positions, "chunks of keys": tokens.positions}
     if config.causal:
         operands |= {"queries": tokens.index, "keys": tokens.index}
+    if config.prefix and tokens.marked is not None:
+        operands |= {"marked": tokens.marked}
     if config.window is not None:
         operands |= {"near": tokens.index, "near of keys": tokens.index}
     return made(b, operands, hint, config.window, config.chunk)

@@ -181,7 +181,8 @@ def mask(*operands: Tensor, of: tuple[str, ...], window: int | None = None, chun
     if "near" in at and window is not None:
         terms.append((at["near"].unsqueeze(-1) - at["near of keys"]).abs() < window)
     if "queries" in at:
-        terms.append(at["queries"].unsqueeze(-1) >= at["keys"])
+        before = at["queries"].unsqueeze(-1) >= at["keys"]
+        terms.append(before | at["marked"][:, None, None, :] if "marked" in at else before)
     if "real" in at:
         terms.append(at["real"][:, None, None, :])
     return reduce(torch.logical_and, terms)

@@ -100,6 +100,8 @@ def _tokens(b: Builder, ids: Ref, more: Mapping[str, Ref], seq: str, name: str) 
         first = b.op("document_starts", segments, hint="first")
         positions = b.op("sub", index, first, hint="positions") if given is None else given
         own = Tokens(index, positions, first=first, group=mask and _joined(b, first, mask))
+    if "prefix" in more:
+        own = replace(own, marked=b.op("real", more["prefix"], hint="marked", pad=0))
     return replace(own, mask=made(b, own.apart)) if own.apart else own
 
 

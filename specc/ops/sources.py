@@ -119,6 +119,7 @@ def masked(op: Op) -> dict[str, int]:
     the key stands not behind; `near` and `near of keys`, the same: they are fewer than `window` apart; `chunks` and
     `chunks of keys`, positions [seq] or [batch, seq]: both are in one chunk of `chunk` tokens; `documents` and
     `documents of keys` [batch, seq]: they are the same; `real` [batch, seq]: the key is no padding.
+    A key that is `marked` [batch, seq] may stand behind.
     """
     of = op.attr("of")
     assert isinstance(of, tuple)

@@ -263,7 +263,7 @@ class Model:
     head: Head
     init: Init
     stacks: tuple[Stack, ...]  # (decoder,), (encoder,) or (encoder, decoder)
-    inputs: tuple[Literal["positions", "segments", "mask", "types"], ...] = ()  # beside tokens
+    inputs: tuple[Literal["positions", "segments", "mask", "types", "prefix"], ...] = ()  # beside tokens
     loss: Loss = Loss()
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its components are
 

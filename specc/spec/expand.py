@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from specc.source import Path
 from specc.spec.blocks import written_blocks
-from specc.spec.core import Checkpoint, Common, Layout, Loss, Model, Pipeline, Spec
+from specc.spec.core import Checkpoint, Common, Layout, Loss, Model, Pipeline, Spec, Stack
 from specc.spec.document import (
     Document,
     EveryDoc,
@@ -51,11 +51,19 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
         init=init(document, formulas, report),
         stacks=tuple(stacks),
         loss=Loss(document.loss.label_smoothing, document.loss.z_loss),
-        inputs=(*document.inputs, *(("types",) if document.embedding.types else ())),
+        inputs=(*document.inputs, *(("types",) if document.embedding.types else ()), *_asked(stacks, report)),
         tables=report.language.tables,
     )
     common = Common(norms.model, norms.placement, document.dropout)
     return Spec(model, _layouts(document, report), common, file, report.root)
+
+
+def _asked(stacks: Iterable[Stack], report: Report) -> tuple[Literal["prefix"], ...]:
+    """Inputs that components are the reason of."""
+    blocks = dict.fromkeys(block for stack in stacks for run in stack.runs for block in run.blocks)
+    configs = [branch.component for block in blocks for sub in block.sublayers for branch in sub.branches]
+    known = report.language.tables
+    return tuple(dict.fromkeys(name for config in configs for name in known.component(config).inputs(config)))
 
 
 def _unused(document: Document, report: Report) -> None:

@@ -40,7 +40,11 @@ def model_rules(spec: Spec, report: Report) -> None:
 def _inputs(model: Model, roles: list[str], report: Report) -> None:
     """Beside tokens; `types` are told with the embedding."""
     at: Path = ("inputs",)
-    given = [name for name in model.inputs if name != "types"]
+    if "prefix" in model.inputs and len(roles) > 1:
+        message = "prefix marks tokens of one stack, and this model has two"
+        first = next(b for _, b in branches(model) if model.tables.component(b.component).inputs(b.component))
+        report.add("E234", place(report, first, ("causal",)), message, "give true or false", reads=STACKS)
+    given = [name for name in model.inputs if name not in ("types", "prefix")]
     if "segments" in given and roles != ["decoder"]:
         message = "segments are documents in the rows of a decoder alone, and this model has an encoder"
         report.add("E234", at, message, "leave segments out", reads=STACKS)
@@ -100,7 +104,7 @@ def _branch(model: Model, stack: Stack, branch: Branch, report: Report) -> None:
         reads = [("d_model",), branch.at, *branch.under]
         report.add(problem.code, place(report, branch, problem.path), problem.message, problem.help, reads)
     padded = stack.role == "encoder" and model.pad is not None
-    apart = [name for name in model.inputs if name != "types"]
+    apart = [name for name in model.inputs if name not in ("types", "prefix")]
     if (at := component.by_length(config)) and (apart or padded):
         what = "several documents" if "segments" in apart else "padding"
         message = f"this scaling follows the length of a row, in which there may be {what}"

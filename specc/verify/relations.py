@@ -150,6 +150,8 @@ def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
     for name in model.inputs:  # documents of three tokens or so; some have the number of another
         if name == "types":
             inputs.append(torch.randint(0, model.embed.types, inputs[0].shape, generator=generator))
+        elif name == "prefix":  # some of them in front of what is marked, and behind
+            inputs.append((torch.rand(inputs[0].shape, generator=generator) < 0.3).long())
         elif name == "positions":
             inputs.append(torch.randint(0, tokens[0], inputs[0].shape, generator=generator))
         elif name == "mask":  # padding in front of some rows and behind others

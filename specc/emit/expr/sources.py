@@ -94,10 +94,13 @@ def _mask(graph: Graph, op: Op) -> Expr:
         size = hole(op, "chunk", op.attr("chunk"))
         terms.append((COMPARED, [own, f"{ends[0]} // ", size, " == ", others, f"{ends[1]} // ", size]))
     if "queries" in at:
-        terms.append((COMPARED, [Use(at["keys"], SUM), " <= ", Use(at["queries"], ATOM), "[:, None]"]))
+        before: list[Part] = [Use(at["keys"], SUM), " <= ", Use(at["queries"], ATOM), "[:, None]"]
+        if "marked" in at:
+            before = ["(", *before, ") | ", Use(at["marked"], ATOM), "[:, None, None]"]
+        terms.append((COMPARED, before))
     if "near" in at:
         apart = [Use(at["near"], ATOM), "[:, None] - ", Use(at["near of keys"], PRODUCT)]
-        apart = apart if "queries" in at else ["(", *apart, ").abs()"]
+        apart = apart if "queries" in at and "marked" not in at else ["(", *apart, ").abs()"]
         terms.append((COMPARED, [*apart, " < ", hole(op, "window", op.attr("window"))]))
     if "real" in at:
         terms.append((ATOM, [Use(at["real"], ATOM), "[:, None, None]"]))
