@@ -230,6 +230,8 @@ MODEL = (
     Case("E243", DECODER, "vocab: 97", "vocab: 97\nhead: {kind: classes}", "kind: |classes"),
     Case("E244", SEGMENTS, "vocab: 97", "vocab: 97\nhead: {kind: vector, pool: mean}", "pool: |mean"),
     Case("E245", DECODER, "vocab: 97", "vocab: 97\nhead: none\nloss: {z_loss: 0.1}", "|z_loss"),
+    Case("E247", ENCODER, "vocab: 97", "vocab: 97\nhead: {multi_token: {block: [x]}}", "|multi_token"),
+    Case("E248", KEPT, "vocab: 97", "vocab: 97\nhead: {multi_token: {block: [a]}}", "block: [|a]"),
     Case("E246", DECODER, "vocab: 97", f"vocab: 97\nhead: {{kind: vector, pool: {AT97}}}", "token: |97"),
     Case("E238", DECODER, "vocab: 97", "vocab: 97\nhead: {dim: 16}\nembedding: {tied: true}", "tied: |true"),
     Case("E234", BOTH, "pad: 0", "inputs: [mask]", "|[mask]"),

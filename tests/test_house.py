@@ -225,6 +225,7 @@ PROJECTED = DECODER.replace("norm:", "embedding: {project: {dim: 16}}\nnorm:")
 HEADED = DECODER.replace("norm:", "head: {transform: {norm: true}}\nnorm:")
 VECTOR = DECODER.replace("norm:", "head: {kind: vector, size: 3, pool: {kind: token, token: 5}}\nnorm:")
 PLAIN = PATTERN.replace("tp: 2", "tp: 1")
+STEPS = PLAIN.replace("vocab", "head: {multi_token: {block: [joined]}}\nvocab")
 READ: dict[str, tuple[str, str, str]] = {
     **FRAME,
     "Document.name": (DECODER, "name: small", "name: other"),
@@ -266,6 +267,10 @@ READ: dict[str, tuple[str, str, str]] = {
     "HeadDoc.pool": (VECTOR, "pool: {kind: token, token: 5}", "pool: last"),
     "HeadDoc.dropout": (VECTOR, "size: 3", "size: 3, dropout: 0.1"),
     "HeadDoc.normalize": (VECTOR, "size: 3", "size: 3, normalize: true"),
+    "HeadDoc.multi_token": (STEPS, "head: {multi_token: {block: [joined]}}", "head: {}"),
+    "MultiTokenDoc.steps": (STEPS, "block: [joined]", "block: [joined], steps: 2"),
+    "MultiTokenDoc.block": (STEPS, "block: [joined]", "block: [local]"),
+    "MultiTokenDoc.loss": (STEPS, "block: [joined]", "block: [joined], loss: 0.5"),
     "PoolDoc.kind": (VECTOR, "{kind: token, token: 5}", "first"),
     "PoolDoc.token": (VECTOR, "token: 5", "token: 6"),
     "HeadDoc.dim": (DECODER, "vocab", "head: {dim: 16}\nvocab"),

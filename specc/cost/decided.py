@@ -120,6 +120,11 @@ def _head(spec: Spec, head: Head, width: str) -> Iterator[Decided]:
             yield _row(spec, ("head", "pool", "kind"), "token")
             yield _row(spec, ("head", "pool", "token"), pool.token)
         yield _row(spec, ("head", "dropout"), head.dropout)
+    more, at = spec.model.multi_token, ("head", "multi_token")
+    if more is not None:
+        yield _row(spec, (*at, "steps"), more.steps)
+        yield _row(spec, (*at, "block"), tuple(block.name for block in more.blocks))
+        yield _row(spec, (*at, "loss"), more.loss)
     for key in ("bias", "scale", "softcap"):
         yield _row(spec, ("head", key), getattr(head, key))
     yield _row(spec, ("head", "dim"), head.dim, width)

@@ -168,6 +168,17 @@ def real(ids: Tensor, *, pad: int) -> Tensor:
     return ids.ne(pad)
 
 
+def tokens_ahead(ids: Tensor) -> Tensor:
+    """ids [batch, seq] -> the same"""
+    return torch.cat((ids[:, 1:], torch.zeros_like(ids[:, :1])), 1)
+
+
+def labels_ahead(labels: Tensor, first: Tensor) -> Tensor:
+    """labels [batch, seq] -> the same"""
+    moved = torch.cat((labels[:, 1:], torch.full_like(labels[:, :1], -100)), 1)
+    return moved.masked_fill(first == -100, -100)
+
+
 def mask(*operands: Tensor, of: tuple[str, ...], window: int | None = None, chunk: int | None = None) -> Tensor:
     """Operands by what they are -> [seq, keys], or [batch, 1, seq, keys]: true where a query sees a key"""
     at = dict(zip(of, operands, strict=True))
@@ -247,6 +258,8 @@ TABLE: dict[str, Callable[..., Any]] = {
     "positions": positions,
     "sinusoid": sinusoid,
     "real": real,
+    "tokens_ahead": tokens_ahead,
+    "labels_ahead": labels_ahead,
     "document_starts": document_starts,
     "real_positions": real_positions,
     "mask": mask,

@@ -12,6 +12,16 @@ def document_starts(segments: Tensor) -> Tensor:
     return index.where(starts, 0).cummax(1).values
 
 
+def tokens_ahead(ids: Tensor) -> Tensor:
+    """Numbers [batch, seq] -> those one place on; the last is 0."""
+    return F.pad(ids[:, 1:], (0, 1))
+
+
+def labels_ahead(labels: Tensor, first: Tensor) -> Tensor:
+    """Labels [batch, seq] -> those one place on, as far as the first ones are none of -100; else -100."""
+    return F.pad(labels[:, 1:], (0, 1), value=-100).where(first.ne(-100), -100)
+
+
 def real_positions(real: Tensor) -> Tensor:
     """real [batch, seq], which tokens are no padding -> places of tokens among these; padding has -1."""
     return real.cumsum(1) * real - 1

@@ -13,6 +13,7 @@ from specc.lower.builder import TERMS, Builder
 from specc.lower.embedding import embed
 from specc.lower.head import head
 from specc.lower.head import outputs as label_axes
+from specc.lower.multi_token import Steps, lower_steps
 from specc.lower.stack import lower_stack
 from specc.spec.core import Loss, Model
 
@@ -35,6 +36,7 @@ def lower(model: Model) -> Graph:
     ]
     more = {name: b.op("input", name=name, hint=name, axes=("batch", "seq"), dtype="int64") for name in model.inputs}
     real = memory = memory_mask = None
+    steps: tuple[Ref, ...] = ()
     if model.pad is not None:
         real = b.op("real", inputs[0], hint="real", pad=model.pad)
         memory_mask = mask.made(b, {"real": real})
@@ -43,14 +45,18 @@ def lower(model: Model) -> Graph:
         x, tokens = embed(b, model, stack, ids, more, real if stack.role == "encoder" else None, seq)
         if stack.role == "encoder" and real is not None:
             tokens = replace(tokens, real=real, mask=memory_mask)
-        x = lower_stack(b, stack, x, tokens, memory, memory_mask, features)
+        later = () if model.multi_token is None else model.multi_token.blocks
+        x, around = lower_stack(b, stack, x, tokens, memory, memory_mask, features, later)
         memory = x
         b.at = ()
+        if model.multi_token is not None:
+            steps = lower_steps(b, Steps(model, stack, model.multi_token, around), x, ids)
     if "mask" in more and model.head.pool is not None:
         real = b.op("real", more["mask"], hint="real", pad=0)
     of_tokens = real if len(model.stacks) == 1 else None
     made = head(b, model, x, features, inputs[-1], of_tokens)
-    outputs = (made, b.named[TERMS]) if TERMS in b.named else (made,)
+    outputs = (made, *(head(b, model, step, features, inputs[-1], of_tokens) for step in steps))
+    outputs = (*outputs, b.named[TERMS]) if TERMS in b.named else outputs
     return b.graph(outputs, _loss(b, model, outputs, axes[-1]), model.max_seq)
 
 
@@ -65,6 +71,12 @@ def _loss(b: Builder, model: Model, outputs: tuple[Ref, ...], seq: str) -> Ref:
         attrs: dict[str, Any] = {} if of == Loss() else {"smoothing": of.label_smoothing, "z_loss": of.z_loss}
         kind = "squared_error" if model.head.numbers else "cross_entropy"
         total = b.op(kind, outputs[0], labels, hint="loss", **attrs)
-        for terms in outputs[1:]:
+        later, count = labels, 0 if model.multi_token is None else model.multi_token.steps
+        for logits in outputs[1 : count + 1]:
+            later = b.op("labels_ahead", later, labels, hint="later")
+            term = b.op("cross_entropy", logits, later, hint="term", **attrs)
+            term = b.op("scale", term, hint="term", factor=model.multi_token.loss / count if model.multi_token else 1.0)
+            total = b.op("add", total, term, name="steps_sum", hint="loss")
+        for terms in outputs[count + 1 :]:
             total = b.op("add", total, terms, name="sum", hint="loss")
         return b.op("mul", total, scale, hint="loss")

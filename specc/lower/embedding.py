@@ -28,11 +28,7 @@ def embed(
 ) -> tuple[Ref, Tokens]:
     """The vectors of a stack's tokens [batch, seq, d_model], and where these stand."""
     prefix, of = "" if len(model.stacks) == 1 else f"{stack.path}_", stack.embed or model.embed
-    x = b.op("embedding", ids, name=f"{prefix}embedding", params=(table(b, model, stack),))
-    if of.project is not None and of.project.first:
-        x = _project(b, model, of.project, x, prefix)
-    if of.scale != 1.0:
-        x = b.op("scale", x, name=f"{prefix}embedding_scale", factor=of.scale)
+    x = looked_up(b, model, stack, ids, prefix)
     tokens = _tokens(b, ids, more, seq, f"{prefix}positions")
     if real is None and "mask" in more and of.positions is not None and of.positions.skip_pad:
         real = b.op("real", more["mask"], hint="real", pad=0)
@@ -47,6 +43,15 @@ def embed(
     if of.project is not None and not of.project.first:
         x = _project(b, model, of.project, x, prefix)
     return x, replace(tokens, prefix=prefix)
+
+
+def looked_up(b: Builder, model: Model, stack: Stack, ids: Ref, prefix: str, hint: str = "x") -> Ref:
+    """The vectors of tokens alone; `prefix` stands before the names of ops, and of parameters in a pair of stacks."""
+    of = stack.embed or model.embed
+    x = b.op("embedding", ids, name=f"{prefix}embedding", hint=hint, params=(table(b, model, stack),))
+    if of.project is not None and of.project.first:
+        x = _project(b, model, of.project, x, prefix)
+    return x if of.scale == 1.0 else b.op("scale", x, name=f"{prefix}embedding_scale", hint=hint, factor=of.scale)
 
 
 def _features(model: Model, of: Embed) -> Axis:

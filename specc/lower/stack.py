@@ -24,11 +24,19 @@ class Around:
 
 
 def lower_stack(
-    b: Builder, stack: Stack, x: Ref, tokens: Tokens, memory: Ref | None, memory_mask: Ref | None, features: Axis
-) -> Ref:
-    """x [batch, seq, d_model], embedded from tokens, through all layers and the final norm."""
+    b: Builder,
+    stack: Stack,
+    x: Ref,
+    tokens: Tokens,
+    memory: Ref | None,
+    memory_mask: Ref | None,
+    features: Axis,
+    more: tuple[Block, ...] = (),
+) -> tuple[Ref, Around]:
+    """x [batch, seq, d_model], embedded from tokens, through all layers and the final norm; and what blocks may use,
+    those of `more` too, which stand behind."""
     b.at = stack.at
-    given = _given(b, stack, tokens, memory, memory_mask)
+    given = _given(b, stack, tokens, memory, memory_mask, more)
     first = 0
     b.residual_updates = _residual_updates(stack)
     for number, run in enumerate(stack.runs):
@@ -65,7 +73,7 @@ def lower_stack(
         alone = stack.path == "layers"
         name, hint = ("norm" if alone else f"{stack.path}_norm"), ("memory" if stack.path == "encoder" else "x")
         x = norm.lower(stack.final_norm, b, x, name, features, hint)
-    return x
+    return x, Around(features, given)
 
 
 def _shared(stack: Stack, blocks: tuple[Block, ...], first: int) -> dict[str, Any]:
@@ -104,14 +112,22 @@ def _residual_updates(stack: Stack) -> int:
     )
 
 
-def _given(b: Builder, stack: Stack, tokens: Tokens, memory: Ref | None, memory_mask: Ref | None) -> Given:
+def _given(
+    b: Builder,
+    stack: Stack,
+    tokens: Tokens,
+    memory: Ref | None,
+    memory_mask: Ref | None,
+    more: tuple[Block, ...],
+) -> Given:
     """Memory and masks as far as they are there, and the tables of all components."""
     known: dict[Need, Ref | None] = {"memory": memory, "memory_mask": memory_mask, "own_mask": tokens.mask}
-    branches = [branch for run in stack.runs for block in run.blocks for s in block.sublayers for branch in s.branches]
+    blocks = dict.fromkeys((*(block for run in stack.runs for block in run.blocks), *more))
+    branches = [branch for block in blocks for sublayer in block.sublayers for branch in sublayer.branches]
     if any("documents" in b.tables.component(branch.component).reads for branch in branches):
         known["documents"] = _documents(b, tokens)
     given: dict[Need, Ref] = {need: ref for need, ref in known.items() if ref is not None}
-    return given | _tables(b, stack, tokens)
+    return given | _tables(b, branches, tokens)
 
 
 def _documents(b: Builder, tokens: Tokens) -> Ref | None:
@@ -120,10 +136,8 @@ def _documents(b: Builder, tokens: Tokens) -> Ref | None:
     return tokens.first if parts is None else b.op("document_starts", parts, hint="first")
 
 
-def _tables(b: Builder, stack: Stack, tokens: Tokens) -> dict[Table, Ref]:
-    """Each table that the stack needs; where several have a name, the mark or else a number follows it."""
-    blocks = dict.fromkeys(block for run in stack.runs for block in run.blocks)
-    branches = [branch for block in blocks for sublayer in block.sublayers for branch in sublayer.branches]
+def _tables(b: Builder, branches: list[Branch], tokens: Tokens) -> dict[Table, Ref]:
+    """Each table that these need; where several have a name, the mark or else a number follows it."""
     asked = (table for item in branches for table in b.tables.component(item.component).tables(item.component))
     tables = dict.fromkeys(part for table in asked for part in _parts(table))
     found: dict[Table, Ref] = {}
@@ -161,17 +175,31 @@ def _lower_block(b: Builder, stack: Stack, block: Block, layer: Layer, x: Ref, a
     carried = [before[name] for name in around.carried]
     named = [ref for name, ref in before.items() if name not in around.carried]
     with b.scope(layer, (x, *carried, *named, *around.given.values()), _class_names("Block", stack, block)):
-        shared = joint = 0
-        kept: dict[str, Ref] = {}
-        for sublayer in block.sublayers:
-            shared += sublayer.norm is not None
-            joint += sublayer.post is not None
-            names = (_numbered("norm", shared), _numbered("parallel_post_norm", joint))
-            x = _lower_sublayer(b, stack, block, sublayer, x, around, kept, *names)
-            b.settle()
+        x = _sublayers(b, stack, block, x, around)
         new = (name for name in _new(b, before) if name not in around.carried)
         b.returns(x, *(b.named[name] for name in (*around.carried, *new)))
     b.path, b.shared = outer, ""
+    return x
+
+
+def lower_block(b: Builder, stack: Stack, block: Block, name: str, x: Ref, around: Around) -> Ref:
+    """A block that is called once, in a module of that name."""
+    terms = [b.named[TERMS]] if TERMS in b.named else []
+    with b.scope(name, (x, *terms, *around.given.values()), _class_names("Block", stack, block)):
+        x = _sublayers(b, stack, block, x, around)
+        b.returns(x, *((b.named[TERMS],) if TERMS in b.named else ()))
+    return x
+
+
+def _sublayers(b: Builder, stack: Stack, block: Block, x: Ref, around: Around) -> Ref:
+    shared = joint = 0
+    kept: dict[str, Ref] = {}
+    for sublayer in block.sublayers:
+        shared += sublayer.norm is not None
+        joint += sublayer.post is not None
+        names = (_numbered("norm", shared), _numbered("parallel_post_norm", joint))
+        x = _lower_sublayer(b, stack, block, sublayer, x, around, kept, *names)
+        b.settle()
     return x
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from specc.ir.op import Op
 from specc.ir.types import Axis, MeshAxis, R, S, TensorType
-from specc.ops.base import Facts, OpDef, Signature, Stream, Types, made_in
+from specc.ops.base import Facts, OpDef, Signature, Stream, Types, as_first, made_in
 from specc.ops.places import demand, shards_of
 
 
@@ -91,6 +91,19 @@ def _starts_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> li
     return [Signature((t,), (t,)) for t in (*own, R)]
 
 
+def _rows_whole(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    own = (S("batch"),) if mesh.data and "batch" in mesh.tokens else ()
+    return [Signature((t,) * len(ins), (t,)) for t in (*own, R)]
+
+
+AHEAD = OpDef(  # of numbers of a row, those one place on; the last has a 0
+    "tokens_ahead", as_first, _rows_whole, lambda op, ins: Facts(mix=(ins[0].axes[1].name,))
+)
+LATER = OpDef(  # of labels, those one place on where the second operand has a label, too; else -100
+    "labels_ahead", as_first, _rows_whole, lambda op, ins: Facts(mix=(ins[0].axes[1].name,))
+)
+
+
 TOKEN_IS = OpDef(  # of tokens, those that are a certain one
     "token_is", lambda op, ins: (replace(ins[0], dtype="bool"),), _of_data, lambda op, ins: Facts()
 )
@@ -157,4 +170,17 @@ def _mask_facts(op: Op, ins: Types) -> Facts:
 
 MASK = OpDef("mask", _mask_out, _mask_signatures, _mask_facts)
 
-OPS = (INPUT, POSITIONS, ROPE_TABLE, TEMPERATURE, SINUSOID, REAL, TOKEN_IS, DOCUMENT_STARTS, REAL_POSITIONS, MASK)
+OPS = (
+    INPUT,
+    POSITIONS,
+    ROPE_TABLE,
+    TEMPERATURE,
+    SINUSOID,
+    REAL,
+    AHEAD,
+    LATER,
+    TOKEN_IS,
+    DOCUMENT_STARTS,
+    REAL_POSITIONS,
+    MASK,
+)

@@ -21,23 +21,23 @@ def order(graph: Graph, layout: Layout) -> Graph:
     if not any(mesh.tokens and not mesh.data for mesh in mesh_of(layout)):
         return graph
     ops: list[Op] = []
-    last, left = _last(graph), dict[Ref, Ref]()
+    last, left = {_last(graph, ref) for ref in graph.outputs if graph.type(ref).axes}, dict[Ref, Ref]()
     for op in graph.ops:
         made = _ordered(graph, op, last) if op.scope[:1] != ("loss",) else []
         moved = left | {new.inputs[0]: new.ref for new in made}
         if moved and (made or op.scope[:1] == ("loss",)):
             op = op.changed(inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
         ops += [*made, op.having(first="tokens") if op.kind in ("split", "merge") else op]
-        if last == "" and op.id == graph.outputs[0].op and _by_row(graph.type(graph.outputs[0])):
+        if "" in last and op.id == graph.outputs[0].op and _by_row(graph.type(graph.outputs[0])):
             back = Op(f"{op.id}_transpose", "transpose", (graph.outputs[0],), hint=graph.hint(op.ref), at=op.at)
             ops.append(back.having(mixed=True))
             left[back.inputs[0]] = back.ref
     return shapes(graph.with_ops(ops, moved=left), layout)
 
 
-def _last(graph: Graph) -> str:
-    """The linear that logits come from: what follows it is done to each of them. None: what leaves the stack does."""
-    op = graph.op(graph.outputs[0].op)
+def _last(graph: Graph, ref: Ref) -> str:
+    """The linear that logits come from: what follows it is done to each of them. Empty where there is none."""
+    op = graph.op(ref.op)
     while op.kind != "linear":
         if op.kind == "end" or op.scope:
             return ""
@@ -45,7 +45,7 @@ def _last(graph: Graph) -> str:
     return op.id
 
 
-def _ordered(graph: Graph, op: Op, last: str) -> list[Op]:
+def _ordered(graph: Graph, op: Op, last: set[str]) -> list[Op]:
     """Ops that give the operands of this one in the order that it needs."""
     types = graph.ins(op)
     if not graph.definition(op).any_order and any(index in TOKEN_AXES for index in graph.facts(op).mix):
@@ -56,7 +56,7 @@ def _ordered(graph: Graph, op: Op, last: str) -> list[Op]:
         ]
     if op.kind in ("embedding", "sinusoid") and _by_row(types[0]):
         return [_made(graph, op, 0, "transpose")]
-    if op.id == last and _by_row(types[0]):
+    if op.id in last and _by_row(types[0]):
         made = _made(graph, op, 0, "transpose")
         return [made if op.params[0].axes[0].name == "vocab" else made.having(mixed=True)]
     if op.kind == "add" and len({len(type.axes) for type in types}) > 1:

@@ -137,8 +137,21 @@ class _Cutter:
             ends = [*part.exported, *(Ref(part.of.end.id, n) for n in range(part.of.repeat.carries))]
             self._part(part, held(self.graph, part), prefix, ends if part.last else after)
             if part.last:
-                for op in part.of.after:
-                    self._clone(op, prefix)
+                self._after(part.of.after, prefix)
+
+    def _after(self, ops: Sequence[Op], prefix: Stage) -> None:
+        """What follows a repeat, with its scopes; what these need from shapes alone stands in front of them."""
+        own = {op.id for op in ops}
+        for ref in (ref for op in ops for ref in op.inputs if op.scope and ref.op not in own):
+            self._recompute(ref, prefix)
+        for op in ops:
+            self._clone(op, prefix)
+        paths = {op.scope[:n] for op in ops for n in range(1, len(op.scope) + 1)}
+        for scope in self.graph.scopes:
+            if scope.path in paths:
+                inputs = tuple(self.env[ref] for ref in scope.inputs if ref in self.env)
+                outputs = tuple(self.env[ref] for ref in scope.outputs)
+                self.scopes.append(replace(scope, path=(prefix, *scope.path), inputs=inputs, outputs=outputs))
 
     def _part(self, part: Part, found: Held, prefix: Stage, after: Sequence[Ref]) -> None:
         """A repeat of these layers. What they read and make is a carry; what they only make leaves where it is needed.

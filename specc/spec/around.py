@@ -105,6 +105,19 @@ class TransformDoc(Config):
     """Of the linear."""
 
 
+class MultiTokenDoc(Config):
+    """Predictions of tokens behind the next one: steps that follow each other, all with the model's head."""
+
+    steps: Annotated[int, Field(ge=1, le=64)] = 1
+    """Tokens beyond the next."""
+    block: Annotated[list[str], Field(min_length=1, max_length=64)]
+    """Blocks that each step runs, on a linear of a norm of what is before it and a norm of the embedded token that was
+    predicted before. A norm follows, which the head and the next step read."""
+    loss: Annotated[float, Field(ge=0.0, le=1e4)] = 0.1
+    """Factor on the mean of their losses. A step has the label of so many places on,
+    where there are labels up to it."""
+
+
 class HeadDoc(Config):
     """Vectors to logits. In order: pool, transform, dropout, projection, scale, softcap, normalize."""
 
@@ -133,6 +146,7 @@ class HeadDoc(Config):
     """Features that the last linear reads; the transform, or a linear without bias, makes them. Default: of a
     vocabulary embedding.project.dim, else d_model."""
     transform: TransformDoc | None = None
+    multi_token: MultiTokenDoc | None = None
 
 
 class LossDoc(Config):

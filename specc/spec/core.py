@@ -167,6 +167,16 @@ class Head:
 
 
 @dataclass(frozen=True)
+class MultiToken:
+    """Steps that predict tokens behind the next one."""
+
+    steps: int
+    blocks: tuple[Block, ...]  # of each step
+    loss: float  # factor on the mean of their losses
+    norm: Norm
+
+
+@dataclass(frozen=True)
 class Loss:
     """The cross entropy of labels, changed."""
 
@@ -265,6 +275,7 @@ class Model:
     stacks: tuple[Stack, ...]  # (decoder,), (encoder,) or (encoder, decoder)
     inputs: tuple[Literal["positions", "segments", "mask", "types", "prefix"], ...] = ()  # beside tokens
     loss: Loss = Loss()
+    multi_token: MultiToken | None = None
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its components are
 
 

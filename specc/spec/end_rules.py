@@ -54,14 +54,23 @@ def _positions(model: Model, stack: Stack, embed: Embed, of: Positions, at: Path
         report.add("E237", (*at, "skip_pad"), message, "give an offset of 1 or more")
 
 
-KEYS = {"classes": ("classes",), "size": ("vector",), "normalize": ("vector",)} | dict.fromkeys(
-    ("pool", "dropout"), ("classes", "vector")
+KEYS = (
+    {"classes": ("classes",), "size": ("vector",), "normalize": ("vector",)}
+    | dict.fromkeys(("pool", "dropout"), ("classes", "vector"))
+    | {"multi_token": ("lm",)}
 )
 """Kinds of heads that a key is for, where it is not for all."""
 
 
 def _head(model: Model, report: Report) -> None:
     of = model.head
+    for n, block in enumerate(() if model.multi_token is None else model.multi_token.blocks):
+        configs = [branch.component for sublayer in block.sublayers for branch in sublayer.branches]
+        known = model.tables.component
+        if any(known(config).takes(config) or known(config).gives(config) for config in configs):
+            message = f"block {block.name} shares values with other layers, and a step is none of them"
+            at: Path = ("head", "multi_token", "block", n)
+            report.add("E248", at, message, "name another block", reads=[("blocks",), ("decoder",)])
     for key, kinds in KEYS.items():
         node = find(report.root, ("head", key))
         if node is not None and node.value not in (None, False) and of.kind not in kinds:

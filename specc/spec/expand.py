@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from specc.source import Path
-from specc.spec.blocks import written_blocks
-from specc.spec.core import Checkpoint, Common, Layout, Loss, Model, Pipeline, Spec, Stack
+from specc.spec.blocks import Written, written_blocks
+from specc.spec.core import Checkpoint, Common, Layout, Loss, Model, MultiToken, Pipeline, Spec, Stack
 from specc.spec.document import (
     Document,
     EveryDoc,
@@ -27,7 +27,7 @@ from specc.tables import Tables
 
 def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: str) -> Spec:
     """The core form, as far as there is one; `data` is what the document was made from."""
-    named = written_blocks(document, data.get("blocks", {}), report)
+    written = written_blocks(document, data.get("blocks", {}), report)
     given: dict[Role, StackDoc] = {role: doc for role in ROLES if (doc := getattr(document, role)) is not None}
     if not given:
         roles = (("encoder",), ("decoder",))
@@ -37,8 +37,9 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
     formulas = Formulas(report, {key: getattr(document, key) for key in ("d_model", "vocab", "max_seq")})
     norms = Norms.of(document.norm, document.d_model, report)
     ends = Ends(document, formulas, norms)
-    stacks = [Stacks(role, doc, document, ends, named, report).stack(len(given) == 1) for role, doc in given.items()]
+    stacks = [Stacks(role, doc, document, ends, written, report).stack(len(given) == 1) for role, doc in given.items()]
     _unused(document, report)
+    multi_token = _multi_token(document, ends, written, report)
     model = Model(
         name=document.name,
         description=document.description,
@@ -50,6 +51,7 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
         head=ends.head(),
         init=init(document, formulas, report),
         stacks=tuple(stacks),
+        multi_token=multi_token,
         loss=Loss(document.loss.label_smoothing, document.loss.z_loss),
         inputs=(*document.inputs, *(("types",) if document.embedding.types else ()), *_asked(stacks, report)),
         tables=report.language.tables,
@@ -66,15 +68,33 @@ def _asked(stacks: Iterable[Stack], report: Report) -> tuple[Literal["prefix"], 
     return tuple(dict.fromkeys(name for config in configs for name in known.component(config).inputs(config)))
 
 
+def _multi_token(document: Document, ends: Ends, written: dict[str, Written], report: Report) -> MultiToken | None:
+    """Of a decoder alone; its blocks are as in a layer behind the last."""
+    doc = None if isinstance(document.head, str) else document.head.multi_token
+    if doc is None:
+        return None
+    at: Path = ("head", "multi_token")
+    if document.decoder is None or document.encoder is not None:
+        message = "multi_token is for a decoder alone, whose tokens follow each other"
+        report.add("E247", at, message, "leave it out", reads=[("encoder",), ("decoder",)], key=True)
+        return None
+    blocks, norm = Stacks("decoder", document.decoder, document, ends, written, report).behind(
+        doc.block, (*at, "block")
+    )
+    return MultiToken(doc.steps, blocks, doc.loss, norm)
+
+
 def _unused(document: Document, report: Report) -> None:
     """A block that no layer runs would be a text without effect."""
     docs = [doc for doc in (document.encoder, document.decoder) if doc is not None]
     patterns = [pattern for doc in docs for pattern in (doc.pattern, *doc.patterns.values())]
     used = {named(item)[0] for pattern in patterns for part in parts(pattern).values() for item in part}
+    if not isinstance(document.head, str) and document.head.multi_token is not None:
+        used |= {named(item)[0] for item in document.head.multi_token.block}
     used |= {block.like for block in document.blocks.values() if isinstance(block, LikeDoc)}
     for name in document.blocks:
         if name not in used:
-            reads = [*((role, key) for role in ROLES for key in ("pattern", "patterns")), ("blocks",)]
+            reads = [*((role, key) for role in ROLES for key in ("pattern", "patterns")), ("blocks",), ("head",)]
             help = "name it in a pattern, or remove it"
             report.add("E225", ("blocks", name), f"no pattern and no like names block {name}", help, reads, key=True)
 

@@ -163,6 +163,7 @@ def _generate(model: Model, layout: Layout, report: Report) -> None:
     at: Path = (*layout.at, "generate")
     given = {axis: size > 1 for axis, size in (("dp", layout.dp), *layout.others)}
     given |= {"sequence_parallel": layout.sequence_parallel, "pp": layout.pp.stages > 1}
+    given["multi_token"] = model.multi_token is not None
     if used := [key for key, on in given.items() if on]:
         message = f"generate does not go with {listed(used)}"
         report.add("E414", at, message, "give it a layout of its own, with tp alone")

@@ -59,6 +59,7 @@ SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("head", around.HeadDoc),
     ("pool", around.PoolDoc),
     ("transform", around.TransformDoc),
+    ("multi token", around.MultiTokenDoc),
     ("loss", around.LossDoc),
     ("model norm", document.ModelNorm),
     ("norm", Norm),

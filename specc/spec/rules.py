@@ -66,6 +66,9 @@ def branches(model: Model) -> Iterator[tuple[Stack, Branch]]:
             for sublayer in block.sublayers:
                 for branch in sublayer.branches:
                     yield stack, branch
+    for block in () if model.multi_token is None else dict.fromkeys(model.multi_token.blocks):
+        for branch in (branch for sublayer in block.sublayers for branch in sublayer.branches):
+            yield model.stacks[-1], branch
 
 
 def _reads_encoder(model: Model, stack: Stack, branch: Branch) -> bool:

@@ -8,6 +8,7 @@ from itertools import accumulate, chain, islice, pairwise, repeat
 from math import lcm
 from typing import Literal
 
+from specc.components.norm import Norm
 from specc.source import Path, plural
 from specc.spec.blocks import Written, no_block
 from specc.spec.core import Block, Run, Stack
@@ -102,6 +103,14 @@ class Stacks:
                 help = self.report.suggestion(name, names, "blocks")
                 self.report.add("E225", place, f"no layer of the {self.role} runs a block {name}", help)
         return tuple(name for name in names if name in wanted)
+
+    def behind(self, names: list[str], at: Path) -> tuple[tuple[Block, ...], Norm]:
+        """Blocks of these names as in a layer behind the last, and the norm of the stack."""
+        found = [self._repeated(item, (*at, n)) for n, item in enumerate(names)]
+        if not self.report.sound(at):
+            return (), self.frame.norms.model
+        every = [name for name, count in found for _ in range(count)]
+        return tuple(self._block(name, self.doc.layers) for name in every), self.frame.norms.model
 
     def _sections(self, sections: list[Section], at: Path) -> tuple[Run, ...]:
         """Runs of named blocks; what a formula makes another in each layer is not repeated."""

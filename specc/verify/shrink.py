@@ -74,6 +74,8 @@ def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> 
         max_seq=most,
         embed=_embed(model.embed, most),
         head=_head(model),
+        multi_token=model.multi_token
+        and replace(model.multi_token, blocks=_blocks(model, model.multi_token.blocks, small.tp)),
         pad=None if model.pad is None else min(model.pad, 1),
         stacks=tuple(replace(stack, embed=stack.embed and _embed(stack.embed, most)) for stack in stacks),
     )

@@ -76,8 +76,9 @@ def _token_is(graph: Graph, op: Op) -> Expr:
 
 
 def _kernel(graph: Graph, op: Op) -> Expr:
-    """A function of its operand that is called as the op is."""
-    return Expr((f"{op.kind}(", Use(op.inputs[0]), ")"), calls=(op.kind,))
+    """A function of its operands that is called as the op is."""
+    more = tuple(part for ref in op.inputs[1:] for part in (", ", Use(ref)))
+    return Expr((f"{op.kind}(", Use(op.inputs[0]), *more, ")"), calls=(op.kind,))
 
 
 def _mask(graph: Graph, op: Op) -> Expr:
@@ -119,6 +120,8 @@ TABLE: dict[str, Writer] = {
     "sinusoid": _sinusoid,
     "real": _real,
     "token_is": _token_is,
+    "tokens_ahead": _kernel,
+    "labels_ahead": _kernel,
     "document_starts": _kernel,
     "real_positions": _kernel,
     "mask": _mask,
