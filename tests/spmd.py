@@ -96,6 +96,7 @@ def typed(file: ModuleType, layout: Layout) -> Typed:
 
     scope |= {
         "all_gather": lambda x, _: spmd.all_gather(x, tp, src=S(0), dst=R),
+        "all_gather_whole": lambda x, _: spmd.all_gather(x, tp, src=S(0), dst=I),
         "reduce_scatter": lambda x, _: spmd.reduce_scatter(x, tp, src=P, dst=S(0)),
         "all_reduce": lambda x, _: spmd.all_reduce(x, tp, src=P, dst=I),
         "sum_for_shards": lambda x, _: spmd.all_reduce(x, tp, src=P, dst=R),
@@ -160,7 +161,8 @@ def _check(found: Typed, module: nn.Module, inputs: tuple[Tensor, ...], last: bo
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         total = 0.0
         for x in outputs:
-            spmd.assert_type(x, {tp: S(2) if last else found.stream if x.is_floating_point() else R})
+            made = S(2) if x.dim() > 2 else I  # classes of a row are not split
+            spmd.assert_type(x, {tp: made if last else found.stream if x.is_floating_point() else R})
             if x.requires_grad:
                 kind = spmd.get_axis_local_type(x, tp)
                 whole = x.sum()

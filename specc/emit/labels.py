@@ -55,4 +55,5 @@ def _none(op: Op, last: str) -> str:
         return f"torch.full_like({last}, -100)"
     known = (str(axis.size) for axis in axes if isinstance(axis.size, int))
     shape = [f"*{last}.shape" if by_token else f"len({last})", *known]
-    return f"{last}.new_full(({', '.join(shape)},), {'torch.nan, dtype=REDUCE' if numbers else '-100'})"
+    size = f"{', '.join(shape)}{',' * (len(shape) == 1)}"
+    return f"{last}.new_full(({size}), {'torch.nan, dtype=REDUCE' if numbers else '-100'})"

@@ -12,7 +12,7 @@ from specc.emit.labels import Labels, labels
 from specc.emit.make import DEVICE, MESH, SEED
 from specc.emit.names import keyword
 from specc.emit.weights import condition
-from specc.emit.wrap import wrapped
+from specc.emit.wrap import WIDTH, wrapped
 from specc.ir.types import MeshAxis
 
 SCHEDULES = {"1f1b": "Schedule1F1B", "gpipe": "ScheduleGPipe"}
@@ -63,7 +63,7 @@ class Ranks:
     holds: Code
     fed: Lines
     counted: tuple[Lines, ...]  # groups of axes over which labels are counted
-    sizes: Code
+    kept: Lines  # the mesh and the sizes
     exact: Lines  # lengths that must be those that the trainer is built for
     filled: Lines
     last: Code  # input, of whose shape the labels are
@@ -207,6 +207,12 @@ def _returned(of: Context, detached: bool, averaged: bool) -> Lines:
     return lines([*rows, "return value"])
 
 
+def _kept(sizes: str) -> list[str]:
+    """Lines that keep the mesh and the sizes, together where they fit."""
+    line = f"        self.mesh, self.sizes = mesh, {sizes}"
+    return [line] if len(line) <= WIDTH else ["        self.mesh = mesh", *wrapped(f"        self.sizes = {sizes}")]
+
+
 def _ranks(of: Context) -> Ranks:
     fed, data, given = (*of.inputs, "labels"), of.graph.groups.data, labels(of)
     sizes = [f'"{name}": (batch, {length})' for name, length in zip(of.inputs, of.spans, strict=True)]
@@ -221,7 +227,7 @@ def _ranks(of: Context) -> Ranks:
         holds=Code(f"The {what} and {'its' if of.pp else 'an'} optimizer; every rank calls every method."),
         fed=lines(wrap(_fed(of), 116)),
         counted=(lines(data),) if data else (),
-        sizes=Code(f"{{{', '.join(sizes)}}}"),
+        kept=lines(row[8:] for row in _kept(f"{{{', '.join(sizes)}}}")),
         exact=lines((f'check_length("{x}", {x}, self.sizes["{x}"])' for x, end in ends.items() if end is None)),
         filled=lines(
             row[8:] for row in wrapped(f"        return {given.filled}({mapping}, self.sizes, {blanks}{given.more})")

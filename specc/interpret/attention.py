@@ -105,9 +105,10 @@ def plain_attention(
     """As attention; `more`: a mask where it is `masked`, then scores of sinks [heads] where there are any"""
     groups = q.size(1) // k.size(1)
     k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
-    scores = torch.einsum("bhqd,bhkd->bhqk", q, k) * scale
+    factor = scale if softcap is None else scale / softcap
+    scores = torch.einsum("bhqd,bhkd->bhqk", q * factor, k)
     if softcap is not None:
-        scores = (scores / softcap).tanh() * softcap
+        scores = scores.tanh() * softcap
     mask, *sinks = more if masked else (None, *more)
     if mask is not None:
         hidden = torch.finfo(scores.dtype).min

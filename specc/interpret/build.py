@@ -16,6 +16,7 @@ from specc.ir.graph import Graph
 from specc.ir.op import Layer, Op, Param, Path, Ref, in_model
 from specc.ir.repeat import Repeat
 from specc.ir.tree import Call, Loop, loops, loss_tree, tree
+from specc.ir.types import TensorType
 
 CARRIERS = ("cut", "repeat", "end")  # ops that hand on their inputs
 
@@ -121,7 +122,8 @@ def _op(target: _Target, frame: _Frame, op: Op) -> None:
         frame.env.update({Ref(op.id, out): frame.env[ref] for out, ref in enumerate(op.inputs)})
         return
     name = op.id.rpartition(".")[2]
-    args = tuple(frame.env[ref] for ref in op.inputs)
+    turns = target.graph.definition(op).any_order and "first" not in dict(op.attrs)
+    args = tuple(_turned(frame, frame.env[ref], target.graph.type(ref), turns) for ref in op.inputs)
     args += tuple(_parameter(target, frame, op, param) for param in op.params)
     attrs: dict[str, Any] = _attributes(target.graph, op)
     if target.graph.definition(op).keeps:
@@ -133,10 +135,17 @@ def _op(target: _Target, frame: _Frame, op: Op) -> None:
     else:
         node = frame.code.create_node("call_function", function, args, attrs, name=name)
     if len(op.outs) == 1:
-        frame.env[op.ref] = _noted(node, op.id)
+        frame.env[op.ref] = _turned(frame, _noted(node, op.id), op.outs[0], turns)
         return
     for out in range(len(op.outs)):
         frame.env[Ref(op.id, out)] = _noted(frame.code.call_function(operator.getitem, (node, out)), op.id)
+
+
+def _turned(frame: _Frame, node: fx.Node, type: TensorType, turns: bool) -> fx.Node:
+    """With samples first where tokens are, and back: for what takes either order, as its types say."""
+    if not turns or len(type.axes) < 2 or type.axes[1].name != "batch":
+        return node
+    return _noted(frame.code.call_method("transpose", (node, 0, 1)), str(node.meta["op"]))
 
 
 def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
