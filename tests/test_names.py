@@ -7,13 +7,16 @@ import builtins
 import keyword
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from specc.compile import compile_spec
 from specc.emit import emit
 from specc.emit.guard import Unsafe, guard, names, parse
+from specc.ir.graph import Graph
 from specc.source import Source
 from specc.spec import Spec, load
 from specc.spec.names import CLASSES, CONSTANTS, MODULES, class_name, name_problem
@@ -172,3 +175,24 @@ def test_a_second_thing_of_one_name_in_a_file_is_a_bug(head: str, text: str) -> 
     body = parse(text, "x")
     with pytest.raises(Unsafe, match=r"A is defined in line \d already"):
         guard(parse(f'"""x"""\n{head}', "x"), body, names(body), text, "x")
+
+
+def test_no_local_has_the_name_of_a_function_that_its_forward_calls() -> None:
+    spec = load(Source("s.yaml", DECODER))
+    assert isinstance(spec, Spec), spec
+    compiled = compile_spec(spec, spec.layout())
+
+    def called(graph: Graph) -> Graph:
+        ops = (op.changed(hint="apply_rope", hints=()) if op.kind == "rope" else op for op in graph.ops)
+        return graph.with_ops(ops)
+
+    changed = replace(compiled, passes={name: called(graph) for name, graph in compiled.passes.items()})
+    source = emit(spec, spec.layout(), changed).source
+    assert "apply_rope2 = apply_rope(" in source and "apply_rope = " not in source
+
+
+def test_a_call_of_what_a_local_hides_is_a_bug() -> None:
+    text = "def a():\n    pass\n\n\ndef b(c):\n    a = a()\n    return a\n\n\ndef d(a):\n    return a\n"
+    body = parse(text, "x")
+    with pytest.raises(Unsafe, match="line 6: a is a local of b"):
+        guard(parse('"""x"""', "x"), body, names(body), text, "x")

@@ -171,7 +171,7 @@ class _Forward:
         sources = [_uses(line.parts) for line in made]
         last = {ref: n for n, source in enumerate(sources) for ref in source}
         last |= {ref: len(made) for ref in self.results}
-        self.naming = Naming(self.graph, last)
+        self.naming = Naming(self.graph, last, frozenset(self.calls))
         self.axes = tuple(axis_names(self.graph, self.formals, self.root).items())
         for ref, name in zip(self.formals, self.formal_names, strict=True):
             self.naming.give(ref, name)

@@ -34,6 +34,7 @@ class Names:
     bound: frozenset[str]
     defined: frozenset[str]
     imports: tuple[int, ...]  # their lines
+    hidden: frozenset[str] = frozenset()  # of functions and classes, those that are names of locals, too
 
 
 def names(tree: ast.Module) -> Names:
@@ -61,7 +62,8 @@ def names(tree: ast.Module) -> Names:
                     found.append(inner)
             elif isinstance(inner, list):
                 found += [item for item in cast("list[object]", inner) if isinstance(item, ast.AST)]
-    return Names(used, frozenset((*bound, *defined)), frozenset(defined), tuple(lines))
+    hidden = frozenset(bound.intersection(defined))
+    return Names(used, frozenset((*bound, *defined)), frozenset(defined), tuple(lines), hidden)
 
 
 def guard(head: ast.Module, body: ast.Module, words: Names, source: str, name: str) -> None:
@@ -75,7 +77,7 @@ def guard(head: ast.Module, body: ast.Module, words: Names, source: str, name: s
         compile(ast.Module([*head.body, *body.body], []), name, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         raise Unsafe(f"{name}: {error}\n{source}") from error
-    for problem in (*_head(head), *_top(head, body), *_names(words), *_unknown(head, words)):
+    for problem in (*_head(head), *_top(head, body), *_names(words), *_unknown(head, words), *_unbound(body, words)):
         raise Unsafe(f"{name}: {problem}")
 
 
@@ -121,6 +123,19 @@ def _unknown(head: ast.Module, words: Names) -> Iterable[str]:
     }
     known = words.bound | imported | _BUILTINS
     yield from (f"line {line}: {name} is nothing's name" for name, line in words.used.items() if name not in known)
+
+
+def _unbound(body: ast.Module, words: Names) -> Iterable[str]:
+    """Functions that are called where a local has their name: it is unbound there, or something else."""
+    for node in ast.walk(body) if words.hidden else ():
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        inner = [*ast.walk(node)]
+        local = {arg.arg for arg in inner if isinstance(arg, ast.arg)}
+        local |= {name.id for name in inner if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load)}
+        called = (call.func for call in inner if isinstance(call, ast.Call))
+        clash = (name for name in called if isinstance(name, ast.Name) and name.id in local & words.hidden)
+        yield from (f"line {name.lineno}: {name.id} is a local of {node.name}" for name in clash)
 
 
 def _names(words: Names) -> Iterable[str]:

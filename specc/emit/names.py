@@ -66,10 +66,14 @@ def unique(names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass
 class Naming:
-    """A linear scan with exact liveness. `last` says at which line each value is read last."""
+    """A linear scan with exact liveness. `last` says at which line each value is read last.
+
+    No value gets a name that is `called`: a function whose name is bound anywhere in a forward is unbound before.
+    """
 
     graph: Graph
     last: dict[Ref, int]
+    called: frozenset[str] = frozenset()
     names: dict[Ref, str] = field(default_factory=dict[Ref, str])
     holders: dict[str, Ref] = field(default_factory=dict[str, Ref])
 
@@ -91,7 +95,7 @@ class Naming:
         return self.last.get(ref, -1) > line
 
     def taken(self, name: str, line: int) -> bool:
-        return name in self.holders and self.needed(self.holders[name], line)
+        return name in self.called or (name in self.holders and self.needed(self.holders[name], line))
 
 
 def _variants(name: str) -> Iterable[str]:

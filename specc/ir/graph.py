@@ -202,6 +202,17 @@ class Graph:
         """Ids of the ops that use the value."""
         return self._readers.get(ref, ())
 
+    def read(self, op: Op) -> tuple[tuple[Ref, tuple[str, ...]], ...]:
+        """Those of its values that are used, in order, with the ids of the ops that do."""
+        return self._read.get(op.id, ())
+
+    @cached_property
+    def _read(self) -> dict[str, tuple[tuple[Ref, tuple[str, ...]], ...]]:
+        found: dict[str, list[tuple[Ref, tuple[str, ...]]]] = {}
+        for ref, ids in self._readers.items():
+            found.setdefault(ref.op, []).append((ref, ids))
+        return {id: tuple(sorted(values)) for id, values in found.items()}
+
     @cached_property
     def _readers(self) -> dict[Ref, tuple[str, ...]]:
         return {ref: tuple([user.id for user in users]) for ref, users in self._users.items()}

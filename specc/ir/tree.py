@@ -161,5 +161,7 @@ def _sorted(places: dict[Ref, int | None]) -> tuple[Ref, ...]:
 def leaving(graph: Graph, ops: Sequence[Op], extra: tuple[Ref, ...]) -> tuple[Ref, ...]:
     """Values of these ops that others use, and those of `extra`; before shapes are known, the first of each op only."""
     made = {op.id for op in ops}
+    if not extra:
+        return tuple([ref for op in ops for ref, users in graph.read(op) if not made.issuperset(users)])
     refs = [Ref(op.id, out) for op in ops for out in range(len(op.outs) or 1)]
     return tuple([ref for ref in refs if ref in extra or not made.issuperset(graph.readers(ref))])
