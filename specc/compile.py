@@ -12,6 +12,7 @@ from specc.lower import lower
 from specc.passes import run, second
 from specc.passes.balance import start_findings
 from specc.passes.first_values import init_findings
+from specc.passes.idle import idle_findings
 from specc.passes.saves import save_findings
 from specc.source import Diagnostic, span_of
 from specc.spec.core import Layout, Spec
@@ -50,7 +51,7 @@ def noted(doing: str, spec: Spec, layout: Layout) -> Generator[None, None, None]
 
 
 def compile_spec(spec: Spec, layout: Layout) -> Compiled:
-    """What only a graph shows (E241, E413, W501, W502) is in `findings`; nothing is emitted of one with errors.
+    """What only a graph shows (E241, E249, E413, W501, W502) is in `findings`; nothing is emitted of one with errors.
 
     Any exception is a bug; it gets notes that name the spec, the layout and the place the op comes from.
     """
@@ -59,6 +60,7 @@ def compile_spec(spec: Spec, layout: Layout) -> Compiled:
         passes = {"lower": graph, **dict(run(graph, layout))}
         decode = second(graph, layout) if layout.generate else None
     findings = [
+        *idle_findings(passes["fold"], spec.model.inputs, spec.root),
         *init_findings(graph, spec.model.init, spec.root),
         *start_findings(passes["fold"], layout, spec.root),
         *save_findings(passes["legality"], layout, spec.root),

@@ -58,6 +58,7 @@ def test_every_code_has_a_breakage_and_a_line_in_the_documents() -> None:
         "E113",
         "E209",
         "E241",
+        "E249",
         "E299",
         "E413",
         "W501",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,29 @@ def test_checks_of_graphs_have_codes_and_places_too(tmp_path: Path) -> None:
     assert result.return_value == 0 and "1 spec fine" in result.stderr
     assert "warning[W502]: stages do 94 and 6 % of the flops; balanced they would do 50 and 50 %" in result.stdout
     assert "s.yaml:12:" in result.stdout and "help: leave starts out, or give layers.8\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("mixer", "given", "idle"),
+    [
+        ("mamba: {}", "segments, positions, mask", ["positions"]),
+        ("ffn: {hidden: 8}", "segments, positions", ["segments", "positions"]),
+        ("ffn: {hidden: 8}", "mask", ["mask"]),
+        ("attention: {heads: 4, rope: {}}", "segments, positions, mask", []),
+        ("attention: {heads: 4}", "positions", ["positions"]),
+    ],
+)
+def test_an_input_that_nothing_reads_is_told(tmp_path: Path, mixer: str, given: str, idle: list[str]) -> None:
+    inputs = ("vocab: 97", f"vocab: 97\ninputs: [{given}]")
+    plain = ("checkpoint: {save: [attention.core]}", "checkpoint: none")
+    text = changed(DECODER, ("attention: {heads: 4, rope: {theta: 10000}}", mixer), inputs, plain)
+    (tmp_path / "s.yaml").write_text(text)
+    result = CliRunner().invoke(cli, ["check", str(tmp_path / "s.yaml")], standalone_mode=False)
+    told = re.findall(r"error\[E249\]: (\w+) would be read by nothing", result.stdout)
+    assert told == idle and result.return_value == bool(idle), result.stdout
+    for name in idle:
+        line = text.splitlines()[4]
+        assert f"s.yaml:5:{line.index(name) + 1}" in result.stdout
 
 
 def test_huge_and_repetitive_texts_are_told_of_in_few_words() -> None:
