@@ -189,6 +189,11 @@ def test_passes_are_dumped_in_order(specc: Specc) -> None:
     assert [name[3:-4] for name in names] == ["lower", *(step.__name__ for step in passes.PASSES)]
     assert names[0] == "00_lower.txt"
     assert "rms_norm" in Path("passes", names[0]).read_text()
+    told = "pp: {stages: 2}, microbatches: 4, checkpoint: {save: [attention.core]}"
+    Path("gen.yaml").write_text(DECODER.replace(told, "generate: true").replace("name: small", "name: gen"))
+    assert specc("build", "gen.yaml", "--dump-passes", "second").code == 0
+    last = max(path.name for path in Path("second").iterdir())
+    assert last == f"{len(names):02}_decode.txt" and "appended(" in Path("second", last).read_text()
     assert specc("build", "small.yaml", "both.yaml", "--dump-passes", "all").code == 0
     assert sorted(path.name for path in Path("all").iterdir()) == ["both", "small"]
     assert specc("build", "small.yaml", "--check", "--dump-passes", "more").code == 2 and not Path("more").exists()

@@ -100,8 +100,8 @@ def _committed(spec: Spec, folder: Path) -> list[tuple[Spec, Layout]]:
 
 
 def _dumps(compiled: Compiled, folder: Path) -> list[Output]:
-    passes = enumerate(compiled.passes.items())
-    return [Output(folder / f"{n:02}_{name}.txt", text(graph)) for n, (name, graph) in passes]
+    graphs = [*compiled.passes.items(), *([("decode", compiled.decode)] if compiled.decode else [])]
+    return [Output(folder / f"{n:02}_{name}.txt", text(graph)) for n, (name, graph) in enumerate(graphs)]
 
 
 def _compare(outputs: list[Output], owners: dict[Path, Owner], show: bool, given: tuple[str, ...]) -> int:
