@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
+from specc.emit.by_layer import tabled
 from specc.emit.checkpoints import called, options, policy
 from specc.emit.names import entered
 from specc.emit.parts import Hole
@@ -34,14 +35,20 @@ def container(runs: Sequence[Loop], constructors: dict[Path, str], mark: Mark) -
             key, layer = _shared(loop, offset), layers.pop(offset)
             if shared.setdefault(key, layer) != layer:
                 raise ValueError(f"layers that share {key} are {shared[key]} and {layer}")
+    tables: dict[str, str] = {}
+    for n, loop in enumerate(runs):
+        more, made[n] = tabled(made[n], *_keys(loop), 1 + len(tables))
+        tables |= more
+    before = [line for name, table in tables.items() for line in f"{name} = {table}".splitlines()]
     if len(runs) == 1 and not shared and len(set(made[0].values())) == 1:
         layer = next(iter(made[0].values()))
-        return [f"self.{name} = nn.ModuleDict({{str(i): {layer} for i in {_layers(runs[0], False, mark)}}})"]
+        return [*before, f"self.{name} = nn.ModuleDict({{str(i): {layer} for i in {_layers(runs[0], False, mark)}}})"]
     if len(shared) == 1:
         ((key, layer),) = shared.items()
         lines = [f'self.{name} = nn.ModuleDict({{"{key}": {layer}}})']
     else:
         lines = [f"self.{name} = nn.ModuleDict()", *(f'self.{name}["{key}"] = {shared[key]}' for key in shared)]
+    lines = [*before, *lines]
     for loop, layers in zip(runs, made, strict=True):
         if not layers:
             continue
@@ -119,6 +126,14 @@ def _layers(loop: Loop, several: bool, mark: Mark) -> str:
     stop = loop.start + loop.n
     value = f"range({stop})" if loop.start == 0 else f"range({loop.start}, {stop})"
     return mark(Hole(f"{name}.{run}.range", f"{name}{run}" if several else name, value))
+
+
+def _keys(loop: Loop) -> tuple[dict[int, int], str]:
+    """Under what each place in the period stands in a table of numbers by layer, and how that is written."""
+    period = _period(loop)
+    if loop.n > period or Repeat.of(loop.repeat).spans:
+        return {offset: offset for offset in _blocks(loop)}, f"i % {period}"
+    return {i % period: i for i in range(loop.start, loop.start + loop.n)}, "i"
 
 
 def _single(loop: Loop, several: bool) -> bool:
