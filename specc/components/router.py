@@ -123,7 +123,7 @@ def _by(config: Router, b: Builder, scores: Ref, experts: int) -> tuple[Ref, ...
     if config.correction:
         own = b.param("router", "correction", (Axis("choices", experts),), Init("zeros"), "router", trained=False)
         by = b.op("correct", by, hint="by", params=(own,))
-    if config.groups is not None:
+    if config.groups is not None and config.groups.keep < config.groups.count:
         groups, best = config.groups, 2 if config.groups.score == "top2" else 1
         fill = 0.0 if groups.fill == "zero" else None
         by = b.op("limit", by, hint="by", groups=groups.count, keep=groups.keep, best=best, fill=fill)
