@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from tests.family_ends import ENDS
+from tests.family_experts import EXPERTS as SPARSE
 from tests.family_hybrids import HYBRIDS, MORE, UNSAVED
 
 SMALL = {
@@ -38,9 +39,11 @@ class Row:
     quick: bool = False
     attention: str = "sdpa"
     double: bool = False
-    """Its buffers are made in float64, so that what they hold is as exact as ours."""
+    """Its buffers are made in float64, so that what they hold is as exact as ours; so is what it makes them anew of."""
     saved: bool = True
     """Its class saves what it can read."""
+    renamed: tuple[str, ...] = ()
+    """Fields that come back as others that say the same."""
 
     def __str__(self) -> str:
         return f"{self.family}{'-' * bool(self.name)}{self.name}"
@@ -59,6 +62,8 @@ class Row:
 OLD = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 96}
 LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 16}
+MSCALE = {"mscale": 1.2, "mscale_all_dim": 0.8}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 100.0,
@@ -100,6 +105,12 @@ ROWS = (
     Row("bitnet"),
     Row("codegen", "", {**OLDER, "n_ctx": 64}, attention="eager"),
     Row("deepseek_v3", "", LIMITED, quick=True),
+    Row(
+        "deepseek_v3",
+        "yarn-mscale",
+        {**LIMITED, "rope_parameters": {**YARN, **MSCALE}},
+        renamed=("rope_parameters",),
+    ),
     Row("deepseek_v3", "whole-queries", {**LIMITED, "q_lora_rank": None, "norm_topk_prob": False}),
     Row("falcon", quick=True),
     Row("falcon", "grouped", {"new_decoder_architecture": True, "num_kv_heads": 2}),
@@ -137,6 +148,8 @@ ROWS = (
     Row("llama", "scaled-tied", {"rope_parameters": {"rope_theta": 100.0, "rope_type": "llama3", **LLAMA3}}),
     Row("llama", "yarn", {"rope_parameters": YARN}),
     Row("llama", "yarn-weaker", {"rope_parameters": {**YARN, "attention_factor": 1.5, "truncate": False}}),
+    Row("llama", "yarn-mscale", {"rope_parameters": {**YARN, **MSCALE}}, renamed=("rope_parameters",)),
+    Row("llama", "dynamic", {"rope_parameters": DYNAMIC, "max_position_embeddings": 16}, double=True),
     Row("llama", "biases", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     Row("mamba", "", {"state_size": 5, "time_step_rank": 3, "use_bias": True}, attention="eager"),
     Row("falcon_mamba", "", {"state_size": 5, "tie_word_embeddings": False}, attention="eager"),
@@ -184,5 +197,5 @@ ROWS = (
     Row("stablelm", "parallel-biases", {"head_dim": None, "use_parallel_residual": True, "use_qkv_bias": True}),
     Row("starcoder2"),
     Row("starcoder2", "plain", {**UNSEEN, "use_bias": False, "tie_word_embeddings": False}),
-    *(Row(*of, saved=of[0] not in UNSAVED) for of in (*ENDS, *HYBRIDS, *MORE)),
+    *(Row(*of, saved=of[0] not in UNSAVED) for of in (*ENDS, *HYBRIDS, *MORE, *SPARSE)),
 )

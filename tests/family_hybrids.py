@@ -122,6 +122,8 @@ MORE: tuple[Row, ...] = (
     row("minicpm3", "", LATENT),
     row("mt5", "", T5),
     row("mt5", "plain", {**T5, "feed_forward_proj": "gelu", "tie_word_embeddings": False}),
+    row("umt5", "", T5, attention="eager"),
+    row("umt5", "plain-untied", {**T5, "feed_forward_proj": "gelu", "tie_word_embeddings": False}, attention="eager"),
     row("t5", "", T5),
     row("t5", "gated-untied", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
 )

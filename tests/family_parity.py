@@ -20,6 +20,7 @@ from specc.interop import weights
 from specc.interop.importing import Imported, import_config
 from specc.interop.library import known
 from specc.interop.move import to_own
+from specc.interop.names import wildcard
 from specc.interop.plan import Part, Plan, parameters, plan
 from specc.interpret import interpret
 from specc.kernels.positions import sinusoid_of
@@ -43,6 +44,8 @@ class Double(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.polar:  # it rounds cosines of float32 otherwise than cos does
+            return torch.complex(args[0] * args[1].cos(), args[0] * args[1].sin())
         if not self.off and func is Tensor.float and args[0].dtype == torch.int64:
             return args[0].double()
         if not self.off and args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
@@ -81,7 +84,9 @@ def reference(config: PreTrainedConfig, seed: int = 0, double: bool = False) -> 
         model = built(config).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        buffers = [x for name, x in model.named_buffers() if name != "final_logits_bias" and _kept(model, x)]
+        made = [wildcard(text) for text in known(config.model_type).drop]  # constants, of which no parameter is made
+        named = [(name, x) for name, x in model.named_buffers() if not any(text.fullmatch(name) for text in made)]
+        buffers = [x for name, x in named if name != "final_logits_bias" and _kept(model, x)]
         tables = {id(table) for _, table in sinusoids(model)}
         for parameter in (*(p for p in model.parameters() if id(p) not in tables), *buffers):  # that bias must be zero
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.2)
@@ -219,7 +224,7 @@ def compare(row: Row, folder: Path) -> float:
     for name, module in theirs.named_modules():
         if name.endswith(".router") and not collects(theirs):
             module.register_forward_hook(lambda _, __, made: routed.append(made[-1]))
-    with double(theirs):
+    with double(theirs), in_double() if row.double else nullcontext():
         found = theirs(**their_inputs, **({"output_router_logits": True} if own_terms else {}))
         rows = len(own_inputs[0])
         logits = tuple(routed) or getattr(found, "router_logits", None)

@@ -44,6 +44,14 @@ def told(**changes: Any) -> list[str]:
     return [f"{f.code} {f.span.source.text[f.span.start : f.span.end] if f.span else ''}" for f in findings(text)]
 
 
+@pytest.mark.parametrize("rope", [{"rope_type": "yarn"}, {"rope_type": "dynamic"}])
+def test_an_original_length_that_nobody_gives_is_that_of_the_model(rope: dict[str, Any]) -> None:
+    config = LLAMA | {"max_position_embeddings": 512, "rope_scaling": {**rope, "factor": 4.0}}
+    found = import_config(Source("config.json", json.dumps(config)))
+    assert isinstance(found, Imported)
+    assert "original_seq: 512 " in found.text
+
+
 def test_a_spec_is_short_and_each_line_says_where_it_is_from() -> None:
     found = import_config(Source("config.json", json.dumps(LLAMA | {"rope_theta": 500000.0})), "small")
     assert isinstance(found, Imported)

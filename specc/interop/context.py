@@ -31,6 +31,7 @@ class Context:
     default: Any = None
     layers: int | None = None
     fill: Callable[[Data, dict[str, Any]], tuple[Data, set[str]]] | None = None  # a template by the fields of a mapping
+    beside: Callable[[tuple[str, ...]], Any] = lambda path: None  # other fields of the config
     match: Callable[[Data, Data], dict[str, Any] | None] | None = None
     seen: set[str] = field(default_factory=set[str])  # which fields of a mapping were read
 

@@ -40,7 +40,7 @@ def context(common: Common, tables: dict[str, Data], default: Any = None, layers
         unlike = solved.problems or any(at_place(values, place) != value for place, value in constants)
         return None if unlike else solved.values.values
 
-    return Context(common, tables, default, layers, fill_in, match_in)
+    return Context(common, tables, default, layers, fill_in, match=match_in)
 
 
 def fill(template: Any, fields: Fields, given: Context, made: Filled, at: Place = ()) -> Any:
@@ -58,7 +58,7 @@ def fill(template: Any, fields: Fields, given: Context, made: Filled, at: Place 
         return template
     seen: set[str] = set()
     try:
-        value = read(found, fields.get, replace(given, seen=seen))
+        value = read(found, fields.get, replace(given, seen=seen, beside=fields.get))
     except Unmapped as problem:
         (first, *_) = found.fields
         made.problems.append(((*first, *problem.at), str(problem)))

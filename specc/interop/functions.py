@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from specc.interop.context import Context, Function, Unmapped, choices, key_of, one_way, value_of
 from specc.interop.layers import LAYERS
+from specc.interop.ropes import ROPES
 from specc.interop.schema import Data
 
 
@@ -44,33 +45,6 @@ def _write_activation(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     if not names:
         raise Unmapped("others have no name for it")
     return context.default if context.default in names else names[0]
-
-
-def _read_scaling(value: Any, _: tuple[Any, ...], context: Context) -> Any:
-    given = cast(Data, value) if isinstance(value, dict) else {}
-    kind = given.get("rope_type", "default")
-    context.seen.add("rope_type")
-    if kind not in context.common.scaling:
-        raise Unmapped(f"specc has {', '.join(context.common.scaling)}", ("rope_type",))
-    template = context.common.scaling[kind]
-    if template is None:
-        return None
-    assert context.fill is not None
-    made, seen = context.fill(template, given)
-    context.seen.update(seen)
-    return made
-
-
-def _write_scaling(value: Any, _: tuple[Any, ...], context: Context) -> Any:
-    assert context.match is not None
-    for kind, template in context.common.scaling.items():
-        if value is None and template is None:
-            return {"rope_type": kind}
-        if isinstance(value, dict) and template is not None:
-            solved = context.match(template, cast(Data, value))
-            if solved is not None:
-                return {"rope_type": kind, **solved}
-    raise Unmapped("others have no rope_type for it")
 
 
 def _power(exponent: float) -> Function:
@@ -165,6 +139,15 @@ def _read_scores(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     return None if value == 1 else _read_over_root(value, args, context)
 
 
+def _read_head_scale(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    return value
+
+
+def _write_head_scale(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """Null where it is what scores of so many heads of a width are multiplied by anyway."""
+    return None if value in (None, _quotient(args) ** -0.5) else value
+
+
 def _quotient(args: tuple[Any, ...]) -> float:
     if any(not isinstance(number, int) or number < 1 for number in args):
         raise Unmapped("it is no size to calculate with")
@@ -202,12 +185,13 @@ def _write_at_least(value: Any, _: tuple[Any, ...], __: Context) -> Any:
 
 FUNCTIONS = {
     **LAYERS,
+    **ROPES,
     "over_root": Function(_read_over_root, _write_over_root),
+    "head_scale": Function(_read_head_scale, _write_head_scale),
     "scores": Function(_read_scores, _write_over_root),
     "root_in_bf16": Function(_root_in_bf16, _write_root_in_bf16),
     "at_least": Function(_read_at_least, _write_at_least),
     "activation": Function(_read_activation, _write_activation),
-    "scaling": Function(_read_scaling, _write_scaling),
     "power": _power(0.0),
     "inverse": _power(-1.0),
     "projection": Function(_read_projection, _write_projection),

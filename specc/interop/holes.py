@@ -15,7 +15,7 @@ _TERM = re.compile(r"\$(?P<field>\w+(?:\.\w+)*)|(?P<number>[0-9]+(?:\.[0-9]+)?)"
 _REPEATED = re.compile(r"(\w+)\*(\$.+)")
 
 
-NULL = ("scaling", "limits", "projection", "numbered", "at_least")
+NULL = ("scaling", "limits", "projection", "numbered", "at_least", "amplitude")
 """Functions of which null has a value."""
 
 

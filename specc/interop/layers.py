@@ -132,6 +132,29 @@ def _write_numbered(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     return [layer for layer, kind in enumerate(kinds) if kind == "other"] or None
 
 
+def _read_within(value: Any, args: tuple[Any, ...], context: Context) -> Any:
+    """From that layer on to another the second block; -1 is the last layer."""
+    usual, other, last = args
+    if not isinstance(value, int) or not isinstance(last, int) or context.layers is None:
+        raise Unmapped("it is no number of a layer")
+    last = context.layers - 1 if last == -1 else last
+    if not 0 <= value <= last < context.layers:
+        raise Unmapped(f"it is the first layer of some of {context.layers}, and the last of them is {last}")
+    table = {**context.tables, "pattern": {"usual": usual, "other": other}}
+    kinds = ["other" if value <= layer <= last else "usual" for layer in range(context.layers)]
+    return _read_pattern(kinds, (), replace(context, tables=table))
+
+
+def _write_within(value: Any, args: tuple[Any, ...], context: Context) -> Any:
+    usual, other, _last = args
+    table = {**context.tables, "pattern": {"usual": usual, "other": other}}
+    kinds = _write_pattern(value, (), replace(context, tables=table))
+    found = [layer for layer, kind in enumerate(kinds) if kind == "other"]
+    if not found or found != list(range(found[0], found[-1] + 1)):
+        raise Unmapped(f"layers of {other} stand in one piece here")
+    return Several(found[0], ((2, found[-1]),))
+
+
 def _spelled(value: Any, _: tuple[Any, ...], context: Context) -> Any:
     """A text with a letter for each layer as the list of their kinds."""
     letters = context.tables.get("letters", {})
@@ -208,6 +231,7 @@ LAYERS = {
     "cycle": Function(_read_cycle, _write_cycle),
     "periodic": Function(_read_periodic, _write_periodic),
     "numbered": Function(_read_numbered, _write_numbered),
+    "within": Function(_read_within, _write_within),
     "length": Function(_length, _of_pattern),
     "first": Function(_read_first, _write_first),
     "every": Function(_every, one_way),

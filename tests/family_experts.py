@@ -1,0 +1,47 @@
+"""Families with mixtures of experts: name, variant, sizes, whether in every run, attention."""
+
+from __future__ import annotations
+
+from tests.family_ends import Row, row
+
+LATENT = {
+    "head_dim": None,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 20,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 10,
+}
+ROUTED = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "n_shared_experts": 2,
+    "routed_scaling_factor": 1.5,
+    "first_k_dense_replace": 1,
+}
+GROUPS = {"n_group": 4, "topk_group": 2}
+BEST = {**ROUTED, **LATENT, **GROUPS, "topk_method": "group_limited_greedy"}
+ERNIE = {"moe_num_experts": 6, "moe_k": 3, "moe_intermediate_size": 24}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "mscale_all_dim": 0.8,
+}
+EXPERTS: tuple[Row, ...] = (
+    row("deepseek_v2", "", {**ROUTED, **LATENT, "rope_parameters": YARN, "attention_bias": True}),
+    row("deepseek_v2", "groups", BEST),
+    row("deepseek_v2", "whole-queries", {**ROUTED, **LATENT, "q_lora_rank": None, "attention_bias": True}),
+    row("deepseek_v2", "groups-whole-queries", {**BEST, "q_lora_rank": None}),
+    row("deepseek_v3", "yarn", {**ROUTED, **LATENT, **GROUPS, "rope_parameters": YARN}),
+    row("dots1", "", {**ROUTED, **GROUPS, "layer_types": ["full_attention", "sliding_attention"] * 2}),
+    row("dots1", "ungrouped", {**ROUTED, "sliding_window": None, "attention_bias": True, "norm_topk_prob": True}),
+    row("ernie4_5_moe", "", {**ERNIE, "use_bias": True, "router_aux_loss_coef": 0.0}),  # it counts uncorrected choices
+    row("ernie4_5_moe", "unshared", {**ERNIE, "moe_num_shared_experts": 0, "router_aux_loss_coef": 0.0}),
+    row("glm4_moe", "", {**ROUTED, "attention_bias": True}),
+    row("glm4_moe", "normed-groups", {**ROUTED, **GROUPS, "use_qk_norm": True}),
+    row("hunyuan_v1_moe", "", {"num_experts": 6, "moe_topk": 3, "attention_bias": True}),
+)
