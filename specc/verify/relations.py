@@ -164,13 +164,14 @@ def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
 
 
 def _labels(model: Model, tokens: Tensor, generator: torch.Generator) -> Tensor:
-    """Of each token, or of each row; a third is missing."""
+    """Of each token, or of each row; a third is missing, the last is not."""
     of, shape = model.head, tokens.shape if model.head.pool is None else tokens.shape[:1]
     if of.numbers:
         labels = torch.randn(*shape, of.rows or of.dim, generator=generator)
     else:
         labels = torch.randint(0, of.rows or model.vocab, shape, generator=generator)
     hidden = torch.rand(labels.shape, generator=generator) < 0.3
+    hidden.view(-1)[-1] = False
     return labels.masked_fill(hidden, NONE[of.numbers])
 
 
