@@ -25,10 +25,12 @@ from specc.emit.expr import loss as loss_text
 from specc.emit.expr import pool as pool_text
 from specc.emit.expr import recurrent as recurrent_text
 from specc.emit.expr import sources as sources_text
+from specc.emit.expr import stem as stem_text
 from specc.emit.forms import biases as bias_forms
 from specc.emit.forms import dense as dense_forms
 from specc.emit.forms import experts as experts_forms
 from specc.emit.forms import recurrent as recurrent_forms
+from specc.emit.forms import stem as stem_forms
 from specc.extension import Extension, LayoutAxis
 from specc.ir.types import TOKEN_AXES
 from specc.ops import (
@@ -46,6 +48,7 @@ from specc.ops import (
     recurrent,
     routing,
     sources,
+    stem,
 )
 
 AXES = (
@@ -92,6 +95,13 @@ EXTENSIONS = (
         functions="specc.interpret.biases:TABLE",
     ),
     Extension("heads", ops=pool.OPS, expressions=pool_text.TABLE, functions="specc.interpret.pool:TABLE"),
+    Extension(
+        "stems",
+        ops=stem.OPS,
+        forms=stem_forms.FORMS,
+        expressions=stem_text.TABLE,
+        functions="specc.interpret.stem:TABLE",
+    ),
     Extension("generation", ops=cache.OPS, expressions=cache_text.TABLE),
     Extension(
         "dense",

@@ -90,6 +90,9 @@ LEARNED = "embedding: {positions: {kind: learned, "
 ALONE = f"{DECODER[: DECODER.index('layout:')]}layout: {{generate: true}}\n"
 COUNTED = f"{LEARNED}offset: 1, skip_pad: true}}}}"
 ENCODER = ALONE.replace("decoder:", "encoder:").partition("layout:")[0]
+STEM = "stem: {kind: patches, image: 8, patch: 4}"
+SEEN = ENCODER.replace("vocab: 97\nmax_seq: 64\n", f"head: none\nembedding: {{{STEM}}}\n")
+PAIRED = BOTH.replace("pad: 0\n", "").replace(", tied: [encoder, decoder, head]", "")
 AT97 = "{kind: token, token: 97}"
 CYCLE = "layers: 8\n  pattern: {head: [joined], cycle: [local*2"
 
@@ -233,6 +236,19 @@ MODEL = (
     Case("E247", ENCODER, "vocab: 97", "vocab: 97\nhead: {multi_token: {block: [x]}}", "|multi_token"),
     Case("E248", KEPT, "vocab: 97", "vocab: 97\nhead: {multi_token: {block: [a]}}", "block: [|a]"),
     Case("E246", DECODER, "vocab: 97", f"vocab: 97\nhead: {{kind: vector, pool: {AT97}}}", "token: |97"),
+    Case("E253", SEEN, "patch: 4", "patch: 3", "patch: |3"),
+    Case("E251", SEEN, "head: none", "head: none\nvocab: 97", "|vocab"),
+    Case("E251", SEEN, "head: none", "head: none\npad: 0", "pad: |0"),
+    Case("E251", SEEN, "head: none", "head: none\ninputs: [mask]", "|[mask]"),
+    Case("E251", SEEN, "{stem", "{types: 2, stem", "types: |2"),
+    Case("E251", PAIRED, "{positions", f"{{{STEM}, positions", "|stem"),
+    Case("E252", SEEN, "head: none", "head: none\nmax_seq: 9", "max_seq: |9"),
+    Case("E252", SEEN, "{stem", "{positions: {kind: learned, size: 5}, stem", "size: |5"),
+    Case("E252", DECODER, "vocab: 97", "vocab: 97\nembedding: {class_token: true}", "class_token: |true"),
+    Case("E252", DECODER, "vocab: 97", "vocab: 97\nembedding: {registers: 2}", "registers: |2"),
+    Case(
+        "E418", f"{SEEN}layout: {{tp: 2, sequence_parallel: true}}\n", "{stem", "{class_token: true, stem", ": |true}"
+    ),
     Case("E238", DECODER, "vocab: 97", "vocab: 97\nhead: {dim: 16}\nembedding: {tied: true}", "tied: |true"),
     Case("E234", BOTH, "pad: 0", "inputs: [mask]", "|[mask]"),
     Case("E234", ENCODER, "vocab: 97", "vocab: 97\npad: 0\ninputs: [mask]", "|[mask]"),

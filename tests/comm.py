@@ -90,7 +90,8 @@ class Traffic:
 def tokens(model: Model) -> tuple[Tensor, ...]:
     """[batch, SOURCE] and [batch, TARGET], or the latter alone, with segments where the model takes them."""
     lengths = ((SOURCE, TARGET)[-len(model.stacks) :]) + (TARGET,) * len(model.inputs)
-    return tuple(x[:, :length] for x, length in zip(ids(model), lengths, strict=True))
+    pairs = zip(ids(model), lengths, strict=True)
+    return tuple(x if x.is_floating_point() else x[:, :length] for x, length in pairs)
 
 
 def on_rank(model: Model, layout: Layout) -> tuple[nn.Module, DeviceMesh, Any]:
@@ -109,7 +110,8 @@ def traffic(model: Model, layout: Layout, dropout: bool = False) -> Traffic:
         with Recorder() as forward:
             logits = module(*inputs)
         with Recorder() as loss:
-            labels = inputs[-1] % VOCAB if model.head.pool is None else inputs[-1][:, 0] % model.head.rows
+            rows = torch.arange(len(inputs[-1])) if inputs[-1].is_floating_point() else inputs[-1][:, 0]
+            labels = inputs[-1] % VOCAB if model.head.pool is None else rows % model.head.rows
             axes = {name: mesh[name] for name in ("tp",) if name in signature(file.loss).parameters}
             value = file.loss(logits, labels, 1.0, **axes)
         with Recorder() as backward:
@@ -132,7 +134,8 @@ def stages_on_rank(model: Model, layout: Layout, file: ModuleType) -> list[Stage
         module, (*map(_zeros, inputs), *_passed(module, len(inputs))), outputs
     )
     mesh, device = file.device_mesh("cpu"), torch.device("cpu")
-    lengths = (SOURCE, TARGET)[-len(model.stacks) :]
+    pairs = zip(model.stacks, (SOURCE, TARGET)[-len(model.stacks) :], strict=True)
+    lengths = [length for stack, length in pairs if model.embed_of(stack).places is None]
     return [file.build_stage(index, mesh, device, 3, *lengths, 0) for index in range(layout.pp.stages)]
 
 

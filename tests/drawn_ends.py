@@ -48,6 +48,17 @@ def fitting(doc: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in doc.items() if key != "loss" or kind != "vector"}
 
 
+def imaged(doc: dict[str, Any], class_token: bool) -> dict[str, Any]:
+    """Its one stack reads images, of each 12 tokens: nothing is said of tokens that are read."""
+    stem = {"kind": "patches", "image": 6, "patch": 2, "channels": 2, "bias": class_token}
+    kept = {key: value for key, value in doc.get("embedding", {}).items() if key not in ("types", "tied")}
+    if isinstance(kept.get("positions"), dict):
+        kept["positions"] = {key: value for key, value in kept["positions"].items() if key != "size"}
+    embedding = {**kept, "stem": stem, "class_token": class_token, "registers": 3 - class_token}
+    gone = ("max_seq", "pad") if doc.get("head", {}).get("kind", "lm") == "lm" else ("max_seq", "pad", "vocab")
+    return {**{key: value for key, value in doc.items() if key not in gone}, "embedding": embedding}
+
+
 def heads(norms: Docs) -> Docs:
     """Without a width of its own, which a tied one cannot have."""
     activation = st.sampled_from(("tanh", "xielu"))

@@ -25,7 +25,12 @@ SHORT = {
     **{"layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]},
     **{"tie_word_embeddings": False, "decoder_bias": False},
 }
+IMAGES = {"image_size": 12, "patch_size": 4, "num_channels": 2}
 ENDS = (
+    row("vit", "", {**IMAGES, "num_labels": 5}, quick=True),
+    row("vit", "unbiased", {**IMAGES, "qkv_bias": False, "hidden_act": "gelu_new"}),
+    row("dinov2", "", {**IMAGES, "layerscale_value": 0.5, "qkv_bias": False}),
+    row("dinov2_with_registers", "", {**IMAGES, "num_register_tokens": 3}, quick=True),
     row("albert", "", {"embedding_size": 24, "attention_probs_dropout_prob": 0.0}, quick=True),
     row("bart", "", SEQ),
     row("bart", "scaled", {**SEQ, "scale_embedding": True, "pad_token_id": 1}, quick=True),

@@ -129,6 +129,10 @@ def same_sinusoids(model: Model, theirs: nn.Module) -> None:
 def inputs(model: Model) -> tuple[tuple[Tensor, ...], dict[str, Tensor], Tensor]:
     """Ours, the same as others call it, and where there are tokens that logits come of. Sources end in padding."""
     generator = torch.Generator().manual_seed(1)
+    if (stem := model.embed_of(model.stacks[0]).stem) is not None:
+        images = torch.randn(3, stem.channels, stem.image, stem.image, generator=generator, dtype=torch.float64)
+        rows = (3,) if model.head.pool is not None else (3, model.max_seq)
+        return (images,), {"pixel_values": images}, torch.ones(rows)
     ids = torch.randint(3, 96, (3, 23), generator=generator)
     if model.stacks[0].role == "decoder":
         return (ids,), {"input_ids": ids}, torch.ones_like(ids)
@@ -228,7 +232,8 @@ def compare(row: Row, folder: Path) -> float:
         found = theirs(**their_inputs, **({"output_router_logits": True} if own_terms else {}))
         rows = len(own_inputs[0])
         logits = tuple(routed) or getattr(found, "router_logits", None)
-        expected, their_terms = found.logits, [terms(theirs, logits, rows) for _ in own_terms]
+        expected = found.logits if hasattr(found, "logits") else found.last_hidden_state
+        their_terms = [terms(theirs, logits, rows) for _ in own_terms]
     probe = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     probe = probe * told.unsqueeze(-1)
     torch.stack([(expected * probe).sum(), *their_terms]).sum().backward()
@@ -236,6 +241,8 @@ def compare(row: Row, folder: Path) -> float:
     pairs = {"logits": (actual, expected)}
     pairs |= dict(zip(("terms",), zip(own_terms, their_terms, strict=True), strict=False))
     gradients = {name: p.grad for name, p in trained(theirs).items() if p.requires_grad}
+    assert all(gradients[name] is None for name in gradients if left_out(wanted, name))
+    gradients = {name: gradient for name, gradient in gradients.items() if not left_out(wanted, name)}
     mine = dict(ours.named_parameters())
     covered: set[str] = set()
     still = {name for name in state if name not in gradients}

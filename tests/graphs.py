@@ -35,10 +35,17 @@ def made(graph: Graph, dtype: torch.dtype = torch.float64, seed: int = 0) -> fx.
     return module
 
 
-def ids(model: Model, seed: int = 0) -> tuple[Tensor, ...]:
+def ids(model: Model, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """What a model reads; numbers are of that type."""
     generator = torch.Generator().manual_seed(seed)
-    axes = ("source", "target") if len(model.stacks) == 2 else ("seq",)
-    found = [torch.randint(VOCAB, (SIZES["batch"], SIZES[axis]), generator=generator) for axis in axes]
+    axes, batch = ("source", "target") if len(model.stacks) == 2 else ("seq",), SIZES["batch"]
+    stems = [model.embed_of(stack).stem for stack in model.stacks]
+    found = [
+        torch.randint(VOCAB, (batch, SIZES[axis]), generator=generator)
+        if stem is None
+        else torch.randn(batch, *stem.shape, generator=generator).to(dtype)
+        for axis, stem in zip(axes, stems, strict=True)
+    ]
     drawn = (torch.rand(found[0].shape, generator=generator) < 0.3 for _ in model.inputs)
     more = (
         x.long() if name in ("types", "prefix") else x.cumsum(1) for name, x in zip(model.inputs, drawn, strict=True)
@@ -49,7 +56,8 @@ def ids(model: Model, seed: int = 0) -> tuple[Tensor, ...]:
 def gradients(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Logits and all gradients of a random linear function of them."""
     module.zero_grad()
-    logits = module(*inputs)
+    dtype = next(module.parameters()).dtype
+    logits = module(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
     probe = torch.randn(logits.shape, generator=torch.Generator().manual_seed(5)).to(logits.dtype)
     (logits * probe).sum().backward()
     found = {name: parameter.grad for name, parameter in module.named_parameters()}

@@ -108,7 +108,8 @@ def typed(file: ModuleType, layout: Layout) -> Typed:
     }
     if "checkpoint" in scope:
         scope["checkpoint"] = _typed_again(scope["checkpoint"], mesh)
-    partial("VocabEmbedding")
+    if "VocabEmbedding" in scope:
+        partial("VocabEmbedding")
     partial("RowLinear")
     return Typed(file, mesh, tp, S(0) if layout.sequence_parallel else I)
 
@@ -156,7 +157,7 @@ def _check(found: Typed, module: nn.Module, inputs: tuple[Tensor, ...], last: bo
             layer.register_forward_hook(border)
     with spmd.set_current_mesh(found.mesh["tp"]), typecheck():
         for x in inputs:
-            spmd.assert_type(x, {tp: found.stream if x.is_floating_point() else R})
+            spmd.assert_type(x, {tp: found.stream if x.requires_grad else R})
         outputs = module(*inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         total = 0.0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from specc.components.activation import Activation
 from tests import drawn_routers
-from tests.drawn_ends import embeddings, fitting, heads, marked
+from tests.drawn_ends import embeddings, fitting, heads, imaged, marked
 
 Doc = dict[str, Any]
 SAVES = ("attention.core", "attention.o", "attention.k", "mla.core", "mla.kv_b", "ffn.up", "ffn.down", "moe.combine")
@@ -362,6 +362,8 @@ def specs(draw: st.DrawFn, ranks: int = 4) -> Drawn:
     known = [name for name in SAVES if f"'{name.split('.')[0]}'" in str(used(doc))]
     saves = [name for name in known if draw(st.booleans())] if kept else []
     layout = draw(layouts(tp, dp, names, saves))
+    if len(roles) == 1 and "'prefix'" not in str(doc) and draw(st.integers(0, 3)) == 0:
+        doc = imaged(doc, draw(st.booleans()))
     return Drawn({**doc, "layout": layout} if layout else doc)
 
 

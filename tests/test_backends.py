@@ -100,7 +100,7 @@ def test_checkpoints_change_nothing(name: str, checkpoint: str) -> None:
 def test_a_loaded_spec_gives_an_fx_module_for_torchs_own_tools(name: str) -> None:
     folder = Path(zoo.ROOT, "specs", "tiny")
     module = specc.load(folder / f"{name}.yaml").module(dtype=torch.float64, seed=3).eval()
-    model, inputs = zoo.model(name), ids(zoo.model(name))
+    model, inputs = zoo.model(name), ids(zoo.model(name), dtype=torch.float64)
     assert_same(dict(module.state_dict()), {k: v.double() for k, v in initial_weights(graph_of(model), 3).items()})
     logits = module(*inputs)
     assert torch.equal(ShapeProp(module).propagate(*inputs), logits)

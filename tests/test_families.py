@@ -108,6 +108,7 @@ def test_the_default_config_has_the_tensors_of_its_class(family: str) -> None:
     assert {name for name in shapes if name not in ours and not left_out(plan, name)} <= copies
     known = trained(theirs)
     known |= {name: tensor for name, tensor in theirs.state_dict().items() if name in ours and name not in known}
+    known = {name: tensor for name, tensor in known.items() if not left_out(plan, name)}
     count = sum(tensor.numel() for tensor in known.values())
     assert sum(torch.Size(shape).numel() for shape in plan.shapes.values()) == count
 
@@ -162,7 +163,7 @@ def test_what_is_written_is_read_back(row: Row, data: Any) -> None:
     chosen |= set(row.renamed)
     for path in paths_of(mapping) if back.mapping == made.mapping else ():
         if path[0] in fields_of(mapping)["holes"] - chosen:
-            assert alike(Fields(back.config).get(path), Fields(wanted).get(path)), path
+            assert alike(Fields(json.loads(json.dumps(back.config))).get(path), Fields(wanted).get(path)), path
     again = imported(Fields(back.config), mapping)
     assert isinstance(again, Imported)
     read = load(Source("spec.yaml", again.text))

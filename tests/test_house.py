@@ -223,6 +223,11 @@ ROWS = DECODER.replace("norm:", "embedding: {positions: {kind: learned, size: 60
 PADDED = BOTH.replace("  layers: 2", "  embedding: {positions: {kind: learned, offset: 2}}\n  layers: 2")
 PROJECTED = DECODER.replace("norm:", "embedding: {project: {dim: 16}}\nnorm:")
 HEADED = DECODER.replace("norm:", "head: {transform: {norm: true}}\nnorm:")
+SEEN = DECODER.replace("vocab: 97\nmax_seq: 64\n", "head: {kind: vector, pool: mean}\n").replace(
+    "norm:", "embedding: {positions: learned, stem: {kind: patches, image: 8, patch: 4}}\nnorm:"
+)
+OWN_SEEN = SEEN.replace("{positions: learned, ", "{").replace("{stem: {kind: patches, image: 8, patch: 4}}", "{}")
+OWN_SEEN = OWN_SEEN.replace("layers: 4", "layers: 4\n  embedding: {stem: {kind: patches, image: 8, patch: 4}}")
 VECTOR = DECODER.replace("norm:", "head: {kind: vector, size: 3, pool: {kind: token, token: 5}}\nnorm:")
 PLAIN = PATTERN.replace("tp: 2", "tp: 1")
 STEPS = PLAIN.replace("vocab", "head: {multi_token: {block: [joined]}}\nvocab")
@@ -248,6 +253,21 @@ READ: dict[str, tuple[str, str, str]] = {
     "Document.layouts": (BOTH, "  one: {}\n", ""),
     "EmbeddingDoc.scale": (BOTH, "{positions", "{scale: 2, positions"),
     "EmbeddingDoc.types": (DECODER, "vocab", "embedding: {types: 2}\nvocab"),
+    **{
+        f"StemDoc.{key}": (SEEN, "image: 8, patch: 4", change)
+        for key, change in {
+            "image": "image: 12, patch: 4",
+            "patch": "image: 8, patch: 2",
+            "channels": "image: 8, patch: 4, channels: 1",
+            "bias": "image: 8, patch: 4, bias: false",
+        }.items()
+    },
+    "EmbeddingDoc.stem": (SEEN, ", stem: {kind: patches, image: 8, patch: 4}}", "}\nvocab: 97"),
+    "EmbeddingDoc.class_token": (SEEN, "{positions", "{class_token: true, positions"),
+    "EmbeddingDoc.registers": (SEEN, "{positions", "{registers: 2, positions"),
+    "StackEmbeddingDoc.stem": (OWN_SEEN, "image: 8", "image: 12"),
+    "StackEmbeddingDoc.class_token": (OWN_SEEN, "{stem", "{class_token: true, stem"),
+    "StackEmbeddingDoc.registers": (OWN_SEEN, "{stem", "{registers: 2, stem"),
     "EmbeddingDoc.norm": (BOTH, "{positions", "{norm: true, positions"),
     "EmbeddingDoc.project": (DECODER, "vocab", "embedding: {project: 16}\nvocab"),
     "PositionsDoc.kind": (PLACED, "kind: sinusoidal", "kind: learned"),
@@ -336,7 +356,7 @@ def test_every_key_of_the_language_is_in_the_table() -> None:
         for model in models(language(tables()).document)
         for name, field in model.model_fields.items()
     }
-    elsewhere = {"Document.specc", "Document.components"}  # it has one value; tests/test_own.py
+    elsewhere = {"Document.specc", "StemDoc.kind", "Document.components"}  # have one value; tests/test_own.py
     assert set(READ) == keys - elsewhere
 
 

@@ -30,6 +30,8 @@ FAMILIES = {
     "data2vec-text": "camembert",
     "deepseek_v2": "deepseek-v2",
     "deepseek_v3": "deepseek-v3",
+    "dinov2": "dinov2",
+    "dinov2_with_registers": "dinov2-registers",
     "distilbert": "distilbert",
     "dots1": "dots1",
     "electra": "electra-small-generator",

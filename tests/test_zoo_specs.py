@@ -31,6 +31,8 @@ COUNTS = {
     "command-r7b": 34_980_831_232,
     "deepseek-v2": 38_612_307_968,
     "deepseek-v3": 671_026_404_352,
+    "dinov2": 85_724_928,
+    "dinov2-registers": 85_820_160,
     "distilbert": 66_985_530,
     "dots1": 163_585_920_960,
     "electra-small-generator": 13_546_682,
@@ -109,6 +111,7 @@ COUNTS = {
     "t5gemma": 5_596_853_760,
     "umt5": 172_122_112,
     "vaultgemma": 2_614_222_080,
+    "vit-base": 86_567_656,
 }
 
 

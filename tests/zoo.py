@@ -31,6 +31,7 @@ TINY = (
     "biased-tiny",
     "ends-tiny",
     "classes-tiny",
+    "vision-tiny",
 )
 SAVES = Checkpoint(save=("attention.core", "attention.o"))
 CHECKPOINTS = {"none": Checkpoint(), "full": Checkpoint(every=1), "every 2": Checkpoint(every=2), "save": SAVES}

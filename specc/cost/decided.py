@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from specc.components.norm import Norm
 from specc.source import Path, find, shown
-from specc.spec.core import Branch, Head, Layout, Positions, Run, Spec, Stack, Sublayer
+from specc.spec.core import Branch, Embed, Head, Layout, Run, Spec, Stack, Sublayer
 from specc.spec.stated import stated
 
 
@@ -49,8 +49,11 @@ def _shown(value: object) -> str:
 
 def _model(spec: Spec) -> Iterator[Decided]:
     model = spec.model
-    for key in ("d_model", "vocab", "max_seq", "pad"):
-        yield _row(spec, (key,), getattr(model, key))
+    yield _row(spec, ("d_model",), model.d_model)
+    yield _row(spec, ("vocab",), model.vocab or None)
+    made = len(model.stacks) == 1 and model.embed_of(model.stacks[0]).stem is not None
+    yield _row(spec, ("max_seq",), model.max_seq, "what the stem makes" if made else "")
+    yield _row(spec, ("pad",), model.pad)
     if spec.common is not None:
         yield from _norm(spec, ("norm",), spec.common.norm, "norm")
         yield _row(spec, ("norm", "placement"), spec.common.placement)
@@ -81,8 +84,12 @@ def _model(spec: Spec) -> Iterator[Decided]:
 def _ends(spec: Spec) -> Iterator[Decided]:
     """Embedding and head; parts that are not there have one row."""
     embed, head = spec.model.embed, spec.model.head
-    positions, project = embed.positions, embed.project
-    yield from _positions(spec, ("embedding", "positions"), positions)
+    project = embed.project
+    if embed.stem is None:
+        yield _row(spec, ("embedding", "stem"), None)
+    else:
+        yield from _stem(spec, ("embedding",), embed)
+    yield from _positions(spec, ("embedding", "positions"), embed)
     yield _row(spec, ("embedding", "types"), embed.types)
     yield from _part_norm(spec, ("embedding", "norm"), embed.norm)
     at = ("embedding", "project")
@@ -98,6 +105,16 @@ def _ends(spec: Spec) -> Iterator[Decided]:
     yield _row(spec, ("embedding", "tied"), embed.tied)
     yield _row(spec, ("embedding", "dropout"), embed.dropout, "dropout")
     yield from _head(spec, head, "d_model" if project is None or head.kind != "lm" else "embedding.project")
+
+
+def _stem(spec: Spec, at: Path, embed: Embed) -> Iterator[Decided]:
+    stem = embed.stem
+    assert stem is not None
+    yield _row(spec, (*at, "stem", "kind"), "patches")
+    for key in ("channels", "image", "patch", "bias"):
+        yield _row(spec, (*at, "stem", key), getattr(stem, key))
+    for key in ("class_token", "registers"):
+        yield _row(spec, (*at, key), getattr(embed, key))
 
 
 def _head(spec: Spec, head: Head, width: str) -> Iterator[Decided]:
@@ -136,15 +153,16 @@ def _head(spec: Spec, head: Head, width: str) -> Iterator[Decided]:
         yield _row(spec, ("head", "transform", "bias"), transform.bias)
 
 
-def _positions(spec: Spec, at: Path, of: Positions | None) -> Iterator[Decided]:
+def _positions(spec: Spec, at: Path, embed: Embed) -> Iterator[Decided]:
     """Keys of a mapping, as far as its kind has them; of a word the kind alone."""
+    of, rows = embed.positions, "max_seq" if embed.places is None else "what the stem makes"
     node, key = None if spec.root is None else find(spec.root, at), ".".join(map(str, at))
     if of is None or node is None or not isinstance(node.value, dict):
         yield _row(spec, at, None if of is None else of.kind)
         return
     yield _row(spec, (*at, "kind"), of.kind)
     if of.kind == "learned":
-        yield _row(spec, (*at, "size"), of.size, "max_seq", f"{key}.size")
+        yield _row(spec, (*at, "size"), of.size, rows, f"{key}.size")
     yield _row(spec, (*at, "offset"), of.offset)
     if of.kind == "sinusoidal":
         yield _row(spec, (*at, "order"), "halves" if of.halves else "interleaved")
@@ -180,8 +198,10 @@ def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
     if stack.embed is not None and spec.root is not None:
         own = {key: getattr(stack.embed, key) for key in ("scale", "dropout")}
         yield from _stated(spec, at, own, f"{role}.embedding")
+        if find(spec.root, (*at, "stem")) is not None:
+            yield from _stem(spec, at, stack.embed)
         if find(spec.root, (*at, "positions")) is not None:
-            yield from _positions(spec, (*at, "positions"), stack.embed.positions)
+            yield from _positions(spec, (*at, "positions"), stack.embed)
         if find(spec.root, (*at, "norm")) is not None:
             yield from _part_norm(spec, (*at, "norm"), stack.embed.norm)
     for key in (*Norm.model_fields, "placement"):

@@ -94,12 +94,18 @@ class Context:
     @cached_property
     def lengths(self) -> tuple[str, ...]:
         """Names of the lengths of the inputs, in order."""
-        return tuple(dict.fromkeys(self.spans))
+        axes = (axis for op in self.graph.inputs for axis in op.outs[0].axes[1:])
+        return tuple(dict.fromkeys(axis.size for axis in axes if isinstance(axis.size, str)))
 
     @cached_property
-    def spans(self) -> tuple[str, ...]:
-        """Name of the length of each input."""
-        return tuple(axis.name for op in self.graph.inputs for axis in op.outs[0].axes[1:])
+    def sizes(self) -> tuple[tuple[str, ...], ...]:
+        """Of each input, of all its dims."""
+        return tuple(tuple(str(axis.size) for axis in op.outs[0].axes) for op in self.graph.inputs)
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """Inputs that are no whole numbers."""
+        return tuple(str(ident(op.hint)) for op in self.graph.inputs if op.outs[0].dtype != "int64")
 
     @cached_property
     def random(self) -> bool:
@@ -126,6 +132,8 @@ class Context:
 
 def _end(model: Model, stack: Stack) -> int | None:
     """A token behind those of a stack that none of them sees: padding, or any behind a causal mask."""
+    if model.embed_of(stack).stem is not None:
+        return None
     if stack.role == "encoder" and model.pad is not None:
         return model.pad
     if "mask" in model.inputs:

@@ -43,8 +43,8 @@ def _launch(of: Context) -> str:
 
 def _kind(model: Model) -> str:
     stacks = " and ".join(_stack(model, stack) for stack in model.stacks)
-    sizes = f"width {model.d_model}, vocabulary {model.vocab}, max_seq {model.max_seq}"
-    return f"{stacks[0].upper()}{stacks[1:]}, {sizes}"
+    sizes = [f"width {model.d_model}", *[f"vocabulary {model.vocab}"] * bool(model.vocab), f"max_seq {model.max_seq}"]
+    return f"{stacks[0].upper()}{stacks[1:]}, {', '.join(sizes)}"
 
 
 def _stack(model: Model, stack: Stack) -> str:
@@ -54,7 +54,8 @@ def _stack(model: Model, stack: Stack) -> str:
         return model.tables.component(config).summary(config)
 
     words = [word for word in dict.fromkeys(map(summary, configs)) if word]
-    return f"{stack.role} of {plural(stack.layers, 'layer')}" + (f" with {words[0]}" if len(words) == 1 else "")
+    read = "" if (stem := model.embed_of(stack).stem) is None else f" over {stem.tokens} patches of an image"
+    return f"{stack.role} of {plural(stack.layers, 'layer')}{read}" + (f" with {words[0]}" if len(words) == 1 else "")
 
 
 def _layout(of: Context) -> list[str]:

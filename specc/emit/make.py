@@ -56,7 +56,7 @@ def stages(of: Context) -> Code:
     view = Stages(
         constants=Code("\n".join(row for line in lines for row in wrapped(line))),
         takes=Code(", ".join(takes)),
-        lengths=Code(", ".join(of.lengths)),
+        lengths=Code(", ".join(("batch", *of.lengths))),
         made=Code(f"STAGES[index]({', '.join(meshes)})"),
         values=tuple((Code(name), Code(source)) for name, source in of.cuts.values),
         rows=Code(", ".join(_repeated(of.cuts.rows))),

@@ -77,7 +77,7 @@ class Stages:
 
     inputs: Code  # of the first stage alone
     passed: Code  # of every stage, by keyword
-    spans: Code
+    sizes: Code  # what its stage is made for
     schedule: Code
     loss: Code
     tied: Lines
@@ -104,7 +104,7 @@ def trainer(of: Context, options: str) -> Code:
 
 def _adamw(of: Context) -> Code:
     roles = {param.name: param.param.role for param in of.params}
-    embedded = [name for name, role in roles.items() if role == "embedding"]
+    embedded = [name for name, role in roles.items() if role in ("embedding", "own_tokens")]
     rule = condition(embedded, [name for name in roles if name not in embedded])
     return part("adamw_meshes.j2" if of.own else "adamw.j2", embedding=Code(rule))
 
@@ -215,20 +215,23 @@ def _kept(sizes: str) -> list[str]:
 
 def _ranks(of: Context) -> Ranks:
     fed, data, given = (*of.inputs, "labels"), of.graph.groups.data, labels(of)
-    sizes = [f'"{name}": (batch, {length})' for name, length in zip(of.inputs, of.spans, strict=True)]
+    sizes = [f'"{name}": ({", ".join(size)})' for name, size in zip(of.inputs, of.sizes, strict=True)]
     sizes += [f'"labels": {given.size}']
     row = int(of.model.pad == 0)  # no padding: something must be seen
-    rows = {name: given.blank if name == "labels" else row for name in fed}
-    ends = {**dict(zip(of.inputs, of.ends, strict=True)), "labels": given.blank}
+    rows = {name: given.blank if name == "labels" else 0.0 if name in of.numbers else row for name in fed}
+    ends = {**dict(zip(of.inputs, of.ends, strict=True)), "labels": given.end}
     mapping = f"{{{', '.join(f'{lit(name)}: {name}' for name in fed)}}}"
-    blanks = f"({', '.join(f'({ends[name] or 0}, {rows[name]})' for name in fed)})"
+    whole = {name: None for name, end in ends.items() if end is None and name in (*of.numbers, "labels")}
+    exact = (name for name, end in ends.items() if end is None and name not in whole)
+    behind = {name: 0 if end is None else end for name, end in ends.items()} | whole  # None: of one shape alone
+    blanks = f"({', '.join(f'({behind[name]}, {rows[name]})' for name in fed)})"
     what = "stage of this rank, its schedule" if of.pp else "model on this rank"
     return Ranks(
         holds=Code(f"The {what} and {'its' if of.pp else 'an'} optimizer; every rank calls every method."),
         fed=lines(wrap(_fed(of), 116)),
         counted=(lines(data),) if data else (),
         kept=lines(row[8:] for row in _kept(f"{{{', '.join(sizes)}}}")),
-        exact=lines((f'check_length("{x}", {x}, self.sizes["{x}"])' for x, end in ends.items() if end is None)),
+        exact=lines(f'check_length("{x}", {x}, self.sizes["{x}"])' for x in exact),
         filled=lines(
             row[8:] for row in wrapped(f"        return {given.filled}({mapping}, self.sizes, {blanks}{given.more})")
         ),
@@ -239,7 +242,8 @@ def _ranks(of: Context) -> Ranks:
 
 
 def _fed(of: Context) -> str:
-    rows = f"at most `batch` rows of at most {' and '.join(f'`{x}`' for x in of.lengths)} tokens"
+    rows = "at most `batch` rows"
+    rows += f" of at most {' and '.join(f'`{x}`' for x in of.lengths)} tokens" * bool(of.lengths)
     if not of.data:
         return f"All pass the same batch: {rows}."
     same = "; the ranks of one pass the same" * bool(of.pp or of.graph.groups.model)
@@ -273,7 +277,7 @@ def _stages(of: Context, options: str, times: str) -> Stages:
     return Stages(
         inputs=Code(f"({', '.join(own)}{',' * (len(own) == 1)})"),
         passed=Code(passed),
-        spans=listed(of.lengths),
+        sizes=listed(["batch // MICROBATCHES", *of.lengths]),
         schedule=Code(SCHEDULES[of.layout.pp.schedule]),
         loss=Code("self.loss" if len(outputs) > 1 else f"partial(loss{options})" if options else "loss"),
         tied=lines([f"self.tied, self.copies = {held}"]) if of.tied else (),

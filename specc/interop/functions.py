@@ -183,6 +183,18 @@ def _write_at_least(value: Any, _: tuple[Any, ...], __: Context) -> Any:
     return low or 0.0
 
 
+def _read_count(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    """How many names there are."""
+    if not isinstance(value, dict):
+        raise Unmapped("it has a name for each number")
+    return len(cast(Data, value))
+
+
+def _write_count(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    """Names as classes of others make them up; a mapping with text for keys would be a list."""
+    return {n: f"LABEL_{n}" for n in range(value)}
+
+
 FUNCTIONS = {
     **LAYERS,
     **ROPES,
@@ -199,6 +211,7 @@ FUNCTIONS = {
     "less": _sum(-1),
     "ceil": Function(_ceil, one_way),
     "limits": Function(_read_limits, _write_limits),
+    "count": Function(_read_count, _write_count),
     "two_thirds": Function(_two_thirds, one_way),
 }
 

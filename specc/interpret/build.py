@@ -162,11 +162,10 @@ def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
         elif op.kind in ("usage", "total"):
             more = {"tokens": int(graph.type(op.inputs[0]).axes[0].name == "batch")}
         return {name: value for name, value in op.attrs if name != "dtype"} | more
-    axes = op.attr("axes")
-    names = [axis.name for axis in graph.type(op.inputs[0]).axes]
-    if not isinstance(axes, tuple) or len(axes) != 1 or axes[0] not in names:
-        raise ValueError(f"{op.id}: no axis {axes} in {names}")
-    return {"dim": names.index(str(axes[0]))}
+    (axis,), names = op.outs[0].axes, [axis.name for axis in graph.type(op.inputs[0]).axes]
+    if axis.name not in names:
+        raise ValueError(f"{op.id}: no axis {axis.name} in {names}")
+    return {"dim": names.index(axis.name)}
 
 
 def _parameter(target: _Target, frame: _Frame, op: Op, param: Param) -> fx.Node:

@@ -30,7 +30,8 @@ def filled(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]], bl
 def filled_of(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple], blanks: tuple, shared: int) -> list[Tensor]:
     """All filled up to their sizes, each with two blanks: behind rows, below them. Raises ValueError.
 
-    Labels have `shared` dims of the input before them, [rows] or [rows, length], and are numbers where blanks are.
+    Labels have `shared` dims of the input before them, [rows] or [rows, length]. What has floating point blanks is
+    numbers; where nothing may stand behind rows, that blank is None.
     """
     told = ", ".join(f"{name} {str(x.dtype)[6:]} {tuple(x.shape)}" for name, x in batch.items())
     *_, last, labels = batch.values()
@@ -38,7 +39,11 @@ def filled_of(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple], blanks: t
         x.is_floating_point() == isinstance(row, float) for x, (_, row) in zip(batch.values(), blanks, strict=True)
     ]
     if not all(kinds) or labels.shape[:shared] != last.shape[:shared]:
-        raise ValueError(f"{told} are given; labels must be of the shape of what they label, and all else int64")
+        wanted = (
+            f"{name} {'of numbers' if isinstance(row, float) else 'int64'}"
+            for name, (_, row) in zip(batch, blanks, strict=True)
+        )
+        raise ValueError(f"{told} are given; must be {', '.join(wanted)}, and labels of the shape of what they label")
     fits = [
         x.ndim == len(size) and len(x) == len(labels) for x, size in zip(batch.values(), sizes.values(), strict=True)
     ]
@@ -47,11 +52,14 @@ def filled_of(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple], blanks: t
     ):
         built = ", ".join(map(str, sizes.values()))
         raise ValueError(f"{told} are given, but the trainer is built for at most {built}")
+    for (name, x), (end, _) in zip(batch.items(), blanks, strict=True):
+        if end is None and x.shape[1:] != sizes[name][1:]:
+            raise ValueError(f"{told} are given, but each of {name} must be {sizes[name][1:]}")
     found = list(batch.values())
     for dim in (1, 0):
         for n, (name, blank) in enumerate(zip(batch, blanks, strict=True)):
             x = found[n]
-            if dim < x.ndim:
+            if dim < x.ndim and blank[1 - dim] is not None:
                 missing = (*x.shape[:dim], sizes[name][dim] - x.size(dim), *x.shape[dim + 1 :])
                 found[n] = torch.cat((x, x.new_full(missing, blank[1 - dim])), dim)
     return found

@@ -15,25 +15,24 @@ from specc.lower.head import head
 from specc.lower.head import outputs as label_axes
 from specc.lower.multi_token import Steps, lower_steps
 from specc.lower.stack import lower_stack
-from specc.spec.core import Loss, Model
+from specc.lower.stem import pixels
+from specc.spec.core import Loss, Model, Stack
 
 
 def lower(model: Model) -> Graph:
     """The graph of a model, neither typed nor placed.
 
     One stack takes `tokens` [batch, seq] and what `inputs` of the model lists, of that shape; encoder and decoder take
-    `source` [batch, source] and `target` [batch, target]. The loss takes the outputs, `labels` of the shape of the last
-    stack's tokens, of rows where the head pools them, or numbers of the shape of its vectors, and `scale`.
+    `source` [batch, source] and `target` [batch, target]. A stack with a stem takes `images` instead. The loss takes
+    the outputs, `labels` of the shape of the last stack's tokens, of rows where the head pools them, or numbers of the
+    shape of its vectors, and `scale`.
     """
     b = Builder(model.init, model.tables)
     features = Axis("d_model", model.d_model)
     pair = len(model.stacks) == 2
-    tokens = ("source", "target") if pair else ("tokens",)
     axes = ("source", "target") if pair else ("seq",)
-    inputs = [
-        b.op("input", name=name, hint=name, axes=("batch", seq), dtype="int64")
-        for name, seq in zip(tokens, axes, strict=True)
-    ]
+    named = zip(model.stacks, axes if pair else ("tokens",), axes, strict=True)
+    inputs = [_input(b, model, stack, name, seq) for stack, name, seq in named]
     more = {name: b.op("input", name=name, hint=name, axes=("batch", "seq"), dtype="int64") for name in model.inputs}
     real = memory = memory_mask = None
     steps: tuple[Ref, ...] = ()
@@ -57,10 +56,20 @@ def lower(model: Model) -> Graph:
     made = head(b, model, x, features, inputs[-1], of_tokens)
     outputs = (made, *(head(b, model, step, features, inputs[-1], of_tokens) for step in steps))
     outputs = (*outputs, b.named[TERMS]) if TERMS in b.named else outputs
-    return b.graph(outputs, _loss(b, model, outputs, axes[-1]), model.max_seq)
+    made = model.embed_of(model.stacks[-1]).tokens
+    last = axes[-1] if made is None else Axis(axes[-1], made)
+    return b.graph(outputs, _loss(b, model, outputs, last), model.max_seq)
 
 
-def _loss(b: Builder, model: Model, outputs: tuple[Ref, ...], seq: str) -> Ref:
+def _input(b: Builder, model: Model, stack: Stack, name: str, seq: str) -> Ref:
+    """What a stack reads."""
+    stem = model.embed_of(stack).stem
+    if stem is not None:
+        return pixels(b, stem, "images")
+    return b.op("input", name=name, hint=name, axes=("batch", seq), dtype="int64")
+
+
+def _loss(b: Builder, model: Model, outputs: tuple[Ref, ...], seq: Axis | str) -> Ref:
     """Sums over tokens, times `scale`: one over the number of labels gives their mean."""
     with b.scope("loss", outputs, ("Loss",)):
         *rows, last = label_axes(model, seq)

@@ -11,6 +11,7 @@ from specc.components.base import Tokens
 from specc.components.mask import made
 from specc.ir.op import Param, Ref
 from specc.ir.types import Axis
+from specc.lower import stem
 from specc.lower.builder import Builder
 from specc.spec.core import Embed, Model, Positions, Projection, Stack
 
@@ -18,7 +19,7 @@ from specc.spec.core import Embed, Model, Positions, Projection, Stack
 def table(b: Builder, model: Model, stack: Stack) -> Param:
     """The embedding of a stack's tokens; one name for all that share it."""
     shared = len(model.stacks) == 1 or {"encoder", "decoder"} <= set(model.embed.tied)
-    leaf, project = "embedding" if shared else f"{stack.path}_embedding", (stack.embed or model.embed).project
+    leaf, project = "embedding" if shared else f"{stack.path}_embedding", model.embed_of(stack).project
     width = Axis("d_model", model.d_model) if project is None else Axis("embed", project.dim)
     return b.param(leaf, "weight", (Axis("vocab", model.vocab), width), b.table_init(), "embedding")
 
@@ -27,17 +28,24 @@ def embed(
     b: Builder, model: Model, stack: Stack, ids: Ref, more: Mapping[str, Ref], real: Ref | None, seq: str
 ) -> tuple[Ref, Tokens]:
     """The vectors of a stack's tokens [batch, seq, d_model], and where these stand."""
-    prefix, of = "" if len(model.stacks) == 1 else f"{stack.path}_", stack.embed or model.embed
-    x = looked_up(b, model, stack, ids, prefix)
-    tokens = _tokens(b, ids, more, seq, f"{prefix}positions")
+    prefix, of = "" if len(model.stacks) == 1 else f"{stack.path}_", model.embed_of(stack)
+    x, width = looked_up(b, model, stack, ids, prefix, seq=seq), _features(model, of)
+    axis: Axis | str = seq
+    if of.stem is not None:  # what stands in front counts
+        x = stem.class_token(b, of, x, width, prefix)
+        ids, axis = x, Axis(seq, of.places or 0)
+    tokens = _tokens(b, ids, more, axis, f"{prefix}positions")
     if real is None and "mask" in more and of.positions is not None and of.positions.skip_pad:
         real = b.op("real", more["mask"], hint="real", pad=0)
     if of.types:
         x = _added(b, model, of, more["types"], x, of.types, "type", prefix)
     if of.positions is not None:
         x = _placed(b, model, of, of.positions, tokens, real, x, prefix)
+    if of.registers:
+        x = stem.registers(b, of, x, width, prefix)
+        tokens = _tokens(b, x, more, Axis(seq, of.tokens or 0), f"{prefix}places")
     if of.norm is not None:
-        x = norm.lower(of.norm, b, x, f"{prefix}embedding_norm", _features(model, of))
+        x = norm.lower(of.norm, b, x, f"{prefix}embedding_norm", width)
     if of.dropout:
         x = b.op("dropout", x, name=f"{prefix}embedding_dropout", rate=of.dropout)
     if of.project is not None and not of.project.first:
@@ -45,10 +53,14 @@ def embed(
     return x, replace(tokens, prefix=prefix)
 
 
-def looked_up(b: Builder, model: Model, stack: Stack, ids: Ref, prefix: str, hint: str = "x") -> Ref:
+def looked_up(b: Builder, model: Model, stack: Stack, ids: Ref, prefix: str, hint: str = "x", seq: str = "seq") -> Ref:
     """The vectors of tokens alone; `prefix` stands before the names of ops, and of parameters in a pair of stacks."""
-    of = stack.embed or model.embed
-    x = b.op("embedding", ids, name=f"{prefix}embedding", hint=hint, params=(table(b, model, stack),))
+    of = model.embed_of(stack)
+    if of.stem is not None:
+        width = Axis("d_model", model.d_model) if of.project is None else Axis("embed", of.project.dim)
+        x = stem.patches(b, of.stem, ids, seq, width, prefix)
+    else:
+        x = b.op("embedding", ids, name=f"{prefix}embedding", hint=hint, params=(table(b, model, stack),))
     if of.project is not None and of.project.first:
         x = _project(b, model, of.project, x, prefix)
     return x if of.scale == 1.0 else b.op("scale", x, name=f"{prefix}embedding_scale", hint=hint, factor=of.scale)
@@ -94,7 +106,7 @@ def _placed(
     return b.op("add", x, place, name=f"{prefix}embedding_sum")
 
 
-def _tokens(b: Builder, ids: Ref, more: Mapping[str, Ref], seq: str, name: str) -> Tokens:
+def _tokens(b: Builder, ids: Ref, more: Mapping[str, Ref], seq: Axis | str, name: str) -> Tokens:
     """Positions start again at each document, or are given. Padding sees padding: a row of none would be no number."""
     segments, given, mask = more.get("segments"), more.get("positions"), more.get("mask")
     plain = segments is None and given is None

@@ -121,3 +121,8 @@ def shardable(axis: Axis, mesh: MeshAxis) -> bool:
     """Whether the mesh axis splits parameters by that axis; vocab may be uneven, all else must divide."""
     name = axis.shard_name
     return name in mesh.shards and (name == "vocab" or axis.divides(mesh.size))
+
+
+def splits_tokens(axis: Axis, mesh: MeshAxis) -> bool:
+    """Whether the mesh axis splits tokens, or samples, along that axis; where their number is known, it must divide."""
+    return axis.shard_name in mesh.tokens and axis.divides(mesh.size)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from specc.ir.op import Op
 from specc.ir.types import MeshAxis, P, R, S, TensorType
 from specc.ops.base import Facts, OpDef, Signature, Stream, Types, as_first, made_in, shardable
-from specc.ops.places import use_of, whole_or_tokens
+from specc.ops.places import demand, use_of, whole_or_tokens
 
 
 def _embedding_out(op: Op, ins: Types) -> Types:
@@ -48,7 +48,7 @@ def _linear_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> li
         shard = S(inner.shard_name)
         return [Signature((shard,), (P,), (shard,))] if count == 1 else []  # legalise takes the bias off
     return [
-        Signature((t,), (t,), (use_of(t),) * count)
+        Signature((demand(ins[0], t),), (t,), (use_of(t),) * count)
         for t in whole_or_tokens(ins[0], mesh, stream(_linear_out(op, ins)[0]), (inner.shard_name,))
     ]
 

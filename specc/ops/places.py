@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from specc.ir.types import I, MeshAxis, Place, R, S, TensorType
-from specc.ops.base import shardable
+from specc.ops.base import shardable, splits_tokens
 
 
 def shards_of(type: TensorType, mesh: MeshAxis, but: tuple[str, ...] = ()) -> list[Place]:
     """S of every axis of the value by which the mesh axis splits anything."""
-    axes = (axis for axis in type.axes if axis.shard_name in mesh.tokens or shardable(axis, mesh))
+    axes = (axis for axis in type.axes if splits_tokens(axis, mesh) or shardable(axis, mesh))
     return [S(axis.shard_name) for axis in axes if axis.shard_name not in but]
 
 

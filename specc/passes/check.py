@@ -87,7 +87,7 @@ def stream_type(type: TensorType, mesh: MeshAxis) -> Place:
     """The type on a mesh axis of what enters or leaves a block, a repeat or a stage."""
     named = [axis for axis in type.axes if axis.shard_name in mesh.shards and type.grad]
     split = [axis.shard_name for axis in named if axis.shard_name == "vocab" or axis.divides(mesh.size)]
-    tokens = [axis.shard_name for axis in type.axes if axis.shard_name in mesh.tokens]
+    tokens = [axis.shard_name for axis in type.axes if axis.shard_name in mesh.tokens and axis.divides(mesh.size)]
     if not (type.grad or mesh.data):
         tokens = []
     if split or tokens:

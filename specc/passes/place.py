@@ -17,7 +17,7 @@ from specc.ir.op import Likeness, Op, OpError, Path, Ref, Use, likeness
 from specc.ir.repeat import layer_scope
 from specc.ir.types import I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Signature
-from specc.ops.base import shardable
+from specc.ops.base import shardable, splits_tokens
 from specc.ops.conversions import conversion
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
@@ -29,14 +29,15 @@ def stream(mesh: MeshAxis) -> Callable[[TensorType], Place]:
     """The layout's type of a value on a mesh axis: see the design, "The layout fixes the stream type"."""
 
     def type_of(value: TensorType) -> Place:
-        names = [a.shard_name for a in value.axes if a.shard_name in mesh.tokens or shardable(a, mesh)]
+        names = [a.shard_name for a in value.axes if splits_tokens(a, mesh) or shardable(a, mesh)]
         split = mesh.tokens if mesh.data or value.grad else ()
         by = [name for name in (*(mesh.shards if value.grad else ()), *split) if name in names]
         if by:
             return S(by[0])
         if mesh.data and value.grad and not value.axes:
             return P  # a sum over tokens
-        return I if value.grad and not mesh.data else R
+        whole = any(a.shard_name in mesh.tokens for a in value.axes)  # what comes of it may be split
+        return I if value.grad and not (mesh.data or whole) else R
 
     return type_of
 

@@ -11,8 +11,9 @@ from specc.spec.core import Layout
 def precision(graph: Graph, layout: Layout) -> Graph:
     """The type is said where it is half precision, and between stages: both ends of a cut must know it.
 
-    Ops that make values of the stream out of whole numbers get the attribute `dtype`; what follows takes theirs. Else
-    all floating point values have the type of the parameters, whatever that is when the model is built.
+    Ops that make values of the stream out of whole numbers, or of what the model is fed, get the attribute `dtype`;
+    what follows takes theirs. Else all floating point values have the type of the parameters, whatever that is when
+    the model is built.
     """
     if layout.precision == "fp32" and layout.pp.stages == 1:
         return graph
@@ -22,6 +23,7 @@ def precision(graph: Graph, layout: Layout) -> Graph:
 
 
 def _starts(graph: Graph, op: Op) -> bool:
-    """Whether a value of the stream begins here: a table of weights or of positions."""
+    """Whether a value of the stream begins here: a table of weights or of positions, or what is made of a batch."""
     floats = [type for type in op.outs if type.dtype.startswith("float")]
-    return bool(floats and op.inputs) and all(graph.type(ref).dtype in ("int64", "bool") for ref in op.inputs)
+    given = (graph.type(ref).dtype in ("int64", "bool") or graph.op(ref.op).kind == "input" for ref in op.inputs)
+    return bool(floats and op.inputs) and all(given)

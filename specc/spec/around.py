@@ -13,6 +13,7 @@ from specc.components.norm import OwnNorm
 Part = Literal["encoder", "decoder", "head"]
 Input = Literal["positions", "segments", "mask"]
 Rows = Annotated[int, Field(ge=0, le=2**16)]
+Registers = Annotated[int, Field(ge=0, le=2**10)]
 
 
 class PositionsDoc(Config):
@@ -21,7 +22,8 @@ class PositionsDoc(Config):
     kind: Literal["learned", "sinusoidal"]
     """A table that is trained, or sines and cosines (Vaswani et al. 2017, 3.5)."""
     size: Dim | None = None
-    """Rows of a table that can be used; with an offset it has so many more. Default: max_seq."""
+    """Rows of a table that can be used; with an offset it has so many more. Default: max_seq, or what a stem
+    makes and its class token."""
     offset: Rows = 0
     """Number of the first position."""
     order: Literal["interleaved", "halves"] | None = None
@@ -48,8 +50,31 @@ class ProjectionDoc(Config):
     """Right after the lookup, or after positions, norm and dropout."""
 
 
+class StemDoc(Config):
+    """What a stack reads in place of tokens: the patches of an image, a linear of each. The model takes `images`
+    [batch, channels, image, image], which are numbers."""
+
+    kind: Literal["patches"]
+    """Squares that share no pixel, row by row."""
+    channels: Annotated[int, Field(ge=1, le=2**12)] = 3
+    """Numbers of a pixel."""
+    image: Annotated[int, Field(ge=1, le=2**14)]
+    """Pixels a side."""
+    patch: Annotated[int, Field(ge=1, le=2**14)]
+    """Pixels a side; there are (image / patch)**2 patches."""
+    bias: bool = True
+    """Of the linear."""
+
+
 class StackEmbeddingDoc(Config):
     """What differs of the embedding in one stack."""
+
+    stem: StemDoc | None = None
+    """What this stack reads in place of tokens."""
+    class_token: bool | None = None
+    """A vector in front of what the stem makes. Default: the model's."""
+    registers: Registers | None = None
+    """Vectors behind it. Default: the model's."""
 
     scale: Formula | None = None
     """Factor on the embedded tokens. Default: the model's."""
@@ -62,8 +87,15 @@ class StackEmbeddingDoc(Config):
 
 
 class EmbeddingDoc(Config):
-    """Tokens and positions to vectors. In order: tokens, project, scale, types, positions, norm, dropout."""
+    """Tokens and positions to vectors. In order: tokens or stem, project, scale, types, class token, positions,
+    registers, norm, dropout."""
 
+    stem: StemDoc | None = None
+    """What the stack reads in place of tokens, in a model of one."""
+    class_token: bool = False
+    """A vector that is trained in front of what a stem makes; it has the first position."""
+    registers: Registers = 0
+    """Vectors that are trained behind it, without a position (Darcet et al. 2024)."""
     scale: Formula = 1.0
     """Factor on the embedded tokens."""
     positions: Positions = "none"

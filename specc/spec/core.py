@@ -112,6 +112,26 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Stem:
+    """What a stack reads in place of tokens: a linear of each patch of an image."""
+
+    channels: int
+    image: int  # pixels a side
+    patch: int  # pixels a side
+    bias: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """How many it makes."""
+        return (self.image // self.patch) ** 2
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what it reads, without the batch."""
+        return (self.channels, self.image, self.image)
+
+
+@dataclass(frozen=True)
 class Embed:
     """Embedding of a stack's tokens."""
 
@@ -122,6 +142,19 @@ class Embed:
     types: int = 0  # kinds of tokens, each with a vector that is added
     norm: Norm | None = None  # on the sum
     project: Projection | None = None
+    stem: Stem | None = None  # in place of tokens
+    class_token: bool = False  # in front, before positions are added
+    registers: int = 0  # behind it, after that
+
+    @property
+    def places(self) -> int | None:
+        """How many tokens have positions, where their number is known."""
+        return None if self.stem is None else self.stem.tokens + self.class_token
+
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens layers see, where their number is known."""
+        return None if self.places is None else self.places + self.registers
 
     def width(self, d_model: int) -> int:
         """Features of the vectors that positions, types and norm are of."""
@@ -266,7 +299,7 @@ class Model:
     name: str
     description: str | None
     d_model: int
-    vocab: int
+    vocab: int  # 0 where nothing reads or predicts tokens
     max_seq: int
     pad: int | None  # token id of padding in the encoder's input, masked as attention key
     embed: Embed
@@ -277,6 +310,10 @@ class Model:
     loss: Loss = Loss()
     multi_token: MultiToken | None = None
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its components are
+
+    def embed_of(self, stack: Stack) -> Embed:
+        """How what a stack reads is embedded."""
+        return stack.embed or self.embed
 
 
 @dataclass(frozen=True)

@@ -198,10 +198,10 @@ class Document(Config):
     """For the file's docstring."""
     d_model: Dim
     """Width of the residual stream."""
-    vocab: Dim
-    """Number of tokens."""
-    max_seq: Dim = 2048
-    """Longest sequence; the size of learned positions."""
+    vocab: Dim | None = None
+    """Number of tokens; required where a stack reads tokens, or the head predicts them."""
+    max_seq: Dim | None = None
+    """Longest sequence; the size of learned positions. Default: 2048, or what the stem of one stack makes."""
     pad: Annotated[int, Field(ge=0)] | None = None
     """Token that fills up the encoder's input; nothing attends to it."""
     inputs: Annotated[list[Input], Field(default_factory=list, max_length=3)]

@@ -6,13 +6,15 @@ from specc.components.base import too_large
 from specc.source import Path, find
 from specc.spec.core import Embed, Model, Positions, Spec, Stack
 from specc.spec.report import Report
+from specc.spec.stem_rules import stem_rules
 
 
 def end_rules(spec: Spec, report: Report) -> None:
     """Report all that is wrong with what stands around the stacks."""
     model = spec.model
+    stem_rules(model, report)
     for stack in model.stacks:
-        embed = stack.embed or model.embed
+        embed = model.embed_of(stack)
         own: Path = (stack.role, "embedding", "positions")
         at = own if find(report.root, own) is not None else ("embedding", "positions")
         if embed.positions is not None:
@@ -20,8 +22,8 @@ def end_rules(spec: Spec, report: Report) -> None:
     if model.embed.types and len(model.stacks) > 1:
         message = "types tell texts of one stack apart, and this model has two"
         report.add("E235", ("embedding", "types"), message, "leave types out", reads=[("encoder",), ("decoder",)])
-    roles = [stack.role for stack in model.stacks]
-    if roles:
+    roles = [stack.role for stack in model.stacks if model.embed_of(stack).stem is None]
+    if model.stacks:
         _tied(model, report, [*roles, "head"] if model.head.kind == "lm" else [*roles])
     _head(model, report)
     _rows(model, report)
@@ -97,7 +99,7 @@ def _rows(model: Model, report: Report) -> None:
     """Tables that no machine holds."""
     rows: dict[Path, tuple[str, int]] = {("vocab",): ("vocab", model.vocab)}
     for stack in model.stacks:
-        positions = (stack.embed or model.embed).positions
+        positions = model.embed_of(stack).positions
         if positions is not None and positions.kind == "learned":
             keys: list[Path] = [(stack.role, "embedding", "positions", "size"), ("embedding", "positions", "size")]
             own = next((at for at in keys if find(report.root, at) is not None), ("max_seq",))

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from specc.source import Path
-from specc.spec.around import PositionsDoc
-from specc.spec.core import Embed, Head, Pool, Positions, Projection, Transform
+from specc.spec.around import EmbeddingDoc, PositionsDoc, StackEmbeddingDoc
+from specc.spec.core import Embed, Head, Pool, Positions, Projection, Stem, Transform
 from specc.spec.document import Document, StackDoc
 from specc.spec.formulas import Formulas
 from specc.spec.norms import Norms
 
 AT: Path = ("embedding",)
+LONGEST = 2048
+"""What max_seq is by default."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,16 @@ class Ends:
         """The model's, with what uses one matrix."""
         doc = self.document.embedding
         head = self.document.head
+        roles = tuple(role for role in roles if not self.stem(role))
         every = (*roles, "head") if not isinstance(head, str) and head.kind == "lm" else roles
         tied = (every if doc.tied else ()) if isinstance(doc.tied, bool) else tuple(doc.tied)
         return replace(self._embed(self.formulas, self.norms), tied=tied)
+
+    def stem(self, role: str) -> bool:
+        """Whether a stack reads something else than tokens."""
+        stack: StackDoc | None = getattr(self.document, role)
+        own = None if stack is None else stack.embedding
+        return self.document.embedding.stem is not None or (own is not None and own.stem is not None)
 
     def of_stack(self, role: str, stack: StackDoc, formulas: Formulas, norms: Norms) -> Embed:
         """The model's, with what the stack says of its own."""
@@ -37,10 +46,12 @@ class Ends:
         if own is None:
             return embed
         norms = replace(norms, d_model=embed.width(norms.d_model))
+        embed = _read(embed, self.document.embedding, own)
+        positions = self.document.embedding.positions if own.positions is None else own.positions
         return replace(
             embed,
             scale=embed.scale if own.scale is None else formulas.number(own, "scale", at),
-            positions=embed.positions if own.positions is None else self._positions(own.positions),
+            positions=self._positions(positions, embed),
             norm=embed.norm if own.norm is None else norms.norm(own.norm, (*at, "norm")),
             dropout=embed.dropout if own.dropout is None else own.dropout,
         )
@@ -52,16 +63,20 @@ class Ends:
             project = Projection(doc.project.dim, doc.project.bias, doc.project.at == "tokens")
         embed = Embed(
             formulas.number(doc, "scale", AT),
-            self._positions(doc.positions),
+            None,
             self.document.dropout if doc.dropout is None else doc.dropout,
             types=doc.types,
             project=project,
         )
+        embed = _read(embed, doc, None)
         norms = replace(norms, d_model=embed.width(norms.d_model))
-        return replace(embed, norm=norms.norm(doc.norm, (*AT, "norm")))
+        positions = self._positions(doc.positions, embed)
+        return replace(embed, positions=positions, norm=norms.norm(doc.norm, (*AT, "norm")))
 
-    def _positions(self, doc: Literal["none", "learned", "sinusoidal"] | PositionsDoc) -> Positions | None:
-        rows = self.document.max_seq
+    def _positions(
+        self, doc: Literal["none", "learned", "sinusoidal"] | PositionsDoc, embed: Embed
+    ) -> Positions | None:
+        rows = longest(self.document) if embed.places is None else embed.places
         if not isinstance(doc, PositionsDoc):
             return None if doc == "none" else Positions(doc, rows)
         size = rows if doc.size is None else doc.size
@@ -84,3 +99,22 @@ class Ends:
         rows = {"lm": None, "classes": doc.classes, "vector": doc.size}[doc.kind] or 0
         scale = self.formulas.number(doc, "scale", at)
         return Head(dim, doc.bias, scale, doc.softcap, transform, doc.kind, rows, pool, doc.dropout, doc.normalize)
+
+
+def longest(document: Document) -> int:
+    """max_seq as it is given, or what the stem of the only stack makes."""
+    stacks = [stack for stack in (document.encoder, document.decoder) if stack is not None]
+    made = None
+    if len(stacks) == 1:
+        made = _read(Embed(1.0, None, 0.0), document.embedding, stacks[0].embedding).tokens
+    return document.max_seq or made or LONGEST
+
+
+def _read(embed: Embed, doc: EmbeddingDoc, own: StackEmbeddingDoc | None) -> Embed:
+    """With what is read in place of tokens, and what stands before it: a stack's own, or the model's."""
+    stem, class_token, registers = (
+        getattr(doc, key) if own is None or getattr(own, key) is None else getattr(own, key)
+        for key in ("stem", "class_token", "registers")
+    )
+    made = stem and Stem(stem.channels, stem.image, stem.patch, stem.bias)
+    return replace(embed, stem=made, class_token=class_token, registers=registers)

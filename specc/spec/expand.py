@@ -16,7 +16,7 @@ from specc.spec.document import (
     PipelineDoc,
     StackDoc,
 )
-from specc.spec.ends import Ends
+from specc.spec.ends import Ends, longest
 from specc.spec.formulas import Formulas
 from specc.spec.norms import Norms
 from specc.spec.report import Report
@@ -34,7 +34,9 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
         report.add("E230", (), "a model needs a decoder, an encoder, or both", "give decoder", roles)
         for role in roles:
             report.broken(role)  # nothing is concluded from layers that are not there
-    formulas = Formulas(report, {key: getattr(document, key) for key in ("d_model", "vocab", "max_seq")})
+    max_seq = longest(document)
+    known = {"d_model": document.d_model, "vocab": document.vocab, "max_seq": max_seq}
+    formulas = Formulas(report, {key: value for key, value in known.items() if value is not None})
     norms = Norms.of(document.norm, document.d_model, report)
     ends = Ends(document, formulas, norms)
     stacks = [Stacks(role, doc, document, ends, written, report).stack(len(given) == 1) for role, doc in given.items()]
@@ -44,8 +46,8 @@ def to_spec(document: Document, data: Mapping[str, Any], report: Report, file: s
         name=document.name,
         description=document.description,
         d_model=document.d_model,
-        vocab=document.vocab,
-        max_seq=document.max_seq,
+        vocab=document.vocab or 0,
+        max_seq=max_seq,
         pad=document.pad,
         embed=ends.embed(tuple(given)),
         head=ends.head(),

@@ -29,7 +29,7 @@ def layout_rules(model: Model, layout: Layout, report: Report) -> None:
 def _tensor(model: Model, layout: Layout, report: Report) -> None:
     at: Path = (*layout.at, "tp")
     rows = -(-model.vocab // layout.tp)
-    empty = (layout.tp - 1) * rows >= model.vocab
+    empty = model.vocab > 0 and (layout.tp - 1) * rows >= model.vocab
     parts = list(_split(model, "tp", report))
     wrong = _indivisible(parts, layout.tp)
     help = f"tp can be {choices(_sizes(model, report, parts))}" if empty or wrong else None
@@ -37,9 +37,25 @@ def _tensor(model: Model, layout: Layout, report: Report) -> None:
     if empty:
         message = f"a vocabulary of {model.vocab} leaves some of tp = {layout.tp} ranks without a token"
         report.add("E403", at, message, help, reads=[("vocab",)])
+    _even(model, layout, report)
     if layout.sequence_parallel and layout.tp == 1:
         message = "sequence_parallel splits activations over tp, but tp = 1"
         report.add("E404", (*layout.at, "sequence_parallel"), message, "give tp, or leave sequence_parallel out")
+
+
+def _even(model: Model, layout: Layout, report: Report) -> None:
+    """Tokens whose number the spec decides; those of other inputs are counted when they are there."""
+    others = [name for name, _ in layout.others if {*layout.tables.axes[name].tokens} - {"batch"}]
+    for stack in model.stacks:
+        tokens, reads = model.embed_of(stack).tokens, [(stack.role, "embedding"), ("embedding",)]
+        if tokens is not None and layout.sequence_parallel and tokens % layout.tp:
+            more = -tokens % layout.tp
+            message = f"{tokens} tokens of each image cannot be cut into equal parts for tp = {layout.tp}"
+            help = f"leave sequence_parallel out; {plural(more, 'register')} more would make {tokens + more} tokens"
+            report.add("E418", (*layout.at, "sequence_parallel"), message, help, reads)
+        for axis in others if tokens is not None else ():
+            message = f"ranks of {axis} are fed parts of sequences, and an image is whole"
+            report.add("E418", (*layout.at, axis), message, f"leave {axis} out", reads)
 
 
 def _others(model: Model, layout: Layout, report: Report) -> None:
@@ -88,7 +104,7 @@ def _split(model: Model, axis: str, report: Report) -> Iterator[Split]:
 def _sizes(model: Model, report: Report, parts: list[Split]) -> list[int]:
     """What tp can be for the whole model."""
     numbers = [number for _, sizes in parts for _, number in sizes]
-    known = report.sound(("vocab",))
+    known = report.sound(("vocab",)) and model.vocab > 0
     good = divisors(*numbers) if numbers else list(range(1, min(model.vocab, RANKS) + 1)) if known else [1]
     return [n for n in good if n <= RANKS and (not known or (n - 1) * -(-model.vocab // n) < model.vocab)]
 
@@ -167,7 +183,8 @@ def _generate(model: Model, layout: Layout, report: Report) -> None:
     if used := [key for key, on in given.items() if on]:
         message = f"generate does not go with {listed(used)}"
         report.add("E414", at, message, "give it a layout of its own, with tp alone")
-    whole = [stack.role for stack in model.stacks] == ["decoder"] and not model.inputs and model.head.kind == "lm"
+    whole = [stack.role for stack in model.stacks if model.embed_of(stack).stem is None] == ["decoder"]
+    whole &= len(model.stacks) == 1 and not model.inputs and model.head.kind == "lm"
     if not whole or not all(getattr(branch.component, "causal", True) for _, branch in branches(model)):
         message = (
             "generate is for a decoder of one row each, with a head of tokens, in which a token sees none behind it"

@@ -54,6 +54,7 @@ def _components() -> Iterator[tuple[str, type[Config]]]:
 SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("document", OWN["Document"]),
     ("embedding", around.EmbeddingDoc),
+    ("stem", around.StemDoc),
     ("positions", around.PositionsDoc),
     ("projection", around.ProjectionDoc),
     ("head", around.HeadDoc),

@@ -11,6 +11,7 @@ from specc.spec.grammar import listed
 from specc.spec.names import name_problem, part_problem, text_problem
 from specc.spec.report import Report
 from specc.spec.stated import place, stated
+from specc.spec.stem_rules import needs_vocab
 
 STACKS: tuple[Path, ...] = (("blocks",), ("encoder",), ("decoder",))
 
@@ -19,8 +20,9 @@ def model_rules(spec: Spec, report: Report) -> None:
     """Report all that is wrong with the model, layouts apart."""
     model = spec.model
     _names(spec, report)
+    needs_vocab(model, report)
     roles = [stack.role for stack in model.stacks]
-    if model.pad is not None and model.pad >= model.vocab:
+    if model.pad is not None and 0 < model.vocab <= model.pad:
         message = f"pad = {model.pad} is not a token: there are {model.vocab}"
         report.add("E213", ("pad",), message, f"tokens are 0 to {model.vocab - 1}", reads=[("vocab",)])
     if model.pad is not None and not any(_reads_encoder(model, stack, branch) for stack, branch in branches(model)):

@@ -21,7 +21,7 @@ from specc.ir.types import Place
 from specc.lower import lower
 from specc.passes import compile_graph, typed
 from specc.passes.mesh import mesh_of
-from specc.spec.core import Layout, Model, Spec
+from specc.spec.core import Layout, Model, Spec, Stack
 from specc.verify.course import LR, NONE, SEED, Batch, Found, Given, Step, course, expected, one_device
 from specc.verify.launch import run_ranks
 from specc.verify.run import as_shipped, fill, in_double, load_file, on_this_rank, own, world_size
@@ -142,7 +142,7 @@ def _parts(layout: Layout) -> int:
 def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
     size = 2 * _parts(layout)
     tokens = lengths(layout, len(model.stacks))
-    inputs = [torch.randint(0, model.vocab, (size, length), generator=generator) for length in tokens]
+    inputs = [_read(model, stack, (size, n), generator) for stack, n in zip(model.stacks, tokens, strict=True)]
     if model.pad is not None:
         inputs[0] = inputs[0].where(inputs[0] != model.pad, model.pad + 1)
         ends = torch.randint(tokens[0] // 2, tokens[0] + 1, (size, 1), generator=generator)
@@ -163,9 +163,18 @@ def _batch(model: Model, layout: Layout, generator: torch.Generator) -> Batch:
     return Batch(tuple(inputs), _labels(model, inputs[len(model.stacks) - 1], generator))
 
 
-def _labels(model: Model, tokens: Tensor, generator: torch.Generator) -> Tensor:
+def _read(model: Model, stack: Stack, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """What a stack reads: tokens, or numbers."""
+    stem = model.embed_of(stack).stem
+    if stem is None:
+        return torch.randint(0, model.vocab, shape, generator=generator)
+    return torch.randn(shape[0], *stem.shape, generator=generator)
+
+
+def _labels(model: Model, read: Tensor, generator: torch.Generator) -> Tensor:
     """Of each token, or of each row; a third is missing, the last is not."""
-    of, shape = model.head, tokens.shape if model.head.pool is None else tokens.shape[:1]
+    tokens = model.embed_of(model.stacks[-1]).tokens or read.size(1)
+    of, shape = model.head, (len(read), tokens)[: 1 if model.head.pool is not None else 2]
     if of.numbers:
         labels = torch.randn(*shape, of.rows or of.dim, generator=generator)
     else:

@@ -79,7 +79,7 @@ def _following(file: ModuleType, module: nn.Module, mesh: DeviceMesh, given: Giv
 
 
 def _made(file: ModuleType, mesh: DeviceMesh, batch: list[Tensor]) -> Any:
-    lengths = dict.fromkeys(x.size(1) for x in batch[:-1])  # segments have that of tokens
+    lengths = dict.fromkeys(x.size(1) for x in batch[:-1] if not x.is_floating_point())  # segments have that of tokens
     return file.Trainer(mesh, torch.device("cpu"), len(batch[-1]), *lengths, seed=SEED, lr=LR)
 
 
@@ -88,7 +88,7 @@ def as_shipped(trainer: Any, given: Given, mine: Own) -> dict[str, Any]:
     module: nn.Module = trainer.module.eval()
     for name, p in state(module):
         fill(p, given.weights[name])
-    loss, norm = trainer.step(*map(mine, given.first.tensors))
+    loss, norm = trainer.step(*(x.float() if x.is_floating_point() else x for x in map(mine, given.first.tensors)))
     kept = {name: x for name, p in module.named_parameters() for x in (p, p.grad) if x is not None}
     others = [f"{name} {x.dtype}" for name, x in kept.items() if x.dtype != torch.float32]
     return {"loss": loss.item(), "finite": bool(norm.isfinite() & (norm > 0)), "others": others}

@@ -8,10 +8,11 @@ from math import prod
 from specc.components.base import divisors
 from specc.ir.types import TOKEN_AXES
 from specc.passes.mesh import mesh_of
-from specc.spec.core import Block, Branch, Embed, Head, Layout, Model, Run, Sublayer
+from specc.spec.core import Block, Branch, Embed, Head, Layout, Model, Run, Stem, Sublayer
 from specc.verify.fewer import Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
 
 D_MODEL, MAX_SEQ = 32, 64
+SIDE = 3  # patches of an image
 NARROW = 16  # of what embeddings and heads have that is not d_model
 ROWS = 24  # of the vocabulary, on each rank of tp
 
@@ -67,17 +68,18 @@ def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> 
         for stack in model.stacks
     )
     most = max(min(model.max_seq, MAX_SEQ), *lengths(small, len(stacks)))
+    embeds = tuple(_embed(model.embed_of(stack), most, small.tp) for stack in stacks)
     return replace(
         model,
         d_model=D_MODEL,
-        vocab=(ROWS + rows % 2) * small.tp + uneven,
-        max_seq=most,
-        embed=_embed(model.embed, most),
+        vocab=((ROWS + rows % 2) * small.tp + uneven) * bool(model.vocab),
+        max_seq=most if len(stacks) > 1 or embeds[0].tokens is None else embeds[0].tokens,
+        embed=_embed(model.embed, most, small.tp),
         head=_head(model),
         multi_token=model.multi_token
         and replace(model.multi_token, blocks=_blocks(model, model.multi_token.blocks, small.tp)),
         pad=None if model.pad is None else min(model.pad, 1),
-        stacks=tuple(replace(stack, embed=stack.embed and _embed(stack.embed, most)) for stack in stacks),
+        stacks=tuple(replace(stack, embed=embed) for stack, embed in zip(stacks, embeds, strict=True)),
     )
 
 
@@ -87,13 +89,22 @@ def _head(model: Model) -> Head:
     return replace(of, dim=D_MODEL if of.dim == model.d_model else NARROW, rows=rows, pool=pool)
 
 
-def _embed(embed: Embed, most: int) -> Embed:
-    positions, project = embed.positions, embed.project
+def _embed(embed: Embed, most: int, tp: int) -> Embed:
+    """Of as many tokens as tp divides, where it divides those that there are."""
+    positions, project, registers = embed.positions, embed.project, embed.registers
+    embed = replace(embed, stem=embed.stem and _stem(embed.stem, tp))
+    embed = replace(embed, registers=registers if registers < 8 else tp + registers % tp)
     return replace(
         embed,
-        positions=positions and replace(positions, size=most),
+        positions=positions and replace(positions, size=most if embed.places is None else embed.places),
         project=project and replace(project, dim=NARROW),
     )
+
+
+def _stem(of: Stem, tp: int) -> Stem:
+    side = of.image // of.patch
+    side = side if side < SIDE else SIDE + (side - SIDE) % tp
+    return replace(of, channels=min(of.channels, 3), image=side * min(of.patch, 2), patch=min(of.patch, 2))
 
 
 def _blocks(model: Model, blocks: tuple[Block, ...], tp: int) -> tuple[Block, ...]:

@@ -1,0 +1,25 @@
+"""How images are taken apart, and what stands in front of their patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def patches(images: Tensor, *, patch: int, axes: tuple[object, ...], first: str = "batch") -> Tensor:
+    """images [batch, channels, height, width] -> [batch, seq, channels * patch * patch], or tokens first"""
+    x = F.unfold(images, patch, stride=patch)
+    return x.permute(2, 0, 1) if first == "tokens" else x.transpose(1, 2)
+
+
+def own_tokens(x: Tensor, own: Tensor, *, at: int) -> Tensor:
+    """x [batch, seq, d_model], own [count, d_model] -> [batch, seq + count, d_model]"""
+    rows = own.expand(len(x), -1, -1)
+    return torch.cat((x[:, :at], rows, x[:, at:]) if at else (rows, x), 1)
+
+
+TABLE: dict[str, Callable[..., Any]] = {"patches": patches, "own_tokens": own_tokens}
