@@ -503,6 +503,8 @@ def own_random(tp: DeviceMesh) -> Iterator[None]:
 
 def shard_dropout(x: Tensor, rate: float, training: bool, tp: DeviceMesh) -> Tensor:
     """Dropout of a shard: every rank of tp draws a mask of its own."""
+    if not training:
+        return x
     with own_random(tp):
         return F.dropout(x, rate, training)
 

@@ -140,7 +140,7 @@ def alike(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("row", ALL)
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(data=st.data())
 def test_what_is_written_is_read_back(row: Row, data: Any) -> None:
     """A config of any values is refused, or goes to a spec and comes back; and so does the spec."""
