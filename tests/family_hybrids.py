@@ -115,6 +115,21 @@ LATENT = {
     "num_key_value_heads": 4,
     "dim_model_base": 24,
 }
+MODULE = {
+    "hidden_size": 64,  # its root is exact
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "vocab_size": 96,
+    "max_position_embeddings": 64,
+    "sliding_window": 8,
+    "query_pre_attn_scalar": 11,
+}
+T5GEMMA = {
+    "encoder": {**MODULE, "num_hidden_layers": 3, "attention_bias": True},
+    "decoder": {**MODULE, "num_hidden_layers": 2, "num_key_value_heads": 4, "final_logit_softcapping": 5.0},
+}
 MORE: tuple[Row, ...] = (
     row("bloom", "", {"num_attention_heads": 8}, attention="eager"),
     row("ernie4_5", "", {"use_bias": True}),
@@ -122,6 +137,8 @@ MORE: tuple[Row, ...] = (
     row("minicpm3", "", LATENT),
     row("mt5", "", T5),
     row("mt5", "plain", {**T5, "feed_forward_proj": "gelu", "tie_word_embeddings": False}),
+    row("t5gemma", "", T5GEMMA, attention="eager"),
+    row("t5gemma", "untied", {**T5GEMMA, "tie_word_embeddings": False}, attention="eager"),
     row("umt5", "", T5, attention="eager"),
     row("umt5", "plain-untied", {**T5, "feed_forward_proj": "gelu", "tie_word_embeddings": False}, attention="eager"),
     row("t5", "", T5),

@@ -35,18 +35,19 @@ from tests.families import Row
 class Double(TorchFunctionMode):
     """What a model computes in float32 whatever its type is computed in float64, but for the angles of a rope.
 
-    So are means of whole numbers.
+    So are means of whole numbers, but for factors that are made of positions.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.off = 0
+        self.placed = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.polar:  # it rounds cosines of float32 otherwise than cos does
             return torch.complex(args[0] * args[1].cos(), args[0] * args[1].sin())
-        if not self.off and func is Tensor.float and args[0].dtype == torch.int64:
+        if not (self.off or self.placed) and func is Tensor.float and args[0].dtype == torch.int64:
             return args[0].double()
         if not self.off and args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
             cast = func in (Tensor.to, Tensor.type) and torch.float32 in (*args[1:], kwargs.get("dtype"))
@@ -62,10 +63,16 @@ def double(model: nn.Module) -> Any:
     """The model computes in float64."""
     mode = Double()
     hooks: list[Any] = []
+
+    def within(module: nn.Module, name: str) -> None:
+        hooks.append(module.register_forward_pre_hook(lambda *_: setattr(mode, name, getattr(mode, name) + 1)))
+        hooks.append(module.register_forward_hook(lambda *_: setattr(mode, name, getattr(mode, name) - 1)))
+
     for module in model.modules():
         if "Rotary" in type(module).__name__:
-            hooks.append(module.register_forward_pre_hook(lambda *_: setattr(mode, "off", mode.off + 1)))
-            hooks.append(module.register_forward_hook(lambda *_: setattr(mode, "off", mode.off - 1)))
+            within(module, "off")
+        elif hasattr(module, "floor_scale"):  # a temperature
+            within(module, "placed")
     with mode:
         yield
     for hook in hooks:

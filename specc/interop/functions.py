@@ -8,7 +8,7 @@ from math import ceil, sqrt
 from struct import pack, unpack
 from typing import Any, cast
 
-from specc.interop.context import Context, Function, Unmapped, choices, key_of, one_way, value_of
+from specc.interop.context import Context, Function, Several, Unmapped, choices, key_of, one_way, value_of
 from specc.interop.layers import LAYERS
 from specc.interop.ropes import ROPES
 from specc.interop.schema import Data
@@ -123,6 +123,17 @@ def _sum(sign: int) -> Function:
     return Function(read, write)
 
 
+def _read_same(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """Where other fields have the same value."""
+    if any(other != value for other in args):
+        raise Unmapped(f"it is {' and '.join(map(str, args))} elsewhere, and specc says it once")
+    return value
+
+
+def _write_same(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    return Several(value, tuple((n, value) for n in range(len(args))))
+
+
 def _read_over_root(value: Any, args: tuple[Any, ...], _: Context) -> Any:
     """Divided by the root of a number."""
     return value / sqrt(_quotient(args))
@@ -171,6 +182,15 @@ def _write_root_in_bf16(value: Any, args: tuple[Any, ...], context: Context) -> 
     return width
 
 
+def _read_some(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    return value
+
+
+def _write_some(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    """Null where there is none of it."""
+    return value or None
+
+
 def _read_at_least(value: Any, _: tuple[Any, ...], __: Context) -> Any:
     """The smallest there may be; 0 is none."""
     return [float(value), None] if value else None
@@ -202,6 +222,7 @@ FUNCTIONS = {
     "head_scale": Function(_read_head_scale, _write_head_scale),
     "scores": Function(_read_scores, _write_over_root),
     "root_in_bf16": Function(_root_in_bf16, _write_root_in_bf16),
+    "some": Function(_read_some, _write_some),
     "at_least": Function(_read_at_least, _write_at_least),
     "activation": Function(_read_activation, _write_activation),
     "power": _power(0.0),
@@ -209,6 +230,7 @@ FUNCTIONS = {
     "projection": Function(_read_projection, _write_projection),
     "plus": _sum(1),
     "less": _sum(-1),
+    "same": Function(_read_same, _write_same),
     "ceil": Function(_ceil, one_way),
     "limits": Function(_read_limits, _write_limits),
     "count": Function(_read_count, _write_count),

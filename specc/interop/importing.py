@@ -220,6 +220,8 @@ def _required(mapping: Mapping, fields: Fields, found: list[Diagnostic]) -> None
 def _unnamed(mapping: Mapping, fields: Fields, found: list[Diagnostic]) -> None:
     """A field that nobody names is never dropped; null says nothing."""
     ignored = {split(name) for name in (*mapping.ignore, *mapping.require, *common().ignore)}
+    inner = {path[:-1] for path, _ in fields.leaves() if path[-1] == MODEL_TYPE}  # configs in the config
+    ignored |= {(*path, name) for path in inner for name in common().ignore}
     for path, value in fields.leaves():
         around = {path[:n] for n in range(1, len(path) + 1)}
         if value is not None and not around & (ignored | fields.used):

@@ -10,11 +10,14 @@ from typing import Any, cast
 from specc.interop.context import Context, Function, Several, Unmapped, choices, key_of, one_way, value_of
 
 
-def _read_pattern(value: Any, _: tuple[Any, ...], context: Context) -> Any:
-    """The shortest pattern that makes the list: a cycle first, then one behind a head, with a tail where it must be."""
+def _read_pattern(value: Any, args: tuple[Any, ...], context: Context) -> Any:
+    """The shortest pattern that makes the list: a cycle first, then one behind a head, with a tail where it must be.
+
+    Blocks of kinds stand in the table `pattern`, or in that which is named.
+    """
     if not isinstance(value, list) or not value:
         raise Unmapped("it is a list with the kind of each layer")
-    names = context.tables.get("pattern", {})
+    names = context.tables.get(str(args[0]) if args else "pattern", {})
     kinds = [key_of(item) for item in cast(list[Any], value)]
     if context.layers is not None and len(kinds) != context.layers:
         raise Unmapped(f"it lists {len(kinds)} layers of {context.layers}")
@@ -54,11 +57,13 @@ def unrolled(items: list[str]) -> Iterator[str]:
         yield from repeat(name.strip(), int(count) if count else 1)
 
 
-def _write_pattern(value: Any, _: tuple[Any, ...], context: Context) -> Any:
+def _write_pattern(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     parts = cast(dict[str, list[str]], value) if isinstance(value, dict) else {"cycle": cast(list[str], value)}
     if context.layers is None:
         raise Unmapped("nothing says how many layers there are")
-    names = {block: kind for kind, block in reversed(context.tables.get("pattern", {}).items())}
+    names = {
+        block: kind for kind, block in reversed(context.tables.get(str(args[0]) if args else "pattern", {}).items())
+    }
     head, tail = (list(unrolled(parts.get(part) or [])) for part in ("head", "tail"))
     cycle, rest = list(unrolled(parts.get("cycle") or [])), context.layers - len(head) - len(tail)
     if rest < 0 or (rest and not cycle):
@@ -199,6 +204,35 @@ def _marked(value: Any, args: tuple[Any, ...], _: Context) -> Any:
     return [value_of(other) if layer in value else value_of(usual) for layer in range(layers)]
 
 
+def _steps(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """Of so many layers the last of each few."""
+    (step,) = args
+    if not isinstance(value, int) or not isinstance(step, int) or step < 1:
+        raise Unmapped("it is no number of layers")
+    return list(range(step - 1, value, step))
+
+
+def _each(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """A list with other names of its items, which stand by them in turn."""
+    names = dict(zip(args[::2], args[1::2], strict=True))
+    if not isinstance(value, list) or any(item not in names for item in cast(list[Any], value)):
+        raise Unmapped(f"it is a list of {' and '.join(map(str, names))}")
+    return [names[item] for item in cast(list[Any], value)]
+
+
+def _read_beside(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+    """Two lists as one of their items side by side, those of the other in front."""
+    (others,) = args
+    if not (isinstance(value, list) and isinstance(others, list)) or len(cast(list[Any], value)) != len(others):
+        raise Unmapped("two lists say of which kind each layer is, and have as many items")
+    return [f"{key_of(other)} {key_of(one)}" for one, other in zip(cast(list[Any], value), others, strict=True)]
+
+
+def _write_beside(value: Any, _: tuple[Any, ...], __: Context) -> Any:
+    pairs = [str(item).split(" ", 1) for item in cast(list[Any], value)]
+    return Several([value_of(one) for _, one in pairs], ((0, [value_of(other) for other, _ in pairs]),))
+
+
 def _length(value: Any, _: tuple[Any, ...], __: Context) -> Any:
     """So many layers as the list has."""
     if not isinstance(value, list):
@@ -236,6 +270,9 @@ LAYERS = {
     "first": Function(_read_first, _write_first),
     "every": Function(_every, one_way),
     "begun": Function(_begun, one_way),
+    "beside": Function(_read_beside, _write_beside),
+    "each": Function(_each, one_way),
+    "steps": Function(_steps, one_way),
     "count": Function(_counted, one_way),
     "marked": Function(_marked, one_way),
     "spelled": Function(_spelled, one_way),
