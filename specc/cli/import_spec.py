@@ -14,8 +14,12 @@ from specc.cli.specs import Loaded
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("-o", "out", type=click.Path(path_type=Path), help="Where to write the spec; to stdout by default.")
 @click.option("--name", help="Name of the spec; the family's by default.")
+@click.option("--part", help="Of a config of several models the one to import: text for its text_config.")
+@click.option("--partial", is_flag=True, help="Leave out what specc cannot say, and tell it in comments of the spec.")
 @map_option
-def import_spec(config: Path, out: Path | None, name: str | None, own: Path | None) -> int:
+def import_spec(
+    config: Path, out: Path | None, name: str | None, part: str | None, partial: bool, own: Path | None
+) -> int:
     """Make a spec of a config.json of Hugging Face, or of the folder that has one."""
     from specc.interop.importing import Imported, import_config, read_config
     from specc.interop.library import mapping
@@ -29,7 +33,7 @@ def import_spec(config: Path, out: Path | None, name: str | None, own: Path | No
             loaded.unreadable |= any(item.code == "E100" for item in found)
     if not isinstance(source, Source) or isinstance(given, list):
         return fail(loaded)
-    made = import_config(source, name, given)
+    made = import_config(source, name, given, part, partial)
     if not isinstance(made, Imported):
         loaded.tell(made)
         return fail(loaded)

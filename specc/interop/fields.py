@@ -8,9 +8,10 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from specc.source import Diagnostic, Node, Source, Span, parse, span_of
+from specc.source import Diagnostic, Node, Source, Span, find, parse, span_of
 
 Path = tuple[str, ...]
+MODEL_TYPE = "model_type"
 
 
 def dotted(path: Path) -> str:
@@ -93,9 +94,39 @@ class Fields:
         """Every value that is no mapping, by its path; an empty mapping is one."""
         yield from _leaves((), self.values)
 
+    def within(self, path: Path) -> Fields:
+        """The fields of a mapping in it, with their places."""
+        values: Any = self.values
+        for part in path:
+            values = inside(values, part)
+        root = None if self.root is None else find(self.root, path)
+        return Fields(deepcopy(values), self.source, root, deepcopy(values)) if path else self
+
     def copy(self) -> Fields:
         """With values of its own."""
         return Fields(deepcopy(self.values), self.source, self.root, self.stated, set(), dict(self.was))
+
+
+def part_names(fields: Fields) -> list[str]:
+    """Fields that are configs of their own."""
+    inner = ((name, value) for name, value in fields.values.items() if isinstance(value, dict))
+    return [name for name, value in inner if isinstance(cast(dict[str, Any], value).get(MODEL_TYPE), str)]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, and neither a truth value unless both are."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def shown(value: Any) -> str:
+    """` = 0.1`, nothing for a mapping."""
+    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+    return "" if isinstance(value, dict) else f" = {text if len(text) <= 60 else f'{text[:57]}...'}"
+
+
+def error(code: str, fields: Fields, path: Path, message: str, help: str | None = None) -> Diagnostic:
+    """A finding at a field."""
+    return Diagnostic(code, message, fields.span(path), help)
 
 
 def _leaves(at: Path, value: Any) -> Iterator[tuple[Path, Any]]:

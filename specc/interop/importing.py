@@ -5,22 +5,23 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path as File
 from typing import Any
 
+from specc.interop.choosing import Chosen, chosen, heading
 from specc.interop.context import Unmapped
-from specc.interop.fields import Fields, Path, dotted, fields_of, inside, split
+from specc.interop.fields import Fields, Path, dotted, error, inside, same, shown, split
 from specc.interop.filling import Filled, Place, context, fill, holes
 from specc.interop.holes import hole, read
-from specc.interop.library import common, families, known
+from specc.interop.library import common
 from specc.interop.schema import Data, Mapping, varied
 from specc.interop.shorten import meaning_of, named_blocks, shortest
 from specc.interop.text import lines_of
 from specc.source import Diagnostic, Source
 from specc.source import read as read_source
 
-MODEL_TYPE = "model_type"
+UNSAID = ("E601", "E602", "E604")
+"""What a partial spec goes without."""
 
 
 @dataclass(frozen=True)
@@ -34,34 +35,32 @@ class Imported:
     origins: dict[Place, tuple[Path, ...]] = field(default_factory=dict[Place, "tuple[Path, ...]"])
 
 
-def import_config(source: Source, name: str | None = None, own: Mapping | None = None) -> Imported | list[Diagnostic]:
-    """The spec of a config, or all that keeps it from being one. `own` is a mapping to use, whatever the family."""
-    chosen = _chosen(source, own)
-    return chosen if isinstance(chosen, list) else imported(*chosen, name)
+def import_config(
+    source: Source, name: str | None = None, own: Mapping | None = None, part: str | None = None, partial: bool = False
+) -> Imported | list[Diagnostic]:
+    """The spec of a config, or all that keeps it from being one.
+
+    `own` is a mapping to use, whatever the family; `part` a tower of several; `partial` leaves out what specc cannot
+    say, and tells it in comments.
+    """
+    made = chosen(source, own, part, partial)
+    return made if isinstance(made, list) else imported(made.fields, made.mapping, name or made.family, made)
 
 
 def mapping_of(source: Source, own: Mapping | None = None) -> Mapping | list[Diagnostic]:
     """The mapping of a config, as the variant has it that its fields choose."""
-    chosen = _chosen(source, own)
-    if isinstance(chosen, list):
-        return chosen
-    fields, mapping = chosen
+    made = chosen(source, own)
+    if isinstance(made, list):
+        return made
     found: list[Diagnostic] = []
-    fields = normal(fields, mapping, found)
-    return found or varied(mapping, next((v for v in mapping.variants if holds(v.when, fields)), None))
+    fields = normal(made.fields, made.mapping, found)
+    return found or varied(made.mapping, next((v for v in made.mapping.variants if holds(v.when, fields)), None))
 
 
-def _chosen(source: Source, own: Mapping | None) -> tuple[Fields, Mapping] | list[Diagnostic]:
-    """The fields of a config, and the mapping of its family or the given one."""
-    fields = fields_of(source)
-    if isinstance(fields, list):
-        return fields
-    mapping = own or _mapping(fields)
-    return mapping if isinstance(mapping, list) else (fields, mapping)
-
-
-def imported(given: Fields, mapping: Mapping, name: str | None = None) -> Imported | list[Diagnostic]:
-    """The spec of a config of that family."""
+def imported(
+    given: Fields, mapping: Mapping, name: str | None = None, how: Chosen | None = None
+) -> Imported | list[Diagnostic]:
+    """The spec of a config of that family; what a partial one leaves out is told by its comments."""
     found: list[Diagnostic] = []
     fields = normal(given, mapping, found)
     mapping = varied(mapping, next((v for v in mapping.variants if holds(v.when, fields)), None))
@@ -69,22 +68,27 @@ def imported(given: Fields, mapping: Mapping, name: str | None = None) -> Import
     made = Filled()
     data = fill(mapping.spec, fields, context(common(), mapping.tables), made)
     for path, problem in made.problems:
-        value = _shown(fields.get(path))
-        found.append(_error("E604", fields, path, f"{dotted(path)}{value} has no counterpart in specc: {problem}"))
+        value = shown(fields.get(path))
+        found.append(error("E604", fields, path, f"{dotted(path)}{value} has no counterpart in specc: {problem}"))
     _required(mapping, fields, found)
     _unnamed(mapping, fields, found)
     for item in {split(name) for name in missing(mapping, fields)}:
-        found.append(
-            _error("E605", fields, item, f"the config has no {dotted(item)}, and the family no default for it")
-        )
-    if found:
-        return sorted(found, key=lambda item: (item.span.start if item.span else -1, item.code))
+        found.append(error("E605", fields, item, f"the config has no {dotted(item)}, and the family no default for it"))
+    found = sorted(found, key=lambda item: (item.span.start if item.span else -1, item.code))
+    left = [item for item in found if how is not None and how.partial and item.code in UNSAID]
+    if len(left) < len(found):
+        return found
     data = {"specc": 1, "name": spec_name(name or mapping.family), **named_blocks(data)}
-    return _checked(Imported("", data, mapping, fields, made.origins))
+    head = "" if how is None else heading(how, left)
+    names = {} if how is None else how.names
+    origins = {
+        place: tuple(one for path in paths for one in names.get(path, (path,))) for place, paths in made.origins.items()
+    }
+    return _checked(Imported(head, data, mapping, fields, origins))
 
 
 def _checked(made: Imported) -> Imported | list[Diagnostic]:
-    """Short, and held to the rules of the language; what it says of a line is told at the line's fields."""
+    """Short, under its heading and held to the rules of the language; what they say of a line is told at its fields."""
     family = made.mapping.family
     text, places = lines_of(made.data, made.origins, family)
     meant = meaning_of(text)
@@ -99,39 +103,12 @@ def _checked(made: Imported) -> Imported | list[Diagnostic]:
         return found
     data = shortest(made.data, meant)
     text, _ = lines_of(data, made.origins, family)
-    return replace(made, data=data, text=text)
+    return replace(made, data=data, text=made.text + text)
 
 
 def spec_name(text: str) -> str:
     """A text as the name of a spec."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower().replace("_", "-")).strip("-._") or "model"
-
-
-def _mapping(fields: Fields) -> Mapping | list[Diagnostic]:
-    family = fields.get((MODEL_TYPE,))
-    if not isinstance(family, str):
-        help = f"give {MODEL_TYPE}; {_alike(fields)}"
-        return [_error("E610", fields, (MODEL_TYPE,), f"the config has no {MODEL_TYPE}", help)]
-    if family in families():
-        return known(family)
-    if refused := common().refused.get(family):
-        message = f"{family} cannot be said in specc: {refused.because}"
-        return [_error(refused.code, fields, (MODEL_TYPE,), message, "docs/interchange.md has what can be")]
-    near = get_close_matches(family, families(), 3, 0.6)
-    meant = f"nearest by name: {', '.join(near)}; " if near else ""
-    help = f"{meant}{_alike(fields)}; known are {', '.join(families())}"
-    return [_error("E610", fields, (MODEL_TYPE,), f"there is no mapping for the family {family}", help)]
-
-
-def _alike(fields: Fields) -> str:
-    """Which mapping names most of the fields."""
-    ranked: list[tuple[int, int, str]] = []
-    own = {key for key in fields.values if key not in common().ignore}
-    for family in families():
-        names = named(known(family))
-        ranked.append((-len(own & names), len(names - own), family))
-    count, _, family = min(ranked)
-    return f"{-count} of its {len(own)} fields are those of {family}"
 
 
 def normal(given: Fields, mapping: Mapping, found: list[Diagnostic]) -> Fields:
@@ -146,7 +123,7 @@ def normal(given: Fields, mapping: Mapping, found: list[Diagnostic]) -> Fields:
             path, other = (*split(new), *more), fields.get((*split(new), *more))
             if other is not None and other != inner:
                 message = f"{dotted((*split(old), *more))} = {inner} and {dotted(path)} = {other} contradict each other"
-                found.append(_error("E603", given, split(old), message, "keep one of them"))
+                found.append(error("E603", given, split(old), message, "keep one of them"))
             else:
                 fields.put(path, inner)
                 fields.was[path] = (*split(old), *more)
@@ -167,7 +144,7 @@ def normal(given: Fields, mapping: Mapping, found: list[Diagnostic]) -> Fields:
             try:
                 fields.put(path, read(made, fields.get, context(common(), mapping.tables)))
             except Unmapped as problem:
-                found.append(_error("E604", given, made.fields[0], f"{dotted(made.fields[0])}: {problem}"))
+                found.append(error("E604", given, made.fields[0], f"{dotted(made.fields[0])}: {problem}"))
     fields.used.clear()
     return fields
 
@@ -186,19 +163,7 @@ def _stated(fields: Fields, path: Path) -> bool:
 
 def holds(wanted: Data, fields: Fields) -> bool:
     """Whether the fields have these values."""
-    return all(_same(fields.get(split(name)), value) for name, value in wanted.items())
-
-
-def _same(a: Any, b: Any) -> bool:
-    return a == b and isinstance(a, bool) == isinstance(b, bool)
-
-
-def named(mapping: Mapping) -> set[str]:
-    """Top-level fields that the mapping names in holes, as required, ignored or older."""
-    specs = [mapping.spec, *(variant.spec for variant in mapping.variants)]
-    found = {path[0] for spec in specs for _, item in holes(spec) for path in item.fields}
-    found |= {split(name)[0] for variant in mapping.variants for name in (*variant.when, *variant.require)}
-    return found | {split(name)[0] for name in (*mapping.require, *mapping.ignore, *mapping.older)}
+    return all(same(fields.get(split(name)), value) for name, value in wanted.items())
 
 
 def missing(mapping: Mapping, fields: Fields) -> list[str]:
@@ -212,9 +177,9 @@ def _required(mapping: Mapping, fields: Fields, found: list[Diagnostic]) -> None
     for name, wanted in mapping.require.items():
         path = split(name)
         value = fields.get(path)
-        if _stated(fields, path) and not _same(value, wanted):
-            message = f"{name}{_shown(value)} cannot be said in specc"
-            found.append(_error("E601", fields, path, message, f"with {_shown(wanted)[3:]} the model imports"))
+        if _stated(fields, path) and not same(value, wanted):
+            message = f"{name}{shown(value)} cannot be said in specc"
+            found.append(error("E601", fields, path, message, f"with {shown(wanted)[3:]} the model imports"))
 
 
 def _unnamed(mapping: Mapping, fields: Fields, found: list[Diagnostic]) -> None:
@@ -225,18 +190,8 @@ def _unnamed(mapping: Mapping, fields: Fields, found: list[Diagnostic]) -> None:
     for path, value in fields.leaves():
         around = {path[:n] for n in range(1, len(path) + 1)}
         if value is not None and not around & (ignored | fields.used):
-            message = f"the mapping of {mapping.family} does not name the field {dotted(path)}{_shown(value)}"
-            found.append(_error("E602", fields, path, message, "if it does not matter, take it out of the config"))
-
-
-def _shown(value: Any) -> str:
-    """` = 0.1`, nothing for a mapping."""
-    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
-    return "" if isinstance(value, dict) else f" = {text if len(text) <= 60 else f'{text[:57]}...'}"
-
-
-def _error(code: str, fields: Fields, path: Path, message: str, help: str | None = None) -> Diagnostic:
-    return Diagnostic(code, message, fields.span(path), help)
+            message = f"the mapping of {mapping.family} does not name the field {dotted(path)}{shown(value)}"
+            found.append(error("E602", fields, path, message, "if it does not matter, take it out of the config"))
 
 
 def read_config(place: File) -> Source | list[Diagnostic]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from specc.interop.filling import Place, leaves
 from specc.interop.functions import FUNCTIONS
+from specc.interop.gaps import Gaps
 from specc.interop.holes import hole
 from specc.interop.names import lines
 from specc.interop.schema import Common, Mapping
@@ -34,6 +35,15 @@ def common() -> Common:
     found = _read(FOLDER / "common.yaml", Common)
     if isinstance(found, list):
         raise ValueError("; ".join(item.message for item in found))
+    return found
+
+
+@cache
+def gaps() -> Gaps:
+    """What families have that the language has not. Raises ValueError where that file is wrong."""
+    found = _read(FOLDER / "gaps.yaml", Gaps)
+    if isinstance(found, list):
+        raise ValueError("; ".join(f"{item.span}: {item.message}" for item in found))
     return found
 
 

@@ -87,13 +87,6 @@ class Mapping(Config):
     """Tensors that must be zero, and why they have no place."""
 
 
-class Refused(Config):
-    """A family that the language cannot say."""
-
-    code: str
-    because: str
-
-
 class Common(Config):
     """What all families share."""
 
@@ -104,8 +97,6 @@ class Common(Config):
     """By rope_type, the scaling of a rope, with holes for the fields beside it."""
     ignore: Texts
     """Fields that any config may have."""
-    refused: dict[str, Refused]
-    """By model_type."""
 
 
 def overlay(base: Data, change: AnyMapping[str, Any]) -> Data:
