@@ -130,8 +130,11 @@ def _broken(file: Path, error: Exception) -> Diagnostic:
     """What a file is that cannot be read as safetensors."""
     if not file.exists():
         return _found("E642", file, "the index names it, but it is not there")
-    with file.open("rb") as opened:
-        start = opened.read(2)
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(2)
+    except OSError as problem:
+        return _found("E642", file, f"it cannot be read: {problem.strerror}")
     if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return _found("E642", file, "it is a pickle, not safetensors; pickles run code and are not read")
     return _found("E642", file, f"it is damaged or cut short: {str(error)[:120]}")
