@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from specc.interop.axes import Misfit, Shape, View, factors_of, own_shape, plain, views
 from specc.interop.names import Line, bracket, filled, lines, open_index, wildcard
 from specc.interop.schema import Mapping as Family
-from specc.interop.schema import as_on_hub
+from specc.interop.schema import Packed, as_on_hub, as_packed
 from specc.ir.graph import Graph
 from specc.ir.op import Param
 from specc.ir.stored import stored
 from specc.source import Diagnostic
+
+BLOCK = 32
+"""Numbers that share a power of two, in a tensor that is packed."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,33 @@ class Part:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the files with all parameters in it; `copies` are names that may hold the same."""
+    """A tensor of the files with all parameters in it; `copies` are names that may hold the same.
+
+    One that is `packed` is in two of other names, and has its shape once it is unpacked.
+    """
 
     name: str
     shape: Shape
     parts: tuple[Part, ...]
     copies: tuple[str, ...] = ()
+    packed: Packed | None = None
+
+    @property
+    def stored(self) -> dict[str, Shape]:
+        """The tensors that the files have of it."""
+        if self.packed is None:
+            return {self.name: self.shape}
+        *rest, last = self.shape
+        blocks = (*rest, last // BLOCK)
+        return {self.name + self.packed.blocks: (*blocks, BLOCK // 2), self.name + self.packed.scales: blocks}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All tensors in the order of parameters. `hub` is the plan of files as the hub has them, where these differ."""
+    """All tensors in the order of parameters.
+
+    `hub` is the plan of files as the hub has them, where these differ, and `packed` that of files of few bits a number.
+    """
 
     tensors: tuple[Tensor, ...]
     shapes: dict[str, Shape]  # of parameters
@@ -48,6 +67,7 @@ class Plan:
     drop: tuple[str, ...] = ()
     zeros: tuple[str, ...] = ()
     hub: Plan | None = None
+    packed: Plan | None = None
 
     def dropped(self, name: str) -> bool:
         """Whether the tensor is left out on purpose."""
@@ -70,15 +90,21 @@ def parameters(graph: Graph) -> dict[str, Param]:
 
 def plan(mapping: Family, params: Mapping[str, Param]) -> Plan | list[Diagnostic]:
     """The plan, or everything in which the mapping does not fit the parameters (E640)."""
-    hub = as_on_hub(mapping)
     made = _plan(mapping, params)
-    if hub.weights == mapping.weights or not isinstance(made, Plan):
-        return made
-    theirs = _plan(hub, params)
-    return replace(made, hub=theirs) if isinstance(theirs, Plan) else theirs
+    hub, packed = as_on_hub(mapping), as_packed(mapping)
+    if hub.weights != mapping.weights and isinstance(made, Plan):
+        theirs = _plan(hub, params)
+        made = replace(made, hub=theirs) if isinstance(theirs, Plan) else theirs
+    if packed.weights != mapping.weights and isinstance(made, Plan):
+        theirs = _plan(packed, params, packed=True)
+        if not isinstance(theirs, Plan):
+            return theirs
+        whole = all(tensor.shape[-1] % BLOCK == 0 for tensor in theirs.tensors if tensor.packed)
+        made = replace(made, packed=theirs) if whole else made
+    return made
 
 
-def _plan(mapping: Family, params: Mapping[str, Param]) -> Plan | list[Diagnostic]:
+def _plan(mapping: Family, params: Mapping[str, Param], packed: bool = False) -> Plan | list[Diagnostic]:
     known = list(lines(mapping.weights))
     found: list[Diagnostic] = []
     inside: dict[str, list[tuple[str, Line]]] = {}
@@ -98,8 +124,9 @@ def _plan(mapping: Family, params: Mapping[str, Param]) -> Plan | list[Diagnosti
         made = _tensors(name, held, params, copies[name])
         if isinstance(made, str):
             found.append(Diagnostic("E640", f"{name} of the mapping of {mapping.family}: {made}", None))
-        else:
-            tensors += made
+            continue
+        form = held[0][1].weight.packed if packed else None
+        tensors += [replace(one, packed=form) for one in made]
     if found:
         return found
     shapes = {name: own_shape(param) for name, param in params.items()}

@@ -22,6 +22,17 @@ class Stored(Config):
     """As a `Weight` has them."""
 
 
+class Packed(Stored):
+    """A tensor in files of few bits a number, which are only read; `axes` are those of its numbers in bfloat16."""
+
+    kind: Literal["mxfp4"]
+    """Blocks of 32 numbers of 4 bits, the first of two in a byte being its lower half, with a power of two each."""
+    blocks: str
+    """How the name of the tensor of bytes ends."""
+    scales: str
+    """How that of the powers ends."""
+
+
 class Weight(Config):
     """Where a parameter is in the files, where its name does not say it all."""
 
@@ -29,6 +40,8 @@ class Weight(Config):
     """Name of the tensor; of several, all hold the same and the first is written."""
     hub: Annotated[Annotated[str, Tag("text")] | Annotated[Stored, Tag("mapping")], by_kind] | None = None
     """Where it is in files as the hub has them, whose tensors the class renames, stacks or joins as it reads them."""
+    packed: Packed | None = None
+    """Where it is in files of few bits a number."""
     axes: str | None = None
     """Its axes, outermost first, in the words of specc's; `->` those of the parameter."""
     add: float | None = None
@@ -159,6 +172,17 @@ def as_on_hub(mapping: Mapping) -> Mapping:
             place = place.model_copy(update={"hf": stored.hf, "axes": stored.axes, "hub": None})
         made[name] = _begun(place, mapping.prefix, mapping.hub_prefix)
     return mapping.model_copy(update={"weights": made, "prefix": mapping.hub_prefix or mapping.prefix})
+
+
+def as_packed(mapping: Mapping) -> Mapping:
+    """The mapping of files of few bits a number."""
+    made = {
+        name: place.model_copy(update={"hf": place.packed.hf, "axes": place.packed.axes})
+        if isinstance(place, Weight) and place.packed is not None
+        else place
+        for name, place in mapping.weights.items()
+    }
+    return mapping.model_copy(update={"weights": made})
 
 
 def _begun(place: Place, old: str | None, new: str | None) -> Place:

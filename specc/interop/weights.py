@@ -13,8 +13,12 @@ import torch
 
 from specc.interop.files import SHARD, Coming, Entry, Folder, open_folder, write_folder
 from specc.interop.move import Inexact, joined, to_file
+from specc.interop.packed import mxfp4
 from specc.interop.plan import Part, Plan, Tensor
 from specc.source import Diagnostic, plural
+
+UNPACKED = {"mxfp4": mxfp4}
+"""By the kind of a mapping's `packed`."""
 
 
 def to_specc(plan: Plan, source: Path, place: Path, shard: int = SHARD) -> list[Diagnostic]:
@@ -30,22 +34,23 @@ def to_specc(plan: Plan, source: Path, place: Path, shard: int = SHARD) -> list[
             return folder
         plan = _form(plan, folder.entries)
         stripped = _stripped(plan, folder.entries)
-        found = _differ({t.name: t.shape for t in stripped}, folder.entries, _extra(plan, stripped, folder.entries))
-        found = found or _same(plan, stripped, folder)
+        stored = {name: shape for tensor in stripped for name, shape in tensor.stored.items()}
+        found = _differ(stored, folder.entries, _extra(plan, stripped, folder.entries))
+        found = found or [*_no_bytes(stripped, folder.entries), *_same(plan, stripped, folder)]
         if found:
             return found
-        held: dict[str, list[tuple[Part, str]]] = {}
+        held: dict[str, list[tuple[Part, Tensor]]] = {}
         for tensor in stripped:
             for part in tensor.parts:
-                held.setdefault(part.name, []).append((part, tensor.name))
+                held.setdefault(part.name, []).append((part, tensor))
         coming: list[Coming] = []
         for name, shape in plan.shapes.items():
-            types = {folder.entries[tensor].dtype for _, tensor in held[name]}
+            types = {"BF16" if one.packed else folder.entries[one.name].dtype for _, one in held[name]}
             if len(types) > 1:
-                names = listed([tensor for _, tensor in held[name]])
+                names = listed([tensor.name for _, tensor in held[name]])
                 message = f"{name} is made of {names}, which are of the types {', '.join(sorted(types))}"
                 found.append(Diagnostic("E646", message, None))
-            make = lambda name=name: joined([(part, folder.get(tensor)) for part, tensor in held[name]])  # noqa: E731
+            make = lambda name=name: joined([(part, _read(one, folder)) for part, one in held[name]])  # noqa: E731
             coming.append(Coming(name, shape, types.pop(), make))
         return found or _written(place, coming, shard)
 
@@ -85,8 +90,8 @@ def _written(place: Path, coming: list[Coming], shard: int, texts: Iterable[tupl
 
 def _form(plan: Plan, entries: Mapping[str, Entry]) -> Plan:
     """The plan in whose form these files are: that of which more tensors are there."""
-    forms = [plan] if plan.hub is None else [plan, plan.hub]
-    return max(forms, key=lambda form: sum(tensor.name in entries for tensor in _stripped(form, entries)))
+    forms = [form for form in (plan, plan.hub, plan.packed) if form is not None]
+    return max(forms, key=lambda form: sum(any(n in entries for n in t.stored) for t in _stripped(form, entries)))
 
 
 def _stripped(plan: Plan, entries: Mapping[str, Entry]) -> list[Tensor]:
@@ -105,7 +110,7 @@ def _bare(name: str, prefix: str) -> str:
 
 def _extra(plan: Plan, tensors: list[Tensor], entries: Mapping[str, Entry]) -> list[str]:
     """Tensors that nothing names."""
-    named = {name for tensor in tensors for name in (tensor.name, *tensor.copies)}
+    named = {name for tensor in tensors for name in (*tensor.stored, *tensor.copies)}
     return [
         name
         for name in entries
@@ -150,6 +155,20 @@ def listed(names: list[str]) -> str:
 def _range(found: list[int]) -> str:
     whole = len(found) > 1 and sorted(found) == list(range(min(found), max(found) + 1))
     return f"{{{min(found)}..{max(found)}}}" if whole else ",".join(map(str, found))
+
+
+def _read(tensor: Tensor, folder: Folder) -> torch.Tensor:
+    return UNPACKED[tensor.packed.kind](*map(folder.get, tensor.stored)) if tensor.packed else folder.get(tensor.name)
+
+
+def _no_bytes(tensors: list[Tensor], entries: Mapping[str, Entry]) -> list[Diagnostic]:
+    """Tensors that should be packed and are not."""
+    types = {name: entries[name].dtype for tensor in tensors if tensor.packed for name in tensor.stored}
+    return [
+        Diagnostic("E646", f"{name} is of the type {dtype}; what is packed is U8", None)
+        for name, dtype in types.items()
+        if dtype != "U8"
+    ]
 
 
 def _same(plan: Plan, tensors: list[Tensor], folder: Folder) -> list[Diagnostic]:
