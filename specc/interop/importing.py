@@ -10,7 +10,7 @@ from typing import Any
 
 from specc.interop.choosing import Chosen, chosen, heading
 from specc.interop.context import Unmapped
-from specc.interop.fields import Fields, Path, dotted, error, inside, same, shown, split
+from specc.interop.fields import MODEL_TYPE, Fields, Path, dotted, error, inside, same, shown, split
 from specc.interop.filling import Filled, Place, context, fill, holes
 from specc.interop.holes import hole, read
 from specc.interop.library import common
