@@ -91,6 +91,7 @@ ALONE = f"{DECODER[: DECODER.index('layout:')]}layout: {{generate: true}}\n"
 COUNTED = f"{LEARNED}offset: 1, skip_pad: true}}}}"
 ENCODER = ALONE.replace("decoder:", "encoder:").partition("layout:")[0]
 STEM = "stem: {kind: patches, image: 8, patch: 4}"
+STEM_OF_FRAMES = "stem: {kind: frames, channels: 8, convs: [{width: 3}]}"
 SEEN = ENCODER.replace("vocab: 97\nmax_seq: 64\n", f"head: none\nembedding: {{{STEM}}}\n")
 PAIRED = BOTH.replace("pad: 0\n", "").replace(", tied: [encoder, decoder, head]", "")
 AT97 = "{kind: token, token: 97}"
@@ -237,6 +238,7 @@ MODEL = (
     Case("E248", KEPT, "vocab: 97", "vocab: 97\nhead: {multi_token: {block: [a]}}", "block: [|a]"),
     Case("E246", DECODER, "vocab: 97", f"vocab: 97\nhead: {{kind: vector, pool: {AT97}}}", "token: |97"),
     Case("E253", SEEN, "patch: 4", "patch: 3", "patch: |3"),
+    Case("E253", SEEN, STEM, STEM_OF_FRAMES.replace("3}", "4}"), "width: |4"),
     Case("E251", SEEN, "head: none", "head: none\nvocab: 97", "|vocab"),
     Case("E251", SEEN, "head: none", "head: none\npad: 0", "pad: |0"),
     Case("E251", SEEN, "head: none", "head: none\ninputs: [mask]", "|[mask]"),

@@ -48,14 +48,19 @@ def fitting(doc: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in doc.items() if key != "loss" or kind != "vector"}
 
 
-def imaged(doc: dict[str, Any], class_token: bool) -> dict[str, Any]:
-    """Its one stack reads images, of each 12 tokens: nothing is said of tokens that are read."""
-    stem = {"kind": "patches", "image": 6, "patch": 2, "channels": 2, "bias": class_token}
+def imaged(doc: dict[str, Any], class_token: bool, still: bool) -> dict[str, Any]:
+    """Its one stack reads images, or frames, of each 12 tokens: nothing is said of tokens that are read."""
+    stem: dict[str, Any] = {"kind": "patches", "image": 6, "patch": 2, "channels": 2, "bias": class_token}
+    if not still:
+        convs = [{"width": 3}, {"width": 5, "stride": 2}]
+        stem = {"kind": "frames", "channels": 3, "convs": convs, "activation": "silu", "bias": class_token}
+        doc = {**doc, "max_seq": 12}
     kept = {key: value for key, value in doc.get("embedding", {}).items() if key not in ("types", "tied")}
     if isinstance(kept.get("positions"), dict):
         kept["positions"] = {key: value for key, value in kept["positions"].items() if key != "size"}
     embedding = {**kept, "stem": stem, "class_token": class_token, "registers": 3 - class_token}
-    gone = ("max_seq", "pad") if doc.get("head", {}).get("kind", "lm") == "lm" else ("max_seq", "pad", "vocab")
+    gone = ("pad",) if doc.get("head", {}).get("kind", "lm") == "lm" else ("pad", "vocab")
+    gone += ("max_seq",) * still
     return {**{key: value for key, value in doc.items() if key not in gone}, "embedding": embedding}
 
 

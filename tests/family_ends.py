@@ -25,10 +25,16 @@ SHORT = {
     **{"layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]},
     **{"tie_word_embeddings": False, "decoder_bias": False},
 }
+SPEECH = {
+    **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4},
+    **{"decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 40, "num_mel_bins": 6},
+    **{"max_source_positions": 13, "max_target_positions": 16, "activation_function": "gelu_new"},
+}
 IMAGES = {"image_size": 12, "patch_size": 4, "num_channels": 2}
 ENDS = (
     row("vit", "", {**IMAGES, "num_labels": 5}, quick=True),
     row("vit", "unbiased", {**IMAGES, "qkv_bias": False, "hidden_act": "gelu_new"}),
+    row("whisper", "", SPEECH, quick=True),
     row("dinov2", "", {**IMAGES, "layerscale_value": 0.5, "qkv_bias": False}),
     row("dinov2_with_registers", "", {**IMAGES, "num_register_tokens": 3}, quick=True),
     row("albert", "", {"embedding_size": 24, "attention_probs_dropout_prob": 0.0}, quick=True),

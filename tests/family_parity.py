@@ -137,7 +137,11 @@ def inputs(model: Model) -> tuple[tuple[Tensor, ...], dict[str, Tensor], Tensor]
     """Ours, the same as others call it, and where there are tokens that logits come of. Sources end in padding."""
     generator = torch.Generator().manual_seed(1)
     if (stem := model.embed_of(model.stacks[0]).stem) is not None:
-        images = torch.randn(3, stem.channels, stem.image, stem.image, generator=generator, dtype=torch.float64)
+        images = torch.randn(3, *stem.shape, generator=generator, dtype=torch.float64)
+        if len(model.stacks) > 1:
+            target = torch.randint(3, 96, (3, 9), generator=generator)
+            fed = {"input_features": images, "decoder_input_ids": target}
+            return (images, target), fed, torch.ones_like(target)
         rows = (3,) if model.head.pool is not None else (3, model.max_seq)
         return (images,), {"pixel_values": images}, torch.ones(rows)
     ids = torch.randint(3, 96, (3, 23), generator=generator)

@@ -363,7 +363,7 @@ def specs(draw: st.DrawFn, ranks: int = 4) -> Drawn:
     saves = [name for name in known if draw(st.booleans())] if kept else []
     layout = draw(layouts(tp, dp, names, saves))
     if len(roles) == 1 and "'prefix'" not in str(doc) and draw(st.integers(0, 3)) == 0:
-        doc = imaged(doc, draw(st.booleans()))
+        doc = imaged(doc, draw(st.booleans()), draw(st.booleans()))
     return Drawn({**doc, "layout": layout} if layout else doc)
 
 

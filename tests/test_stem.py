@@ -30,6 +30,10 @@ encoder: {{{body}}}
 """
 
 
+FRAMES = "kind: frames, channels: 2, convs: [{width: 5}, {width: 3, stride: 4}], activation: relu"
+SIZED = "positions: {kind: learned, size: 7}, "
+
+
 def said(embedding: str = "", head: str = "none", body: str = BODY) -> Spec:
     found = load(Source("s.yaml", TEXT.format(embedding=embedding, head=head, body=body)))
     assert isinstance(found, Spec), [render(item) for item in found]
@@ -64,6 +68,21 @@ def test_patches_are_a_convolution_and_vectors_stand_in_front_of_them() -> None:
         assert (module(images()) - x).abs().max() <= 1e-12
 
 
+def test_frames_are_convolved_along_time() -> None:
+    """As many as make the tokens that positions are of; in the end time is the tokens."""
+    still = "layers: 1, block: [{ffn: {hidden: 8}, out_scale: 0}], final_norm: false"
+    text = TEXT.replace("kind: patches, channels: 2, image: 6, patch: 2", FRAMES.replace("{", "{{").replace("}", "}}"))
+    found = load(Source("s.yaml", text.format(embedding=SIZED, head="none", body=still)))
+    assert isinstance(found, Spec), [render(item) for item in found]
+    frames = torch.randn(3, 2, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for module in both(found):
+        w = dict(module.named_parameters())
+        x = F.relu(F.conv1d(frames, w["conv1.weight"], w["conv1.bias"], padding=2))
+        x = F.relu(F.conv1d(x, w["conv2.weight"], w["conv2.bias"], stride=4, padding=1)).mT
+        assert w["position_embedding.weight"].shape == (7, 16) and w["conv1.weight"].shape == (16, 2, 5)
+        assert (module(frames) - x - w["position_embedding.weight"]).abs().max() <= 1e-12
+
+
 def test_places_of_layers_count_what_stands_in_front() -> None:
     """A rope turns registers, too: 12 places, while a table has 9 rows."""
     turning = BODY.replace("heads: 2", "heads: 2, rope: {theta: 100}")
@@ -85,7 +104,7 @@ def test_ranks_share_tokens_evenly_or_the_layout_is_refused(registers: int, fine
     assert isinstance(found, Spec) == fine
     if not isinstance(found, Spec):
         (item,) = found
-        assert item.message == f"{9 + registers} tokens of each image cannot be cut into equal parts for tp = 2"
+        assert item.message == f"{9 + registers} tokens that a stem makes cannot be cut into equal parts for tp = 2"
         assert item.help is not None and item.help.endswith(f"1 register more would make {10 + registers} tokens")
 
 

@@ -104,6 +104,7 @@ FAMILIES = {
     "t5gemma": "t5gemma",
     "umt5": "umt5",
     "vaultgemma": "vaultgemma",
+    "whisper": "whisper-tiny",
     "xlm-roberta": "camembert",
 }
 """The spec of each model type."""

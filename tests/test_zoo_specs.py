@@ -114,6 +114,7 @@ COUNTS = {
     "umt5": 172_122_112,
     "vaultgemma": 2_614_222_080,
     "vit-base": 86_567_656,
+    "whisper-tiny": 37_184_640,
 }
 
 

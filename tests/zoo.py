@@ -32,6 +32,7 @@ TINY = (
     "ends-tiny",
     "classes-tiny",
     "vision-tiny",
+    "speech-tiny",
 )
 SAVES = Checkpoint(save=("attention.core", "attention.o"))
 CHECKPOINTS = {"none": Checkpoint(), "full": Checkpoint(every=1), "every 2": Checkpoint(every=2), "save": SAVES}

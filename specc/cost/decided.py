@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from specc.components.norm import Norm
 from specc.source import Path, find, shown
-from specc.spec.core import Branch, Embed, Head, Layout, Run, Spec, Stack, Sublayer
+from specc.spec.core import Branch, Embed, Frames, Head, Layout, Patches, Run, Spec, Stack, Sublayer
 from specc.spec.stated import stated
 
 
@@ -110,8 +110,12 @@ def _ends(spec: Spec) -> Iterator[Decided]:
 def _stem(spec: Spec, at: Path, embed: Embed) -> Iterator[Decided]:
     stem = embed.stem
     assert stem is not None
-    yield _row(spec, (*at, "stem", "kind"), "patches")
-    for key in ("channels", "image", "patch", "bias"):
+    patches = isinstance(stem, Patches)
+    yield _row(spec, (*at, "stem", "kind"), "patches" if patches else "frames")
+    for n, conv in enumerate(() if isinstance(stem, Patches) else stem.convs):
+        for key in ("width", "stride"):
+            yield _row(spec, (*at, "stem", "convs", n, key), getattr(conv, key))
+    for key in ("channels", "image", "patch", "bias") if patches else ("channels", "activation", "bias"):
         yield _row(spec, (*at, "stem", key), getattr(stem, key))
     for key in ("class_token", "registers"):
         yield _row(spec, (*at, key), getattr(embed, key))
@@ -161,7 +165,7 @@ def _positions(spec: Spec, at: Path, embed: Embed) -> Iterator[Decided]:
         yield _row(spec, at, None if of is None else of.kind)
         return
     yield _row(spec, (*at, "kind"), of.kind)
-    if of.kind == "learned":
+    if of.kind == "learned" or isinstance(embed.stem, Frames):
         yield _row(spec, (*at, "size"), of.size, rows, f"{key}.size")
     yield _row(spec, (*at, "offset"), of.offset)
     if of.kind == "sinusoidal":

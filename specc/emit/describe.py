@@ -7,7 +7,7 @@ from specc.emit.context import Context
 from specc.emit.distribute import ranks_of
 from specc.ir.stored import total
 from specc.source import plural
-from specc.spec.core import Model, Stack
+from specc.spec.core import Model, Patches, Stack
 
 TORCH = "2.13"
 """The oldest torch that has what files call, and the one that they are tested with."""
@@ -54,7 +54,9 @@ def _stack(model: Model, stack: Stack) -> str:
         return model.tables.component(config).summary(config)
 
     words = [word for word in dict.fromkeys(map(summary, configs)) if word]
-    read = "" if (stem := model.embed_of(stack).stem) is None else f" over {stem.tokens} patches of an image"
+    stem = model.embed_of(stack).stem
+    of = "" if stem is None else "patches of an image" if isinstance(stem, Patches) else "tokens of frames"
+    read = "" if stem is None else f" over {stem.tokens} {of}"
     return f"{stack.role} of {plural(stack.layers, 'layer')}{read}" + (f" with {words[0]}" if len(words) == 1 else "")
 
 

@@ -22,4 +22,19 @@ def own_tokens(x: Tensor, own: Tensor, *, at: int) -> Tensor:
     return torch.cat((x[:, :at], rows, x[:, at:]) if at else (rows, x), 1)
 
 
-TABLE: dict[str, Callable[..., Any]] = {"patches": patches, "own_tokens": own_tokens}
+def time_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int, padding: int) -> Tensor:
+    """x [batch, channels, time] -> [batch, d_model, time / stride]"""
+    return F.conv1d(x, weight, bias, stride, padding)
+
+
+def time_last(x: Tensor, *, axes: tuple[object, ...], first: str = "batch") -> Tensor:
+    """x [batch, d_model, time] -> [batch, seq, d_model], or tokens first"""
+    return x.permute(2, 0, 1) if first == "tokens" else x.transpose(1, 2)
+
+
+TABLE: dict[str, Callable[..., Any]] = {
+    "patches": patches,
+    "own_tokens": own_tokens,
+    "time_conv": time_conv,
+    "time_last": time_last,
+}

@@ -15,7 +15,7 @@ from specc.lower.head import head
 from specc.lower.head import outputs as label_axes
 from specc.lower.multi_token import Steps, lower_steps
 from specc.lower.stack import lower_stack
-from specc.lower.stem import pixels
+from specc.lower.stem import fed
 from specc.spec.core import Loss, Model, Stack
 
 
@@ -23,9 +23,9 @@ def lower(model: Model) -> Graph:
     """The graph of a model, neither typed nor placed.
 
     One stack takes `tokens` [batch, seq] and what `inputs` of the model lists, of that shape; encoder and decoder take
-    `source` [batch, source] and `target` [batch, target]. A stack with a stem takes `images` instead. The loss takes
-    the outputs, `labels` of the shape of the last stack's tokens, of rows where the head pools them, or numbers of the
-    shape of its vectors, and `scale`.
+    `source` [batch, source] and `target` [batch, target]. A stack with a stem takes `images` or `frames`. The loss
+    takes the outputs, `labels` of the shape of the last stack's tokens, of rows where the head pools them, or numbers
+    of the shape of its vectors, and `scale`.
     """
     b = Builder(model.init, model.tables)
     features = Axis("d_model", model.d_model)
@@ -65,7 +65,7 @@ def _input(b: Builder, model: Model, stack: Stack, name: str, seq: str) -> Ref:
     """What a stack reads."""
     stem = model.embed_of(stack).stem
     if stem is not None:
-        return pixels(b, stem, "images")
+        return fed(b, stem)
     return b.op("input", name=name, hint=name, axes=("batch", seq), dtype="int64")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import prod
 
 from specc.ir.graph import TOKENS, Graph, Scope
 from specc.ir.op import Attr, Init, Layer, Op, Param, Path, Ref, Shared, dotted, plain_name
@@ -108,7 +109,10 @@ class Builder:
         own = self._starts.get(plain) or self._starts.get(plain.removesuffix(".weight"))
         if own is None and role == "embedding":
             own = self._starts.get("embedding")
-        return Param(path, axes, init if own is None else started(own, axes), role, trained)
+        if own is not None:  # a convolution sums over all axes but the first
+            fan = (axes[0], Axis("inner", prod(axis.length for axis in axes[1:]))) if role == "time_conv" else axes
+            init = started(own, fan if len(axes) > 1 else axes)
+        return Param(path, axes, init, role, trained)
 
     def linear(self, x: Ref, name: str, out: Axis, inner: Axis, bias: bool, hint: str = "x", last: bool = False) -> Ref:
         """A linear; `last` marks the one that ends a branch of a residual update."""

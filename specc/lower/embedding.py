@@ -58,7 +58,7 @@ def looked_up(b: Builder, model: Model, stack: Stack, ids: Ref, prefix: str, hin
     of = model.embed_of(stack)
     if of.stem is not None:
         width = Axis("d_model", model.d_model) if of.project is None else Axis("embed", of.project.dim)
-        x = stem.patches(b, of.stem, ids, seq, width, prefix)
+        x = stem.made(b, of.stem, ids, seq, width, prefix)
     else:
         x = b.op("embedding", ids, name=f"{prefix}embedding", hint=hint, params=(table(b, model, stack),))
     if of.project is not None and of.project.first:

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from specc.ir.op import Ref
+from specc.components import activation
+from specc.ir.op import Init, Ref
 from specc.ir.types import Axis
 from specc.lower.builder import Builder
-from specc.spec.core import Embed, Stem
+from specc.spec.core import Embed, Frames, Patches
 
 
-def pixels(b: Builder, of: Stem, name: str) -> Ref:
-    """The input of images [batch, channels, height, width]."""
-    sides = (Axis("height", of.image), Axis("width", of.image))
-    return b.op("input", name=name, hint=name, axes=("batch", Axis("channels", of.channels), *sides), dtype="float")
+def fed(b: Builder, of: Patches | Frames) -> Ref:
+    """The input: images [batch, channels, height, width], or frames [batch, channels, time]."""
+    name, more = ("images", ("height", "width")) if isinstance(of, Patches) else ("frames", ("time",))
+    axes = tuple(Axis(name, size) for name, size in zip(("channels", *more), of.shape, strict=True))
+    return b.op("input", name=name, hint=name, axes=("batch", *axes), dtype="float")
 
 
-def patches(b: Builder, of: Stem, images: Ref, seq: str, width: Axis, prefix: str) -> Ref:
-    """images [batch, channels, height, width] -> [batch, seq, d_model]: a linear of the pixels of each patch.
+def made(b: Builder, of: Patches | Frames, given: Ref, seq: str, width: Axis, prefix: str) -> Ref:
+    """What is read -> tokens [batch, seq, d_model]."""
+    tokens = Axis(seq, of.tokens)
+    if isinstance(of, Patches):
+        return _patches(b, of, given, tokens, width, prefix)
+    return _frames(b, of, given, tokens, width, prefix)
+
+
+def _patches(b: Builder, of: Patches, images: Ref, seq: Axis, width: Axis, prefix: str) -> Ref:
+    """A linear of the pixels of each patch.
 
     It is a convolution whose kernel is as wide as its step, with the weight [d_model, channels * patch * patch].
     """
     sides = (("channels", of.channels), ("rows", of.patch), ("columns", of.patch))
     inner = Axis("pixels", of.channels * of.patch**2, factors=sides)
-    axes = (Axis(seq, of.tokens), inner)
-    x = b.op("patches", images, name=f"{prefix}patches", hint="patches", patch=of.patch, axes=axes)
+    x = b.op("patches", images, name=f"{prefix}patches", hint="patches", patch=of.patch, axes=(seq, inner))
     return b.linear(x, f"{prefix}stem", width, inner, of.bias)
+
+
+def _frames(b: Builder, of: Frames, frames: Ref, seq: Axis, width: Axis, prefix: str) -> Ref:
+    """Convolutions along time, each with the activation behind it; in the end time is the tokens."""
+    x, channels = frames, of.channels
+    for n, conv in enumerate(of.convs, 1):
+        axes = (width, Axis("channels", channels), Axis("taps", conv.width))
+        init = b.weight_init(width, Axis("inner", channels * conv.width), False)
+        weight = b.param(f"{prefix}conv{n}", "weight", axes, init, "time_conv")
+        bias = b.param(f"{prefix}conv{n}", "bias", (width,), Init("zeros"), "time_conv")
+        params = (weight, bias) if of.bias else (weight,)
+        name = f"{prefix}conv{n}"
+        x = b.op("time_conv", x, name=name, params=params, stride=conv.stride, padding=conv.width // 2)
+        channels = width.length
+        x = activation.lower(of.activation, b, x, f"{prefix}conv{n}_activation")
+    return b.op("time_last", x, name=f"{prefix}frames_last", axes=(seq,))
 
 
 def class_token(b: Builder, of: Embed, x: Ref, width: Axis, prefix: str) -> Ref:

@@ -1,13 +1,14 @@
-"""Images taken apart into patches, and vectors that every sample has."""
+"""Images taken apart into patches, frames along time, and vectors that every sample has."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from specc.ir.op import Op
-from specc.ir.types import Axis, MeshAxis, R, TensorType
+from specc.ir.types import Axis, I, MeshAxis, R, TensorType
 from specc.ops.base import Facts, OpDef, Signature, Stream, Types, made_in
-from specc.ops.places import shards_of, use_of, whole_or_tokens
+from specc.ops.places import demand, shards_of, use_of, whole_or_tokens
 
 
 def _patches_out(op: Op, ins: Types) -> Types:
@@ -60,4 +61,58 @@ OWN_TOKENS = OpDef(  # vectors of the model stand among tokens, in front of the 
     any_order=True,
 )
 
-OPS = (PATCHES, OWN_TOKENS)
+
+def _conv_out(op: Op, ins: Types) -> Types:
+    """[batch, channels, time], weight [d_model, channels, taps] -> [batch, d_model, time / stride]"""
+    batch, _, time = ins[0].axes
+    out, _, taps = op.params[0].axes
+    length = (time.length + 2 * op.number("padding") - taps.length) // op.number("stride") + 1
+    return (TensorType((batch, out, Axis("time", length)), made_in(op, ins[0].dtype)),)
+
+
+def _conv_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """Time is whole; where tokens are split behind it, the gradient is a partial one."""
+    count = len(op.params)
+    if mesh.data:
+        return [Signature((t,), (t,), (R,) * count) for t in (*shards_of(ins[0], mesh), R)]
+    places = [R, I] if mesh.tokens else [I, R]
+    return [Signature((demand(ins[0], t),), (t,), (use_of(t),) * count) for t in places]
+
+
+def _conv_facts(op: Op, ins: Types) -> Facts:
+    return Facts(
+        rename={0: {ins[0].axes[1].shard_name: "channels"}},
+        contract=("channels",),
+        mix=("time", "taps"),
+        linear=(0, 1) if len(op.params) == 1 else (),
+    )
+
+
+def _conv_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
+    _, channels, taps = op.params[0].axes
+    return 2 * _conv_out(op, ins)[0].numel(symbols) * channels.length * taps.length
+
+
+TIME_CONV = OpDef("time_conv", _conv_out, _conv_signatures, _conv_facts, flops=_conv_flops, saves=lambda op: ("in0",))
+
+
+def _last_out(op: Op, ins: Types) -> Types:
+    """[batch, d_model, time] -> [batch, seq, d_model]; with `first` tokens, seq first"""
+    batch, features, _ = ins[0].axes
+    axes = op.attr("axes")
+    assert isinstance(axes, tuple)
+    (seq,) = (axis for axis in axes if isinstance(axis, Axis))
+    order = (seq, batch) if dict(op.attrs).get("first") == "tokens" else (batch, seq)
+    return (replace(ins[0], axes=(*order, features)),)
+
+
+def _last_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    places = [*(shards_of(ins[0], mesh) if mesh.data else ()), R, *(() if mesh.data else (I,))]
+    return [Signature((t,), (t,)) for t in places]
+
+
+TIME_LAST = OpDef(  # frames are tokens from here on
+    "time_last", _last_out, _last_signatures, lambda op, ins: Facts(mix=("time",), linear=(0,))
+)
+
+OPS = (PATCHES, OWN_TOKENS, TIME_CONV, TIME_LAST)

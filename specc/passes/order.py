@@ -27,7 +27,7 @@ def order(graph: Graph, layout: Layout) -> Graph:
         moved = left | {new.inputs[0]: new.ref for new in made}
         if moved and (made or op.scope[:1] == ("loss",)):
             op = op.changed(inputs=tuple(moved.get(ref, ref) for ref in op.inputs))
-        ops += [*made, op.having(first="tokens") if op.kind in ("split", "merge", "patches") else op]
+        ops += [*made, op.having(first="tokens") if op.kind in ("split", "merge", "patches", "time_last") else op]
         if "" in last and op.id == graph.outputs[0].op and _by_row(graph.type(graph.outputs[0])):
             back = Op(f"{op.id}_transpose", "transpose", (graph.outputs[0],), hint=graph.hint(op.ref), at=op.at)
             ops.append(back.having(mixed=True))

@@ -22,8 +22,8 @@ class PositionsDoc(Config):
     kind: Literal["learned", "sinusoidal"]
     """A table that is trained, or sines and cosines (Vaswani et al. 2017, 3.5)."""
     size: Dim | None = None
-    """Rows of a table that can be used; with an offset it has so many more. Default: max_seq, or what a stem
-    makes and its class token."""
+    """Rows of a table that can be used; with an offset it has so many more. Of what a stem of frames makes, how many
+    there are. Default: max_seq, or what a stem of patches makes and its class token."""
     offset: Rows = 0
     """Number of the first position."""
     order: Literal["interleaved", "halves"] | None = None
@@ -50,7 +50,7 @@ class ProjectionDoc(Config):
     """Right after the lookup, or after positions, norm and dropout."""
 
 
-class StemDoc(Config):
+class PatchesDoc(Config):
     """What a stack reads in place of tokens: the patches of an image, a linear of each. The model takes `images`
     [batch, channels, image, image], which are numbers."""
 
@@ -64,6 +64,34 @@ class StemDoc(Config):
     """Pixels a side; there are (image / patch)**2 patches."""
     bias: bool = True
     """Of the linear."""
+
+
+class ConvDoc(Config):
+    """A convolution along time, with half a kernel of zeros at either end."""
+
+    width: Annotated[int, Field(ge=1, le=2**10)]
+    """Frames that it sees, an odd number."""
+    stride: Annotated[int, Field(ge=1, le=2**10)] = 1
+    """Every so many frames there is one of the result."""
+
+
+class FramesDoc(Config):
+    """What a stack reads in place of tokens: convolutions of the frames of a spectrogram. The model takes `frames`
+    [batch, channels, time], which are numbers: all that make as many tokens as there are positions."""
+
+    kind: Literal["frames"]
+    """Along time."""
+    channels: Annotated[int, Field(ge=1, le=2**16)]
+    """Bands of the spectrogram."""
+    convs: Annotated[list[ConvDoc], Field(min_length=1, max_length=16)]
+    """In order, each followed by the activation."""
+    activation: Activation = "gelu"
+    """Behind each of them."""
+    bias: bool = True
+    """Of the convolutions."""
+
+
+StemDoc = Annotated[PatchesDoc | FramesDoc, Field(discriminator="kind")]
 
 
 class StackEmbeddingDoc(Config):

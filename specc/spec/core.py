@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Literal
 
 from specc.components.activation import Activation
@@ -112,7 +113,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Stem:
+class Patches:
     """What a stack reads in place of tokens: a linear of each patch of an image."""
 
     channels: int
@@ -132,6 +133,30 @@ class Stem:
 
 
 @dataclass(frozen=True)
+class Conv:
+    """A convolution along time, padded so that every stride makes one of its result."""
+
+    width: int
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What a stack reads in place of tokens: convolutions of the frames of a spectrogram."""
+
+    channels: int
+    convs: tuple[Conv, ...]
+    activation: Activation
+    bias: bool
+    tokens: int  # how many it makes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what it reads, without the batch."""
+        return (self.channels, self.tokens * prod(conv.stride for conv in self.convs))
+
+
+@dataclass(frozen=True)
 class Embed:
     """Embedding of a stack's tokens."""
 
@@ -142,7 +167,7 @@ class Embed:
     types: int = 0  # kinds of tokens, each with a vector that is added
     norm: Norm | None = None  # on the sum
     project: Projection | None = None
-    stem: Stem | None = None  # in place of tokens
+    stem: Patches | Frames | None = None  # in place of tokens
     class_token: bool = False  # in front, before positions are added
     registers: int = 0  # behind it, after that
 

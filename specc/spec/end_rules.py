@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specc.components.base import too_large
 from specc.source import Path, find
-from specc.spec.core import Embed, Model, Positions, Spec, Stack
+from specc.spec.core import Embed, Frames, Model, Positions, Spec, Stack
 from specc.spec.report import Report
 from specc.spec.stem_rules import stem_rules
 
@@ -38,7 +38,8 @@ def _positions(model: Model, stack: Stack, embed: Embed, of: Positions, at: Path
         report.add("E215", at, message, f"make {what} even", reads=reads)
     if of.endpoint and width == 2:
         report.add("E236", (*at, "endpoint"), "one wavelength has no first and last one", "leave it out", reads=reads)
-    for key in ("order", "endpoint") if learned else ("size",):
+    counted = isinstance(embed.stem, Frames)  # by size, whatever positions are
+    for key in ("order", "endpoint") if learned else ("size",) * (not counted):
         node = find(report.root, (*at, key))
         if node is not None and node.value is not None:
             what = "sinusoids" if learned else "a table that is trained"

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from specc.source import Path
-from specc.spec.around import EmbeddingDoc, PositionsDoc, StackEmbeddingDoc
-from specc.spec.core import Embed, Head, Pool, Positions, Projection, Stem, Transform
+from specc.spec.around import FramesDoc, PatchesDoc, PositionsDoc, StackEmbeddingDoc
+from specc.spec.core import Conv, Embed, Frames, Head, Patches, Pool, Positions, Projection, Transform
 from specc.spec.document import Document, StackDoc
 from specc.spec.formulas import Formulas
 from specc.spec.norms import Norms
@@ -46,7 +46,7 @@ class Ends:
         if own is None:
             return embed
         norms = replace(norms, d_model=embed.width(norms.d_model))
-        embed = _read(embed, self.document.embedding, own)
+        embed = _read(embed, self.document, own)
         positions = self.document.embedding.positions if own.positions is None else own.positions
         return replace(
             embed,
@@ -68,7 +68,7 @@ class Ends:
             types=doc.types,
             project=project,
         )
-        embed = _read(embed, doc, None)
+        embed = _read(embed, self.document, None)
         norms = replace(norms, d_model=embed.width(norms.d_model))
         positions = self._positions(doc.positions, embed)
         return replace(embed, positions=positions, norm=norms.norm(doc.norm, (*AT, "norm")))
@@ -106,15 +106,24 @@ def longest(document: Document) -> int:
     stacks = [stack for stack in (document.encoder, document.decoder) if stack is not None]
     made = None
     if len(stacks) == 1:
-        made = _read(Embed(1.0, None, 0.0), document.embedding, stacks[0].embedding).tokens
+        made = _read(Embed(1.0, None, 0.0), document, stacks[0].embedding).tokens
     return document.max_seq or made or LONGEST
 
 
-def _read(embed: Embed, doc: EmbeddingDoc, own: StackEmbeddingDoc | None) -> Embed:
+def _read(embed: Embed, document: Document, own: StackEmbeddingDoc | None) -> Embed:
     """With what is read in place of tokens, and what stands before it: a stack's own, or the model's."""
-    stem, class_token, registers = (
+    doc = document.embedding
+    stem, class_token, registers, positions = (
         getattr(doc, key) if own is None or getattr(own, key) is None else getattr(own, key)
-        for key in ("stem", "class_token", "registers")
+        for key in ("stem", "class_token", "registers", "positions")
     )
-    made = stem and Stem(stem.channels, stem.image, stem.patch, stem.bias)
+    made = None
+    if isinstance(stem, PatchesDoc):
+        made = Patches(stem.channels, stem.image, stem.patch, stem.bias)
+    elif isinstance(stem, FramesDoc):
+        size = positions.size if isinstance(positions, PositionsDoc) else None
+        own_tokens = class_token if size else class_token + registers  # size counts places, max_seq all tokens
+        tokens = max(1, (size or document.max_seq or LONGEST) - own_tokens)
+        convs = tuple(Conv(conv.width, conv.stride) for conv in stem.convs)
+        made = Frames(stem.channels, convs, stem.activation, stem.bias, tokens)
     return replace(embed, stem=made, class_token=class_token, registers=registers)

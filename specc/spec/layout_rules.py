@@ -50,11 +50,11 @@ def _even(model: Model, layout: Layout, report: Report) -> None:
         tokens, reads = model.embed_of(stack).tokens, [(stack.role, "embedding"), ("embedding",)]
         if tokens is not None and layout.sequence_parallel and tokens % layout.tp:
             more = -tokens % layout.tp
-            message = f"{tokens} tokens of each image cannot be cut into equal parts for tp = {layout.tp}"
+            message = f"{tokens} tokens that a stem makes cannot be cut into equal parts for tp = {layout.tp}"
             help = f"leave sequence_parallel out; {plural(more, 'register')} more would make {tokens + more} tokens"
             report.add("E418", (*layout.at, "sequence_parallel"), message, help, reads)
         for axis in others if tokens is not None else ():
-            message = f"ranks of {axis} are fed parts of sequences, and an image is whole"
+            message = f"ranks of {axis} are fed parts of sequences, and what a stem reads is whole"
             report.add("E418", (*layout.at, axis), message, f"leave {axis} out", reads)
 
 

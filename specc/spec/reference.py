@@ -54,7 +54,9 @@ def _components() -> Iterator[tuple[str, type[Config]]]:
 SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("document", OWN["Document"]),
     ("embedding", around.EmbeddingDoc),
-    ("stem", around.StemDoc),
+    ("patches", around.PatchesDoc),
+    ("frames", around.FramesDoc),
+    ("conv", around.ConvDoc),
     ("positions", around.PositionsDoc),
     ("projection", around.ProjectionDoc),
     ("head", around.HeadDoc),

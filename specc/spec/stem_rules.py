@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specc.source import Path, find, plural
-from specc.spec.core import Embed, Model, Stack
+from specc.spec.core import Embed, Frames, Model, Patches, Stack
 from specc.spec.grammar import listed
 from specc.spec.report import Report
 
@@ -45,7 +45,11 @@ def _at(stack: Stack, key: str, report: Report) -> Path:
 def _stem(model: Model, stack: Stack, embed: Embed, report: Report) -> None:
     stem, at = embed.stem, _at(stack, "stem", report)
     assert stem is not None and embed.tokens is not None
-    if stem.image % stem.patch:
+    for n, conv in enumerate(stem.convs if isinstance(stem, Frames) else ()):
+        if conv.width % 2 == 0:
+            message = f"a convolution of width = {conv.width} has no middle"
+            report.add("E253", (*at, "convs", n, "width"), message, f"{conv.width - 1} and {conv.width + 1} have one")
+    if isinstance(stem, Patches) and stem.image % stem.patch:
         sizes = [n for n in range(1, stem.image + 1) if stem.image % n == 0]
         near = min(sizes, key=lambda n: abs(n - stem.patch))
         message = f"image = {stem.image} is no whole number of patches of {stem.patch}"
@@ -54,7 +58,7 @@ def _stem(model: Model, stack: Stack, embed: Embed, report: Report) -> None:
         message = "the stem of the model is read by both stacks, and a decoder beside an encoder reads tokens"
         report.add("E251", at, message, "give it to the encoder: encoder: {embedding: {stem: ...}}", key=True)
     if stack.role == "encoder" and model.pad is not None:
-        message = "pad is a token that fills up what an encoder reads, and this one reads images"
+        message = f"pad is a token that fills up what an encoder reads, and this one reads {_read(stem)}"
         report.add("E251", ("pad",), message, "leave pad out", [*STACKS, ("embedding",)])
     positions = embed.positions
     if positions is not None and positions.kind == "learned" and positions.size != embed.places:
@@ -62,11 +66,16 @@ def _stem(model: Model, stack: Stack, embed: Embed, report: Report) -> None:
         report.add("E252", (*_at(stack, "positions", report), "size"), message, "leave size out", reads=STACKS)
 
 
+def _read(stem: Patches | Frames) -> str:
+    return "images" if isinstance(stem, Patches) else "frames"
+
+
 def _alone(model: Model, report: Report) -> None:
     """What speaks of tokens that nobody reads."""
     (stack,) = model.stacks
     embed, reads = model.embed_of(stack), [*STACKS, ("embedding",)]
-    read = f"the {stack.role} reads images"
+    assert embed.stem is not None
+    read = f"the {stack.role} reads {_read(embed.stem)}"
     given = [name for name in model.inputs if name not in ("types", "prefix")]
     if model.vocab and model.head.kind != "lm":
         message = f"nothing reads or predicts tokens: {read}, and the head is of another kind than lm"
@@ -87,5 +96,5 @@ def _alone(model: Model, report: Report) -> None:
         report.add("E251", ("head", "pool", "token"), message, "pool: first, last, mean or max", reads)
     node = find(report.root, ("max_seq",))
     if node is not None and node.value is not None and model.max_seq != embed.tokens:
-        message = f"max_seq = {model.max_seq}, and the stem makes {plural(embed.tokens or 0, 'token')} of each image"
+        message = f"max_seq = {model.max_seq}, and the stem makes {plural(embed.tokens or 0, 'token')} of what it reads"
         report.add("E252", ("max_seq",), message, "leave max_seq out", reads)

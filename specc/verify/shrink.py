@@ -8,7 +8,7 @@ from math import prod
 from specc.components.base import divisors
 from specc.ir.types import TOKEN_AXES
 from specc.passes.mesh import mesh_of
-from specc.spec.core import Block, Branch, Embed, Head, Layout, Model, Run, Stem, Sublayer
+from specc.spec.core import Block, Branch, Embed, Frames, Head, Layout, Model, Patches, Run, Sublayer
 from specc.verify.fewer import Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
 
 D_MODEL, MAX_SEQ = 32, 64
@@ -92,7 +92,7 @@ def _head(model: Model) -> Head:
 def _embed(embed: Embed, most: int, tp: int) -> Embed:
     """Of as many tokens as tp divides, where it divides those that there are."""
     positions, project, registers = embed.positions, embed.project, embed.registers
-    embed = replace(embed, stem=embed.stem and _stem(embed.stem, tp))
+    embed = replace(embed, stem=embed.stem and _stem(embed.stem, tp, most))
     embed = replace(embed, registers=registers if registers < 8 else tp + registers % tp)
     return replace(
         embed,
@@ -101,7 +101,9 @@ def _embed(embed: Embed, most: int, tp: int) -> Embed:
     )
 
 
-def _stem(of: Stem, tp: int) -> Stem:
+def _stem(of: Patches | Frames, tp: int, most: int) -> Patches | Frames:
+    if isinstance(of, Frames):
+        return replace(of, channels=min(of.channels, 3), tokens=min(of.tokens, most + (of.tokens - most) % tp))
     side = of.image // of.patch
     side = side if side < SIDE else SIDE + (side - SIDE) % tp
     return replace(of, channels=min(of.channels, 3), image=side * min(of.patch, 2), patch=min(of.patch, 2))

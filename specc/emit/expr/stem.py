@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specc.emit.expr.base import Writer, hole, read
+from specc.emit.expr.base import Writer, hole, member, read
 from specc.emit.leaf_class import CAST
 from specc.emit.parts import ATOM, Expr, Part, Use
 from specc.ir.graph import Graph
@@ -29,4 +29,22 @@ def _own_tokens(graph: Graph, op: Op) -> Expr:
     return Expr(("torch.cat((", *before, *rows, ", ", *behind, f"), {dim})"), alone=True)
 
 
-TABLE: dict[str, Writer] = {"patches": _patches, "own_tokens": _own_tokens}
+def _time_conv(graph: Graph, op: Op) -> Expr:
+    """Of a batch that is fed, what the file computes in."""
+    module = member(op, op.params[0]).rpartition(".")[0]
+    if "dtype" in dict(op.attrs):
+        return Expr((f"{module}(", Use(op.inputs[0], ATOM), f"{CAST})"))
+    return Expr((f"{module}(", Use(op.inputs[0]), ")"))
+
+
+def _time_last(graph: Graph, op: Op) -> Expr:
+    turned = ".permute(2, 0, 1)" if dict(op.attrs).get("first") == "tokens" else ".transpose(1, 2)"
+    return Expr((Use(op.inputs[0], ATOM), turned), view=True)
+
+
+TABLE: dict[str, Writer] = {
+    "patches": _patches,
+    "own_tokens": _own_tokens,
+    "time_conv": _time_conv,
+    "time_last": _time_last,
+}
