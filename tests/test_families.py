@@ -15,8 +15,11 @@ from transformers import AutoConfig
 from specc.interop.exporting import Exported, exported
 from specc.interop.fields import Fields, Path, split
 from specc.interop.filling import holes
+from specc.interop.functions import FUNCTIONS
 from specc.interop.importing import Imported, import_config, imported, normal
+from specc.interop.layers import LAYERS
 from specc.interop.library import common, families, known
+from specc.interop.ropes import ROPES
 from specc.interop.schema import Mapping, Weight
 from specc.interop.shorten import meaning
 from specc.source import Source
@@ -31,6 +34,10 @@ EACH = [pytest.param(family, marks=[] if family in QUICK else pytest.mark.zoo) f
 
 def test_every_mapping_has_a_row() -> None:
     assert {row.family for row in ROWS} == set(families())
+
+
+def test_no_function_of_holes_has_the_name_of_another() -> None:
+    assert all(FUNCTIONS[name] is one for part in (LAYERS, ROPES) for name, one in part.items())
 
 
 @pytest.mark.parametrize("row", ALL)
@@ -109,7 +116,12 @@ def test_the_default_config_has_the_tensors_of_its_class(family: str) -> None:
     assert ours == {name: shape for name, shape in shapes.items() if name in ours}
     assert {name for name in shapes if name not in ours and not left_out(plan, name)} <= copies
     known = trained(theirs)
-    known |= {name: tensor for name, tensor in theirs.state_dict().items() if name in ours and name not in known}
+    copied = {tensor.name for tensor in plan.tensors if set(tensor.copies) & known.keys()}  # by another name
+    known |= {
+        name: tensor
+        for name, tensor in theirs.state_dict().items()
+        if name in ours and name not in known and name not in copied
+    }
     known = {name: tensor for name, tensor in known.items() if not left_out(plan, name)}
     count = sum(tensor.numel() for tensor in known.values())
     assert sum(torch.Size(shape).numel() for shape in plan.shapes.values()) == count

@@ -273,7 +273,7 @@ LAYERS = {
     "beside": Function(_read_beside, _write_beside),
     "each": Function(_each, one_way),
     "steps": Function(_steps, one_way),
-    "count": Function(_counted, one_way),
+    "all_below": Function(_counted, one_way),
     "marked": Function(_marked, one_way),
     "spelled": Function(_spelled, one_way),
 }
