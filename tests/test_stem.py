@@ -145,3 +145,12 @@ def test_vocab_is_needed_where_tokens_are_read_or_predicted(head: str, missing: 
             assert found[0].message == "the key vocab is missing"
         else:
             assert isinstance(found, Spec)
+
+
+def test_a_stage_sends_frames_in_order() -> None:
+    """What time was turned into lies in memory as its axes say, or gloo and NCCL refuse it."""
+    text = TEXT.replace("kind: patches, channels: 2, image: 6, patch: 2", FRAMES.replace("{", "{{").replace("}", "}}"))
+    found = load(Source("s.yaml", text.format(embedding=SIZED, head="none", body=f"{BODY}, final_norm: false")))
+    assert isinstance(found, Spec)
+    for module in both(found):
+        assert module(torch.randn(3, 2, 28, dtype=torch.float64)).is_contiguous()

@@ -15,6 +15,8 @@ NAMES = tuple(sorted(path.stem for path in ZOO.iterdir()))
 LAYOUTS = ("{tp: 2, sequence_parallel: true}", "{pp: 2, microbatches: 2}")
 UNEVEN = ("bitnet", "deepseek-v2", "falcon-7b", "gpt-bigcode")
 """Those with a number of heads or of hidden features that two ranks cannot share."""
+ODD = ("dinov2", "dinov2-registers", "vit-base")
+"""Those with an odd number of tokens of each image."""
 EACH = 24  # of which one is in the default run
 
 ALL = [
@@ -30,6 +32,9 @@ def test_a_spec_of_the_zoo_is_the_same_in_a_layout(name: str, layout: str, capsy
     spec = load(Source(f"{name}.yaml", f"{text}\nlayout: {layout}\n"))
     if name in UNEVEN and "tp" in layout:
         assert isinstance(spec, list) and [item.code for item in spec] == ["E402"]
+        return
+    if name in ODD and "sequence_parallel" in layout:
+        assert isinstance(spec, list) and [item.code for item in spec] == ["E418"]
         return
     assert isinstance(spec, Spec), spec
     code = verify_layout(spec, spec.layout(), 2)

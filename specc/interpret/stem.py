@@ -29,7 +29,7 @@ def time_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: 
 
 def time_last(x: Tensor, *, axes: tuple[object, ...], first: str = "batch") -> Tensor:
     """x [batch, d_model, time] -> [batch, seq, d_model], or tokens first"""
-    return x.permute(2, 0, 1) if first == "tokens" else x.transpose(1, 2)
+    return (x.permute(2, 0, 1) if first == "tokens" else x.transpose(1, 2)).contiguous()
 
 
 TABLE: dict[str, Callable[..., Any]] = {

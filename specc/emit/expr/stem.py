@@ -39,7 +39,7 @@ def _time_conv(graph: Graph, op: Op) -> Expr:
 
 def _time_last(graph: Graph, op: Op) -> Expr:
     turned = ".permute(2, 0, 1)" if dict(op.attrs).get("first") == "tokens" else ".transpose(1, 2)"
-    return Expr((Use(op.inputs[0], ATOM), turned), view=True)
+    return Expr((Use(op.inputs[0], ATOM), f"{turned}.contiguous()"))  # stages send what is in order
 
 
 TABLE: dict[str, Writer] = {
