@@ -32,6 +32,11 @@ FRAME: dict[str, tuple[str, str, str]] = {
     "Document.residual": (DECODER, "vocab", "residual: {beta: 1 / layers}\nvocab"),
     "StackDoc.patterns": (ZIPPED, "b: [two]", "b: [two, one]"),
     "StackDoc.norm": (BOTH, "  layers: 2\n", "  layers: 2\n  norm: {eps: 0.1}\n"),
+    "StackDoc.d_model": (
+        BOTH.replace("encoder, decoder, head", "decoder, head"),
+        "  layers: 2\n",
+        "  layers: 2\n  d_model: 64\n",
+    ),
     "StackDoc.embedding": (BOTH, "  layers: 2\n", "  layers: 2\n  embedding: {scale: 2}\n"),
     **{
         f"StackEmbeddingDoc.{key}": (BOTH, "  layers: 2\n", f"  layers: 2\n  embedding: {{{key}: {value}}}\n")

@@ -352,6 +352,12 @@ def specs(draw: st.DrawFn, ranks: int = 4) -> Drawn:
     for role in roles:
         cross = role == "decoder" and len(roles) == 2
         doc[role] = draw(stacks(role, Sizes(tp, d_model, kept, cross, first), blocks))
+    if (
+        len(roles) == 2
+        and "encoder" not in str(doc.get("embedding"))
+        and "'tied': True" not in str(doc.get("embedding"))
+    ):
+        doc["encoder"] |= some(draw, d_model=st.just(d_model + 4))
     if blocks:
         doc["blocks"] = blocks
     marked(used(doc) if len(roles) == 1 and draw(st.booleans()) else [])

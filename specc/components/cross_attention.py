@@ -28,8 +28,9 @@ def rules(config: CrossAttention, d_model: int, stated: Callable[[str], bool]) -
 def lower(config: CrossAttention, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     """x [batch, target, d_model], memory [batch, source, d_model] -> as x."""
     found: list[Ref] = []
-    for name, source in (("q", x), ("k", given["memory"]), ("v", given["memory"])):
-        made = heads.flat(config, b, source, name, features)
+    memory = b.memory or features
+    for name, source, inner in (("q", x, features), ("k", given["memory"], memory), ("v", given["memory"], memory)):
+        made = heads.flat(config, b, source, name, inner)
         if name != "v":
             made = qk_norm.over_width(config.qk_norm, b, made, f"{name}_norm", heads.joint(config, name))
         made = heads.split(config, b, made, name)

@@ -195,6 +195,8 @@ def _norm(spec: Spec, path: Path, norm: Norm, key: str) -> Iterator[Decided]:
 def _stack(spec: Spec, stack: Stack) -> Iterator[Decided]:
     role = stack.role
     yield _row(spec, (role, "layers"), stack.layers)
+    if len(spec.model.stacks) > 1:
+        yield _row(spec, (role, "d_model"), spec.model.width(stack))
     for key in ("pattern", "patterns"):
         if spec.root is not None and find(spec.root, (role, key)) is not None:
             yield _row(spec, (role, key), _pattern(stack.runs))

@@ -43,7 +43,8 @@ def _launch(of: Context) -> str:
 
 def _kind(model: Model) -> str:
     stacks = " and ".join(_stack(model, stack) for stack in model.stacks)
-    sizes = [f"width {model.d_model}", *[f"vocabulary {model.vocab}"] * bool(model.vocab), f"max_seq {model.max_seq}"]
+    widths = [f"width {model.d_model}", *(f"of the {s.role} {s.d_model}" for s in model.stacks if s.d_model)]
+    sizes = [", ".join(widths), *[f"vocabulary {model.vocab}"] * bool(model.vocab), f"max_seq {model.max_seq}"]
     return f"{stacks[0].upper()}{stacks[1:]}, {', '.join(sizes)}"
 
 

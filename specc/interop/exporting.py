@@ -174,6 +174,12 @@ def full(spec: Spec) -> Data:
     return made
 
 
+def _width(spec: Spec, role: str) -> int:
+    return next(
+        (stack.d_model for stack in spec.model.stacks if stack.role == role and stack.d_model), spec.model.d_model
+    )
+
+
 def _filled(value: Any, spec: Spec, role: str) -> Any:
     """Components with every default: those that they decide, too."""
     components = spec.model.tables.components
@@ -186,7 +192,7 @@ def _filled(value: Any, spec: Spec, role: str) -> Any:
         if key in components and isinstance(inner, dict):
             component = components[key]
             config: Config = component.config.model_validate(inner)
-            resolved = component.resolve(config, spec.model.d_model, role)
+            resolved = component.resolve(config, _width(spec, role), role)
             dumped = resolved.model_dump(by_alias=True, mode="json", warnings=False)
             for name, (value, _) in component.decided(resolved, role).items():
                 dumped[name] = value if dumped.get(name) is None else dumped[name]

@@ -28,7 +28,6 @@ def lower(model: Model) -> Graph:
     of the shape of its vectors, and `scale`.
     """
     b = Builder(model.init, model.tables)
-    features = Axis("d_model", model.d_model)
     pair = len(model.stacks) == 2
     axes = ("source", "target") if pair else ("seq",)
     named = zip(model.stacks, axes if pair else ("tokens",), axes, strict=True)
@@ -45,14 +44,16 @@ def lower(model: Model) -> Graph:
         if stack.role == "encoder" and real is not None:
             tokens = replace(tokens, real=real, mask=memory_mask)
         later = () if model.multi_token is None else model.multi_token.blocks
+        features = Axis("d_model", model.width(stack))
         x, around = lower_stack(b, stack, x, tokens, memory, memory_mask, features, later)
-        memory = x
+        memory, b.memory = x, features
         b.at = ()
         if model.multi_token is not None:
             steps = lower_steps(b, Steps(model, stack, model.multi_token, around), x, ids)
     if "mask" in more and model.head.pool is not None:
         real = b.op("real", more["mask"], hint="real", pad=0)
     of_tokens = real if len(model.stacks) == 1 else None
+    features = Axis("d_model", model.d_model)
     made = head(b, model, x, features, inputs[-1], of_tokens)
     outputs = (made, *(head(b, model, step, features, inputs[-1], of_tokens) for step in steps))
     outputs = (*outputs, b.named[TERMS]) if TERMS in b.named else outputs

@@ -43,6 +43,7 @@ class Builder:
         self.path: Path = ()
         self.at: tuple[str | int, ...] = ()
         self.residual_updates = 1  # of the stack being lowered
+        self.memory: Axis | None = None  # features of what an encoder has made
         self.shared = ""  # the block being lowered, where its layers share their parameters
         self._ids: set[str] = set()
         self.named: dict[str, Ref] = {}  # what layers gave to later ones, the latest of each name

@@ -13,14 +13,14 @@ from specc.ir.op import Param, Ref
 from specc.ir.types import Axis
 from specc.lower import stem
 from specc.lower.builder import Builder
-from specc.spec.core import Embed, Model, Positions, Projection, Stack
+from specc.spec.core import Model, Positions, Projection, Stack
 
 
 def table(b: Builder, model: Model, stack: Stack) -> Param:
     """The embedding of a stack's tokens; one name for all that share it."""
     shared = len(model.stacks) == 1 or {"encoder", "decoder"} <= set(model.embed.tied)
     leaf, project = "embedding" if shared else f"{stack.path}_embedding", model.embed_of(stack).project
-    width = Axis("d_model", model.d_model) if project is None else Axis("embed", project.dim)
+    width = Axis("d_model", model.width(stack)) if project is None else Axis("embed", project.dim)
     return b.param(leaf, "weight", (Axis("vocab", model.vocab), width), b.table_init(), "embedding")
 
 
@@ -29,7 +29,7 @@ def embed(
 ) -> tuple[Ref, Tokens]:
     """The vectors of a stack's tokens [batch, seq, d_model], and where these stand."""
     prefix, of = "" if len(model.stacks) == 1 else f"{stack.path}_", model.embed_of(stack)
-    x, width = looked_up(b, model, stack, ids, prefix, seq=seq), _features(model, of)
+    x, width = looked_up(b, model, stack, ids, prefix, seq=seq), _features(model, stack)
     axis: Axis | str = seq
     if of.stem is not None:  # what stands in front counts
         x = stem.class_token(b, of, x, width, prefix)
@@ -38,9 +38,9 @@ def embed(
     if real is None and "mask" in more and of.positions is not None and of.positions.skip_pad:
         real = b.op("real", more["mask"], hint="real", pad=0)
     if of.types:
-        x = _added(b, model, of, more["types"], x, of.types, "type", prefix)
+        x = _added(b, width, more["types"], x, of.types, "type", prefix)
     if of.positions is not None:
-        x = _placed(b, model, of, of.positions, tokens, real, x, prefix)
+        x = _placed(b, width, of.positions, tokens, real, x, prefix)
     if of.registers:
         x = stem.registers(b, of, x, width, prefix)
         tokens = _tokens(b, x, more, Axis(seq, of.tokens or 0), f"{prefix}places")
@@ -49,7 +49,7 @@ def embed(
     if of.dropout:
         x = b.op("dropout", x, name=f"{prefix}embedding_dropout", rate=of.dropout)
     if of.project is not None and not of.project.first:
-        x = _project(b, model, of.project, x, prefix)
+        x = _project(b, model.width(stack), of.project, x, prefix)
     return x, replace(tokens, prefix=prefix)
 
 
@@ -57,36 +57,37 @@ def looked_up(b: Builder, model: Model, stack: Stack, ids: Ref, prefix: str, hin
     """The vectors of tokens alone; `prefix` stands before the names of ops, and of parameters in a pair of stacks."""
     of = model.embed_of(stack)
     if of.stem is not None:
-        width = Axis("d_model", model.d_model) if of.project is None else Axis("embed", of.project.dim)
+        width = Axis("d_model", model.width(stack)) if of.project is None else Axis("embed", of.project.dim)
         x = stem.made(b, of.stem, ids, seq, width, prefix)
     else:
         x = b.op("embedding", ids, name=f"{prefix}embedding", hint=hint, params=(table(b, model, stack),))
     if of.project is not None and of.project.first:
-        x = _project(b, model, of.project, x, prefix)
+        x = _project(b, model.width(stack), of.project, x, prefix)
     return x if of.scale == 1.0 else b.op("scale", x, name=f"{prefix}embedding_scale", hint=hint, factor=of.scale)
 
 
-def _features(model: Model, of: Embed) -> Axis:
+def _features(model: Model, stack: Stack) -> Axis:
     """What positions, types and norm are of."""
+    of = model.embed_of(stack)
     last = of.project is not None and not of.project.first
-    return Axis("embed" if last else "d_model", of.width(model.d_model))
+    return Axis("embed" if last else "d_model", of.width(model.width(stack)))
 
 
-def _project(b: Builder, model: Model, of: Projection, x: Ref, prefix: str) -> Ref:
+def _project(b: Builder, width: int, of: Projection, x: Ref, prefix: str) -> Ref:
     inner = Axis("embed", of.dim)
-    return b.linear(x, f"{prefix}embedding_project", Axis("d_model", model.d_model), inner, of.bias)
+    return b.linear(x, f"{prefix}embedding_project", Axis("d_model", width), inner, of.bias)
 
 
-def _added(b: Builder, model: Model, of: Embed, ids: Ref, x: Ref, rows: int, what: str, prefix: str) -> Ref:
+def _added(b: Builder, width: Axis, ids: Ref, x: Ref, rows: int, what: str, prefix: str) -> Ref:
     """x + rows of a table of `what`."""
-    leaf, axes = f"{prefix}{what}_embedding", (Axis(f"{what}s", rows), _features(model, of))
+    leaf, axes = f"{prefix}{what}_embedding", (Axis(f"{what}s", rows), width)
     params = (b.param(leaf, "weight", axes, b.table_init(), "embedding"),)
     found = b.op("embedding", ids, name=leaf, hint=f"{what}s", params=params)
     return b.op("add", x, found, name=f"{prefix}{'' if what == 'position' else what}embedding_sum")
 
 
 def _placed(
-    b: Builder, model: Model, of: Embed, positions: Positions, tokens: Tokens, real: Ref | None, x: Ref, prefix: str
+    b: Builder, width: Axis, positions: Positions, tokens: Tokens, real: Ref | None, x: Ref, prefix: str
 ) -> Ref:
     """x + what positions are encoded as."""
     ids = tokens.positions
@@ -96,13 +97,12 @@ def _placed(
     if positions.offset:
         ids = b.op("shift", ids, name=f"{prefix}positions_shift", hint="positions", by=positions.offset)
     if positions.kind == "learned":
-        return _added(b, model, of, ids, x, positions.size + positions.offset, "position", prefix)
-    width = of.width(model.d_model)
+        return _added(b, width, ids, x, positions.size + positions.offset, "position", prefix)
     plain = not (positions.halves or positions.endpoint)
-    steps = width // 2 - positions.endpoint
+    steps = width.length // 2 - positions.endpoint
     attrs: dict[str, Any] = {} if plain else {"steps": steps, "dim": -2 if positions.halves else -1}
     name = f"{prefix}sinusoid"
-    place = b.op("sinusoid", ids, x, name=name, hint="positions", d_model=width, **attrs)
+    place = b.op("sinusoid", ids, x, name=name, hint="positions", d_model=width.length, **attrs)
     return b.op("add", x, place, name=f"{prefix}embedding_sum")
 
 

@@ -85,6 +85,7 @@ class Stack:
     at: Path
     embed: Embed | None = None  # what differs of the model's embedding; its `tied` holds for all stacks
     shared: tuple[str, ...] = ()  # names of blocks whose layers have one set of parameters
+    d_model: int | None = None  # where it is not the model's
 
     @property
     def layers(self) -> int:
@@ -335,6 +336,10 @@ class Model:
     loss: Loss = Loss()
     multi_token: MultiToken | None = None
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its components are
+
+    def width(self, stack: Stack) -> int:
+        """Features of the stream of a stack."""
+        return stack.d_model or self.d_model
 
     def embed_of(self, stack: Stack) -> Embed:
         """How what a stack reads is embedded."""

@@ -137,6 +137,8 @@ class StackDoc(Config):
     """Several patterns by name instead: a layer runs the blocks of each in turn, as one block."""
     shared: Annotated[Annotated[bool, Tag("bool")] | Annotated[Names, Tag("list")], by_kind] = False
     """Layers of one block use one set of parameters: of every block, or of those listed."""
+    d_model: Dim | None = None
+    """Features of the stream of an encoder beside a decoder, where it has others. Default: the model's."""
     embedding: StackEmbeddingDoc | None = None
     norm: ModelNorm | None = None
     """Keys of the model's norm that differ in this stack. Default: the model's."""

@@ -30,10 +30,10 @@ def end_rules(spec: Spec, report: Report) -> None:
 
 
 def _positions(model: Model, stack: Stack, embed: Embed, of: Positions, at: Path, report: Report) -> None:
-    width, reads = embed.width(model.d_model), [("d_model",), ("embedding",)]
+    width, reads = embed.width(model.width(stack)), [("d_model",), (stack.role, "d_model"), ("embedding",)]
     learned = of.kind == "learned"
     if not learned and width % 2:
-        what = "d_model" if width == model.d_model else "embedding.project"
+        what = "d_model" if width == model.width(stack) else "embedding.project"
         message = f"sinusoids come in pairs, but {what} = {width} is odd"
         report.add("E215", at, message, f"make {what} even", reads=reads)
     if of.endpoint and width == 2:
@@ -118,6 +118,13 @@ def _tied(model: Model, report: Report, known: list[str]) -> None:
             report.add("E217", (*at, n), f"there is no {part} to tie", _choose(known))
     if len(set(tied)) == 1 or len(set(tied)) != len(tied):
         report.add("E217", at, "tying takes two or more different parts", _choose(known))
+    others = [stack for stack in model.stacks[:-1] if stack.d_model is not None and stack.role in tied]
+    if others and model.embed.project is None and len({*tied}) > 1:
+        other = others[0]
+        message = (
+            f"the {other.role} is of width {other.d_model}, and shares no embedding with what is of {model.d_model}"
+        )
+        report.add("E238", at, message, "tie what is of one width", reads=[(other.role, "d_model"), ("d_model",)])
     project = model.embed.project
     embedded = model.d_model if project is None else project.dim
     if {"head"} & {*tied} & {*known} and model.head.dim != embedded:

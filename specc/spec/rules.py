@@ -28,6 +28,10 @@ def model_rules(spec: Spec, report: Report) -> None:
     if model.pad is not None and not any(_reads_encoder(model, stack, branch) for stack, branch in branches(model)):
         message = "pad masks keys of an encoder's tokens, and nothing attends to them"
         report.add("E214", ("pad",), message, "leave pad out", reads=STACKS)
+    for stack in model.stacks:
+        if stack.d_model is not None and (stack.role == "decoder" or len(roles) == 1):
+            message = "d_model of a stack is an encoder's beside a decoder, which has the model's"
+            report.add("E253", (stack.role, "d_model"), message, "give it at the top", STACKS, key=True)
     _inputs(model, roles, report)
     reading = [item.key for item in model.tables.components.values() if "memory" in item.reads]
     read = {model.tables.component(branch.component).key for _, branch in branches(model)}
@@ -105,8 +109,10 @@ def _names(spec: Spec, report: Report) -> None:
 
 def _branch(model: Model, stack: Stack, branch: Branch, report: Report) -> None:
     component, config = model.tables.component(branch.component), branch.component
-    for problem in component.rules(config, model.d_model, lambda key: stated(report.root, branch, (key,)) is not None):
-        reads = [("d_model",), branch.at, *branch.under]
+    for problem in component.rules(
+        config, model.width(stack), lambda key: stated(report.root, branch, (key,)) is not None
+    ):
+        reads = [("d_model",), (stack.role, "d_model"), branch.at, *branch.under]
         report.add(problem.code, place(report, branch, problem.path), problem.message, problem.help, reads)
     padded = stack.role == "encoder" and model.pad is not None
     apart = [name for name in model.inputs if name not in ("types", "prefix")]

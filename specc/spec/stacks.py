@@ -53,8 +53,10 @@ class Stacks:
     ):
         self.role: Role = role
         self.doc, self.document, self.named, self.report = doc, document, named, report
-        norms = ends.norms.changed(doc.norm, (role, "norm"))
-        self.frame = Frame(document, role, norms, {**ends.formulas.names, "layers": doc.layers})
+        self.width = document.d_model if doc.d_model is None else doc.d_model
+        norms = replace(ends.norms, d_model=self.width).changed(doc.norm, (role, "norm"))
+        names = {**ends.formulas.names, "d_model": self.width, "layers": doc.layers}
+        self.frame = Frame(document, role, norms, names)
         self.ends = ends
         self.same: dict[str, Block] = {}  # blocks that are so in every layer
         self.joined: dict[tuple[str, ...], str] = {}  # names of blocks of several patterns
@@ -76,12 +78,13 @@ class Stacks:
             runs = self._sections(self._read(doc.pattern, (*at, "pattern")), (*at, "pattern"))
         else:
             runs = self._sections(self._zipped(), (*at, "patterns"))
-        runs = fitted(runs, self.document.d_model, self.report)
+        runs = fitted(runs, self.width, self.report)
         shared = self._shared(runs)
         usual = norms.placement != "post"
         final = norms.norm(usual if doc.final_norm is None else doc.final_norm, (*at, "final_norm"))
         embed = self.ends.of_stack(self.role, doc, self.frame.formulas(self.report), norms)
-        return Stack(self.role, "layers" if alone else self.role, runs, final, at, embed, shared)
+        path, other = "layers" if alone else self.role, None if self.width == self.document.d_model else self.width
+        return Stack(self.role, path, runs, final, at, embed, shared, other)
 
     def _shared(self, runs: tuple[Run, ...]) -> tuple[str, ...]:
         """Names of the blocks whose layers have one set of parameters."""

@@ -163,7 +163,7 @@ class _Expander:
         name = component_name(kind, self.counts[kind], kinds)
         self.own[kind] = self.own.get(kind, 0) + 1
         own, *under = self.part.places(component_name(kind, self.own[kind], kinds), (*at, kind))
-        config, d_model = getattr(doc, kind), self.frame.document.d_model
+        config, d_model = getattr(doc, kind), self.frame.norms.d_model
         known = self.report.language.tables.component(config)
         component = known.resolve(known.normed(config, self.frame.norms.model), d_model, self.frame.role)
         branch = Branch(

@@ -12,6 +12,7 @@ from specc.spec.core import Block, Branch, Embed, Frames, Head, Layout, Model, P
 from specc.verify.fewer import Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
 
 D_MODEL, MAX_SEQ = 32, 64
+OTHER = 40  # of a stack of another width
 SIDE = 3  # patches of an image
 NARROW = 16  # of what embeddings and heads have that is not d_model
 ROWS = 24  # of the vocabulary, on each rank of tp
@@ -64,7 +65,11 @@ def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> 
     rows = model.vocab // layout.tp  # odd or even, for FSDP2
     layers = iter([sum(run) for run in zip(*stages, strict=True)])
     stacks = tuple(
-        replace(stack, runs=tuple(Run(_blocks(model, run.blocks, small.tp), next(layers)) for run in stack.runs))
+        replace(
+            stack,
+            runs=tuple(Run(_blocks(model, run.blocks, small.tp), next(layers)) for run in stack.runs),
+            d_model=None if stack.d_model is None else OTHER,
+        )
         for stack in model.stacks
     )
     most = max(min(model.max_seq, MAX_SEQ), *lengths(small, len(stacks)))
