@@ -251,8 +251,8 @@ MODEL = (
     Case(
         "E418", f"{SEEN}layout: {{tp: 2, sequence_parallel: true}}\n", "{stem", "{class_token: true, stem", ": |true}"
     ),
-    Case("E253", DECODER, "layers: 4", "layers: 4\n  d_model: 64", "|d_model: 64"),
-    Case("E253", BOTH, "layers: 3", "layers: 3\n  d_model: 64", "3\n  |d_model: 64"),
+    Case("E259", DECODER, "layers: 4", "layers: 4\n  d_model: 64", "|d_model: 64"),
+    Case("E259", BOTH, "layers: 3", "layers: 3\n  d_model: 64", "3\n  |d_model: 64"),
     Case("E238", BOTH, "layers: 2", "layers: 2\n  d_model: 64", "tied: |["),
     Case("E238", DECODER, "vocab: 97", "vocab: 97\nhead: {dim: 16}\nembedding: {tied: true}", "tied: |true"),
     Case("E234", BOTH, "pad: 0", "inputs: [mask]", "|[mask]"),

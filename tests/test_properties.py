@@ -287,7 +287,7 @@ def test_a_layout_is_drawn_of_every_kind() -> None:
     """The strategies reach what the properties are about."""
     seen: dict[str, int] = {}
 
-    @settings(max_examples=200, database=None)
+    @settings(max_examples=400, database=None)
     @given(specs())
     def count(drawn: Drawn) -> None:
         layout: Layout = loaded(drawn.text).layout()

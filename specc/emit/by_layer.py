@@ -44,7 +44,9 @@ def _looked_up(layer: str, found: Mapping[int, str]) -> str:
 
 
 def _table(column: Mapping[int, str]) -> str:
-    """A tuple where keys are counted from 0, else a dict; in rows where one is not enough."""
+    """A tuple where keys are counted from 0, else a dict; in rows where one is not enough, for a formatter gives each
+    number a line.
+    """
     counted = sorted(column) == list(range(len(column)))
     start, stop = "()" if counted else "{}"
     items = [column[key] if counted else f"{key}: {column[key]}" for key in sorted(column)]
@@ -55,4 +57,4 @@ def _table(column: Mapping[int, str]) -> str:
         if len(rows[-1]) + len(item) + 2 > WIDTH:
             rows.append("")
         rows[-1] += f"{' ' * bool(rows[-1])}{item},"
-    return "\n".join((start, *(f"    {row}" for row in rows), stop))
+    return "\n".join((start, *(f"    {row}" for row in rows), f"{stop}  # fmt: skip"))

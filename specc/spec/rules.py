@@ -31,7 +31,7 @@ def model_rules(spec: Spec, report: Report) -> None:
     for stack in model.stacks:
         if stack.d_model is not None and (stack.role == "decoder" or len(roles) == 1):
             message = "d_model of a stack is an encoder's beside a decoder, which has the model's"
-            report.add("E253", (stack.role, "d_model"), message, "give it at the top", STACKS, key=True)
+            report.add("E259", (stack.role, "d_model"), message, "give it at the top", STACKS, key=True)
     _inputs(model, roles, report)
     reading = [item.key for item in model.tables.components.values() if "memory" in item.reads]
     read = {model.tables.component(branch.component).key for _, branch in branches(model)}

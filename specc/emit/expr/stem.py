@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specc.emit.expr.base import Writer, hole, member, read
 from specc.emit.leaf_class import CAST
-from specc.emit.parts import ATOM, Expr, Part, Use
+from specc.emit.parts import Expr, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op
 
@@ -18,15 +18,9 @@ def _patches(graph: Graph, op: Op) -> Expr:
 
 
 def _own_tokens(graph: Graph, op: Op) -> Expr:
-    """The vectors as many times as there are samples, and tokens before and behind them."""
-    at, by_row = op.number("at"), graph.type(op.inputs[0]).axes[0].name == "batch"
-    x = Use(op.inputs[0], ATOM, named=True)
-    dim, cut = (1, "[:, {}]") if by_row else (0, "[{}]")
-    own = f"{read(graph, op, 0)}{'' if by_row else '[:, None]'}.expand("
-    rows: tuple[Part, ...] = (own, "len(", x, "), -1, -1)") if by_row else (own, "-1, ", x, ".size(1), -1)")
-    before: tuple[Part, ...] = (x, f"{cut.format(f':{at}')}, ") if at else ()
-    behind: tuple[Part, ...] = (x, cut.format(f"{at}:")) if at else (x,)
-    return Expr(("torch.cat((", *before, *rows, ", ", *behind, f"), {dim})"), alone=True)
+    dim = 1 if graph.type(op.inputs[0]).axes[0].name == "batch" else 0
+    parts = ("with_tokens(", Use(op.inputs[0]), f", {read(graph, op, 0)}, {op.number('at')}, {dim})")
+    return Expr(parts, calls=("with_tokens",), alone=True)
 
 
 def _time_conv(graph: Graph, op: Op) -> Expr:
