@@ -138,6 +138,7 @@ MORE: tuple[Row, ...] = (
     row("mt5", "", T5),
     row("mt5", "plain", {**T5, "feed_forward_proj": "gelu", "tie_word_embeddings": False}),
     row("t5gemma", "", T5GEMMA, attention="eager"),
+    row("t5gemma", "wider", {**T5GEMMA, "encoder": {**T5GEMMA["encoder"], "hidden_size": 52}}, attention="eager"),
     row("t5gemma", "untied", {**T5GEMMA, "tie_word_embeddings": False}, attention="eager"),
     row("umt5", "", T5, attention="eager"),
     row("umt5", "plain-untied", {**T5, "feed_forward_proj": "gelu", "tie_word_embeddings": False}, attention="eager"),
