@@ -166,7 +166,7 @@ def full(spec: Spec) -> Data:
     for role in ("encoder", "decoder"):
         if raw.get(role) is not None:
             stack = cast(Data, raw[role])
-            made[role] = {**stack, "block": _filled(stack.get("block"), spec, role)}
+            made[role] = {"d_model": _width(spec, role), **stack, "block": _filled(stack.get("block"), spec, role)}
     stacks = (made.get(role) or {} for role in ("encoder", "decoder"))
     for sublayers in (*made["blocks"].values(), *(stack.get("block") for stack in stacks)):
         for sublayer in sublayers or ():
