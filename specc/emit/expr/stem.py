@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specc.emit.expr.base import Writer, hole, member, read
 from specc.emit.leaf_class import CAST
-from specc.emit.parts import Expr, Use
+from specc.emit.parts import ATOM, Expr, Use
 from specc.ir.graph import Graph
 from specc.ir.op import Op
 
