@@ -199,6 +199,6 @@ def test_a_wrong_line_is_found(name: str, tmp_path: File, monkeypatch: pytest.Mo
     old = mapping.weights[left]
     place = Weight(hf=old.hf, axes=right) if isinstance(old, Weight) else right
     broken = mapping.model_copy(update={"weights": {**mapping.weights, left: place}})
-    monkeypatch.setattr("specc.interop.importing.known", lambda family: broken)
+    monkeypatch.setattr("specc.interop.choosing.known", lambda family: broken)
     with pytest.raises(AssertionError, match="difference"):
         compare(row, tmp_path)

@@ -19,7 +19,7 @@ def patches(images: Tensor, *, patch: int, axes: tuple[object, ...], first: str 
 def own_tokens(x: Tensor, own: Tensor, *, at: int) -> Tensor:
     """x [batch, seq, d_model], own [count, d_model] -> [batch, seq + count, d_model]"""
     rows = own.expand(len(x), -1, -1)
-    return torch.cat((x[:, :at], rows, x[:, at:]) if at else (rows, x), 1)
+    return torch.cat((x[:, :at], rows, x[:, at:]), 1)
 
 
 def time_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int, padding: int) -> Tensor:
