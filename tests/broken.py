@@ -93,6 +93,8 @@ ENCODER = ALONE.replace("decoder:", "encoder:").partition("layout:")[0]
 STEM = "stem: {kind: patches, image: 8, patch: 4}"
 STEM_OF_FRAMES = "stem: {kind: frames, channels: 8, convs: [{width: 3}]}"
 SEEN = ENCODER.replace("vocab: 97\nmax_seq: 64\n", f"head: none\nembedding: {{{STEM}}}\n")
+WIDER = BOTH.replace("encoder, decoder, head", "decoder, head").replace("layers: 2\n", "layers: 2\n  d_model: 48\n")
+WIDER = WIDER.replace("pad: 0", "pad: 0\nnorm: {groups: 4}")
 PAIRED = BOTH.replace("pad: 0\n", "").replace(", tied: [encoder, decoder, head]", "")
 AT97 = "{kind: token, token: 97}"
 CYCLE = "layers: 8\n  pattern: {head: [joined], cycle: [local*2"
@@ -251,6 +253,7 @@ MODEL = (
     Case(
         "E418", f"{SEEN}layout: {{tp: 2, sequence_parallel: true}}\n", "{stem", "{class_token: true, stem", ": |true}"
     ),
+    Case("E266", WIDER, "d_model: 48", "d_model: 50", "groups: |4"),
     Case("E259", DECODER, "layers: 4", "layers: 4\n  d_model: 64", "|d_model: 64"),
     Case("E259", BOTH, "layers: 3", "layers: 3\n  d_model: 64", "3\n  |d_model: 64"),
     Case("E238", BOTH, "layers: 2", "layers: 2\n  d_model: 64", "tied: |["),

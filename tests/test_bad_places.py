@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from specc.cli import cli
 from specc.source import Source, plain, render
 from specc.source.yaml import parse
-from tests.broken import DECODER
+from tests.broken import DECODER, SEEN
 from tests.test_bad_input import BASES, changed, findings
 
 
@@ -73,6 +73,21 @@ def test_checks_of_graphs_have_codes_and_places_too(tmp_path: Path) -> None:
     assert result.return_value == 0 and "1 spec fine" in result.stderr
     assert "warning[W502]: stages do 94 and 6 % of the flops; balanced they would do 50 and 50 %" in result.stdout
     assert "s.yaml:12:" in result.stdout and "help: leave starts out, or give layers.8\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("patch: 4", "pach: 4", "E201"),
+        ("kind: patches", "kind: pixels", "E203"),
+        ("image: 8", "image: 0", "E204"),
+        ("image: 8", "image: big", "E205"),
+        ("head: none", "head: {kind: clases}", "E203"),
+    ],
+)
+def test_what_is_wrong_in_a_stem_does_not_lead_to_a_vocab_that_is_missed(old: str, new: str, code: str) -> None:
+    (found,) = findings(changed(SEEN, (old, new)))
+    assert found.code == code
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,12 @@ class Norms:
         norms._checked(model, at)
         return norms
 
+    def of_width(self, d_model: int) -> Norms:
+        """In a stack of that width."""
+        norms = replace(self, d_model=d_model)
+        norms._checked(self.model, ("norm",))
+        return norms
+
     def changed(self, doc: ModelNorm | None, at: Path) -> Norms:
         """With other keys in one stack."""
         if doc is None:

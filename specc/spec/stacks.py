@@ -54,7 +54,7 @@ class Stacks:
         self.role: Role = role
         self.doc, self.document, self.named, self.report = doc, document, named, report
         self.width = document.d_model if doc.d_model is None else doc.d_model
-        norms = replace(ends.norms, d_model=self.width).changed(doc.norm, (role, "norm"))
+        norms = ends.norms.of_width(self.width).changed(doc.norm, (role, "norm"))
         names = {**ends.formulas.names, "d_model": self.width, "layers": doc.layers}
         self.frame = Frame(document, role, norms, names)
         self.ends = ends

@@ -15,8 +15,8 @@ def needs_vocab(model: Model, report: Report) -> None:
     reads = [stack.role for stack in model.stacks if model.embed_of(stack).stem is None]
     if not model.vocab and (reads or model.head.kind == "lm"):
         help = f"the {reads[0]} reads tokens" if reads else "the head predicts tokens; or give it another kind"
-        if report.there(("vocab",)):
-            report.add("E202", ("vocab",), "the key vocab is missing", help)
+        decide = [*STACKS, ("embedding",), ("head",)]  # what is wrong in these may be what would make it needless
+        report.add("E202", ("vocab",), "the key vocab is missing", help, decide)
         report.broken(("vocab",))
 
 
