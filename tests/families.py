@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from tests.family_ends import ENDS
+from tests.family_ends import ENDS, LATENT
 from tests.family_experts import EXPERTS as SPARSE
 from tests.family_hybrids import HYBRIDS, MORE, UNSAVED
 
@@ -86,13 +86,7 @@ LIMITED = {
     "n_shared_experts": 2,
     "routed_scaling_factor": 1.5,
     "first_k_dense_replace": 1,
-    "head_dim": None,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 20,
-    "kv_lora_rank": 12,
-    "qk_nope_head_dim": 6,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 10,
+    **LATENT,
 }
 OLDER = {**OLD, "rotary_dim": 4}
 MIXED = {"layer_types": ["conv", "full_attention", "conv", "conv"]}

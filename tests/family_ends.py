@@ -14,6 +14,16 @@ def row(
     return family, name, sizes or {}, quick, attention
 
 
+LATENT = {
+    "q_lora_rank": 20,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 10,
+    "head_dim": None,
+    "num_key_value_heads": 4,
+}
+"""Of attention over latents."""
 UNSEEN = {"sliding_window": None}
 WIDE = {"ffn_dim": 48, "dropout": 0.0}
 SEQ = {
@@ -26,8 +36,7 @@ SHORT = {
     **{"tie_word_embeddings": False, "decoder_bias": False},
 }
 SPEECH = {
-    **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4},
-    **{"decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 40, "num_mel_bins": 6},
+    **{**SEQ, "num_mel_bins": 6},
     **{"max_source_positions": 13, "max_target_positions": 16, "activation_function": "gelu_new"},
 }
 IMAGES = {"image_size": 12, "patch_size": 4, "num_channels": 2}

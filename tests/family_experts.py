@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from tests.family_ends import Row, row
+from tests.family_ends import LATENT, Row, row
 
-LATENT = {
-    "head_dim": None,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 20,
-    "kv_lora_rank": 12,
-    "qk_nope_head_dim": 6,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 10,
-}
 ROUTED = {
     "n_routed_experts": 8,
     "num_experts_per_tok": 3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.family_ends import Row, row
+from tests.family_ends import LATENT, Row, row
 
 EXPERTS = {"num_experts_per_tok": 3, "router_aux_loss_coef": 0.7}
 SPACE = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 6, "mamba_n_groups": 2, "mamba_chunk_size": 8}
@@ -105,16 +105,6 @@ T5 = {
     "dropout_rate": 0.0,
 }
 SCALED = {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.7, "attention_multiplier": 0.2}
-LATENT = {
-    "q_lora_rank": 20,
-    "kv_lora_rank": 12,
-    "qk_nope_head_dim": 6,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 10,
-    "head_dim": None,
-    "num_key_value_heads": 4,
-    "dim_model_base": 24,
-}
 MODULE = {
     "hidden_size": 64,  # its root is exact
     "intermediate_size": 48,
@@ -134,7 +124,7 @@ MORE: tuple[Row, ...] = (
     row("bloom", "", {"num_attention_heads": 8}, attention="eager"),
     row("ernie4_5", "", {"use_bias": True}),
     row("granitemoe", "", {**EXPERTS, **SCALED, "num_local_experts": 6}),
-    row("minicpm3", "", LATENT),
+    row("minicpm3", "", {**LATENT, "dim_model_base": 24}),
     row("mt5", "", T5),
     row("mt5", "plain", {**T5, "feed_forward_proj": "gelu", "tie_word_embeddings": False}),
     row("t5gemma", "", T5GEMMA, attention="eager"),

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from torch import Tensor
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from specc.cli import cli
 from specc.interop.packed import mxfp4
 from specc.interop.plan import Plan
 from specc.interop.weights import to_specc
 from tests.families import ROWS, Row
 from tests.family_parity import plan_of, spec_of
-from tests.test_weights import all_of, folder_of
+from tests.folders import all_of, folder_of, refused, there_and_back
 
 (SMALL,) = (row for row in ROWS if str(row) == "gpt_oss")
 ROW: Row = replace(SMALL, sizes={**SMALL.sizes, "hidden_size": 64, "intermediate_size": 96})
@@ -113,9 +111,7 @@ def test_packed_files_that_do_not_fit(
     tmp_path: Path,
 ) -> None:
     change(published)
-    found = to_specc(wanted, folder_of(published, tmp_path / "a"), tmp_path / "b")
-    assert [f"{item.code} {item.message}" for item in found] == [told]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+    assert refused(wanted, published, tmp_path) == [told]
 
 
 def test_a_model_whose_sizes_are_no_blocks_has_no_packed_files() -> None:
@@ -127,15 +123,7 @@ def test_a_model_whose_sizes_are_no_blocks_has_no_packed_files() -> None:
 def test_commands_read_packed_files_and_write_those_of_the_class(published: dict[str, Tensor], tmp_path: Path) -> None:
     folder = folder_of(published, tmp_path / "a")
     config = ROW.config().to_dict() | {"quantization_config": {"quant_method": "mxfp4"}}
-    (folder / "config.json").write_text(json.dumps(config))
-    spec = str(tmp_path / "spec.yaml")
-    for words in (
-        ("import", str(folder), "-o", spec),
-        ("weights", "to-specc", spec, str(folder), "-o", str(tmp_path / "b")),
-        ("weights", "to-hf", spec, str(tmp_path / "b"), "-o", str(tmp_path / "c"), "--family", "gpt_oss"),
-    ):
-        result = CliRunner().invoke(cli, words, standalone_mode=False)
-        assert result.exception is None and not result.return_value, result.output
+    there_and_back(config, folder, tmp_path, "gpt_oss")
     back, whole = all_of(tmp_path / "c"), unpacked(published)
     assert back.keys() == whole.keys() and all(torch.equal(back[name], whole[name]) for name in back)
     assert "quantization_config" not in json.loads((tmp_path / "c" / "config.json").read_text())

@@ -15,7 +15,6 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from specc.cli import cli
@@ -29,6 +28,7 @@ from specc.ir.types import Axis
 from tests import zoo
 from tests.families import ROWS
 from tests.family_parity import plan_of, spec_of
+from tests.folders import all_of, folder_of, refused, there_and_back
 
 (GPT2,) = (row for row in ROWS if str(row) == "gpt2")
 
@@ -41,24 +41,6 @@ def wanted() -> Plan:
 def state(wanted: Plan, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {t.name: torch.randn(t.shape, generator=generator).to(dtype) for t in wanted.tensors}
-
-
-def folder_of(tensors: dict[str, Tensor], place: Path, shards: int = 2) -> Path:
-    """Files with an index, as the class writes them."""
-    place.mkdir()
-    names = sorted(tensors)
-    index: dict[str, str] = {}
-    for n in range(shards):
-        file = f"model-{n + 1:05}-of-{shards:05}.safetensors"
-        own = {name: tensors[name] for name in names[n::shards]}
-        save_file(own, place / file)
-        index |= dict.fromkeys(own, file)
-    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    return place
-
-
-def all_of(place: Path) -> dict[str, Tensor]:
-    return {name: tensor for path in place.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn])
@@ -123,10 +105,8 @@ def test_tensors_that_do_not_fit_are_listed(
 ) -> None:
     tensors = state(wanted)
     change(tensors, tmp_path)
-    found = to_specc(wanted, folder_of(tensors, tmp_path / "a"), tmp_path / "b")
-    texts = [f"{item.code} {item.message}" for item in found]
+    texts = refused(wanted, tensors, tmp_path)
     assert len(texts) == len(told) and all(a.startswith(b) for a, b in zip(texts, told, strict=True)), texts
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -235,15 +215,7 @@ def test_a_folder_with_something_in_it_is_not_touched(wanted: Plan, tmp_path: Pa
 def test_commands_go_there_and_back(wanted: Plan, tmp_path: Path) -> None:
     before = state(wanted)
     folder = folder_of(before, tmp_path / "a")
-    (folder / "config.json").write_text(json.dumps(GPT2.config().to_dict()))
-    spec = str(tmp_path / "spec.yaml")
-    for words in (
-        ("import", str(folder), "-o", spec),
-        ("weights", "to-specc", spec, str(folder), "-o", str(tmp_path / "b")),
-        ("weights", "to-hf", spec, str(tmp_path / "b"), "-o", str(tmp_path / "c"), "--family", "gpt2"),
-    ):
-        result = CliRunner().invoke(cli, words, standalone_mode=False)
-        assert result.exception is None and not result.return_value, result.output
+    spec = there_and_back(GPT2.config().to_dict(), folder, tmp_path, "gpt2")
     after = all_of(tmp_path / "c")
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert json.loads((tmp_path / "c" / "config.json").read_text())["n_embd"] == 32

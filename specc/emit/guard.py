@@ -129,15 +129,15 @@ def _unbound(body: ast.Module, words: Names) -> Iterable[str]:
     """Functions that are called where a local has their name: it is unbound there, or a tensor. What a function of the
     file takes may be meant to be called.
     """
-    top = {node.name for node in body.body if isinstance(node, ast.FunctionDef)}
+    own = {node.name: node for node in body.body if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(body) if words.hidden else ():
         if not isinstance(node, ast.FunctionDef):
             continue
         inner = [*ast.walk(node)]
-        local = {arg.arg for arg in inner if isinstance(arg, ast.arg) and node not in body.body}
+        local = set[str]() if own.get(node.name) is node else {arg.arg for arg in inner if isinstance(arg, ast.arg)}
         local |= {name.id for name in inner if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load)}
         called = (call.func for call in inner if isinstance(call, ast.Call))
-        clash = (name for name in called if isinstance(name, ast.Name) and name.id in local & top)
+        clash = (name for name in called if isinstance(name, ast.Name) and name.id in local & own.keys())
         yield from (f"line {name.lineno}: {name.id} is a local of {node.name}" for name in clash)
 
 

@@ -129,10 +129,16 @@ def _plain(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def _parts(fields: Fields) -> str:
+    """How one of several models is imported, if there are several."""
+    names = [f"--part {name.removesuffix('_config')}" for name in part_names(fields)]
+    return f"{' or '.join(names)} imports one of its models" if names else ""
+
+
 def _way_on(fields: Fields, family: str, lacking: Lacking) -> str:
     """What can be done about a family that specc cannot say."""
-    if names := [f"--part {name.removesuffix('_config')}" for name in part_names(fields)]:
-        return f"{' or '.join(names)} imports one of its models"
+    if parts := _parts(fields):
+        return parts
     if family in families() or lacking.like is not None:
         like = f", read as {lacking.like.family}" if lacking.like and family not in families() else ""
         return f"--partial makes a spec of the rest{like}"
@@ -141,9 +147,9 @@ def _way_on(fields: Fields, family: str, lacking: Lacking) -> str:
 
 def _unknown(fields: Fields, family: str, like: Like | None) -> Diagnostic:
     near = get_close_matches(family, families(), 3, 0.6)
-    parts = [f"--part {name.removesuffix('_config')}" for name in part_names(fields)]
+    parts = _parts(fields)
     ways = [
-        *([f"{' or '.join(parts)} imports one of its models"] if parts else []),
+        *([parts] if parts else []),
         *([f"--partial reads it as {like.family}"] if like else []),
         *([f"nearest by name: {', '.join(near)}"] if near else []),
         _alike(fields),

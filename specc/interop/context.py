@@ -72,6 +72,11 @@ def choices(table: dict[str, Any]) -> str:
     return ", ".join(table)
 
 
+def as_is(value: Any, *_: Any) -> Any:
+    """Of what is the same on both sides."""
+    return value
+
+
 def one_way(*_: Any) -> Any:
     """Of what is worked out from other fields and never written. Raises Unmapped."""
     raise Unmapped("this is worked out from other fields")

@@ -162,7 +162,8 @@ def full(spec: Spec) -> Data:
         name: lists.dump_python(block.sublayers, mode="json", exclude_unset=True, warnings=False)
         for name, block in named.items()
     }
-    made["blocks"] = {name: _filled(block, spec, "decoder") for name, block in blocks.items()}
+    roles = {block.name: stack.role for stack in spec.model.stacks for run in stack.runs for block in run.blocks}
+    made["blocks"] = {name: _filled(block, spec, roles.get(name, "decoder")) for name, block in blocks.items()}
     for role in ("encoder", "decoder"):
         if raw.get(role) is not None:
             stack = cast(Data, raw[role])
@@ -175,9 +176,8 @@ def full(spec: Spec) -> Data:
 
 
 def _width(spec: Spec, role: str) -> int:
-    return next(
-        (stack.d_model for stack in spec.model.stacks if stack.role == role and stack.d_model), spec.model.d_model
-    )
+    """Of the stream of that stack."""
+    return next((spec.model.width(stack) for stack in spec.model.stacks if stack.role == role), spec.model.d_model)
 
 
 def _filled(value: Any, spec: Spec, role: str) -> Any:

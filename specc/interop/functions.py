@@ -8,7 +8,7 @@ from math import ceil, sqrt
 from struct import pack, unpack
 from typing import Any, cast
 
-from specc.interop.context import Context, Function, Several, Unmapped, choices, key_of, one_way, value_of
+from specc.interop.context import Context, Function, Several, Unmapped, as_is, choices, key_of, one_way, value_of
 from specc.interop.layers import LAYERS
 from specc.interop.ropes import ROPES
 from specc.interop.schema import Data
@@ -150,10 +150,6 @@ def _read_scores(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     return None if value == 1 else _read_over_root(value, args, context)
 
 
-def _read_head_scale(value: Any, _: tuple[Any, ...], __: Context) -> Any:
-    return value
-
-
 def _write_head_scale(value: Any, args: tuple[Any, ...], _: Context) -> Any:
     """Null where it is what scores of so many heads of a width are multiplied by anyway."""
     return None if value in (None, _quotient(args) ** -0.5) else value
@@ -180,10 +176,6 @@ def _write_root_in_bf16(value: Any, args: tuple[Any, ...], context: Context) -> 
     if _root_in_bf16(width, (), context) != value:
         raise Unmapped("it is the root of the width, rounded, here")
     return width
-
-
-def _read_some(value: Any, _: tuple[Any, ...], __: Context) -> Any:
-    return value
 
 
 def _write_some(value: Any, _: tuple[Any, ...], __: Context) -> Any:
@@ -219,10 +211,10 @@ FUNCTIONS = {
     **LAYERS,
     **ROPES,
     "over_root": Function(_read_over_root, _write_over_root),
-    "head_scale": Function(_read_head_scale, _write_head_scale),
+    "head_scale": Function(as_is, _write_head_scale),
     "scores": Function(_read_scores, _write_over_root),
     "root_in_bf16": Function(_root_in_bf16, _write_root_in_bf16),
-    "some": Function(_read_some, _write_some),
+    "some": Function(as_is, _write_some),
     "at_least": Function(_read_at_least, _write_at_least),
     "activation": Function(_read_activation, _write_activation),
     "power": _power(0.0),

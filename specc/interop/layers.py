@@ -10,14 +10,16 @@ from typing import Any, cast
 from specc.interop.context import Context, Function, Several, Unmapped, choices, key_of, one_way, value_of
 
 
-def _read_pattern(value: Any, args: tuple[Any, ...], context: Context) -> Any:
-    """The shortest pattern that makes the list: a cycle first, then one behind a head, with a tail where it must be.
+def _kinds(args: tuple[Any, ...], context: Context) -> dict[str, Any]:
+    """Blocks by the kinds of layers: the table `pattern`, or that which is named."""
+    return context.tables.get(str(args[0]) if args else "pattern", {})
 
-    Blocks of kinds stand in the table `pattern`, or in that which is named.
-    """
+
+def _read_pattern(value: Any, args: tuple[Any, ...], context: Context) -> Any:
+    """The shortest pattern that makes the list: a cycle first, then one behind a head, with a tail where it must be."""
     if not isinstance(value, list) or not value:
         raise Unmapped("it is a list with the kind of each layer")
-    names = context.tables.get(str(args[0]) if args else "pattern", {})
+    names = _kinds(args, context)
     kinds = [key_of(item) for item in cast(list[Any], value)]
     if context.layers is not None and len(kinds) != context.layers:
         raise Unmapped(f"it lists {len(kinds)} layers of {context.layers}")
@@ -61,9 +63,7 @@ def _write_pattern(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     parts = cast(dict[str, list[str]], value) if isinstance(value, dict) else {"cycle": cast(list[str], value)}
     if context.layers is None:
         raise Unmapped("nothing says how many layers there are")
-    names = {
-        block: kind for kind, block in reversed(context.tables.get(str(args[0]) if args else "pattern", {}).items())
-    }
+    names = {block: kind for kind, block in reversed(_kinds(args, context).items())}
     head, tail = (list(unrolled(parts.get(part) or [])) for part in ("head", "tail"))
     cycle, rest = list(unrolled(parts.get("cycle") or [])), context.layers - len(head) - len(tail)
     if rest < 0 or (rest and not cycle):
@@ -119,22 +119,34 @@ def _write_periodic(value: Any, args: tuple[Any, ...], _: Context) -> Any:
     return Several(len(blocks), ((2, blocks.index(other)),))
 
 
+def _two(usual: str, other: str, context: Context) -> Context:
+    """With a table of two kinds of layers."""
+    return replace(context, tables={**context.tables, "pattern": {"usual": usual, "other": other}})
+
+
+def _of_two(usual: str, other: str, marked: list[bool], context: Context) -> Any:
+    """The pattern of layers of which those that are marked are the other block."""
+    return _read_pattern(["other" if mark else "usual" for mark in marked], (), _two(usual, other, context))
+
+
+def _others(value: Any, usual: str, other: str, context: Context) -> list[int]:
+    """Numbers of the layers of a pattern that are the other block."""
+    kinds = _write_pattern(value, (), _two(usual, other, context))
+    return [layer for layer, kind in enumerate(kinds) if kind == "other"]
+
+
 def _read_numbered(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     """Numbers of the layers that are the second block; null is none."""
     usual, other = args
     if not isinstance(value, (list, type(None))) or context.layers is None:
         raise Unmapped("it is a list of layers")
     found: list[Any] = value or []
-    table = {**context.tables, "pattern": {"usual": usual, "other": other}}
-    kinds = ["other" if layer in found else "usual" for layer in range(context.layers)]
-    return _read_pattern(kinds, (), replace(context, tables=table))
+    return _of_two(usual, other, [layer in found for layer in range(context.layers)], context)
 
 
 def _write_numbered(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     usual, other = args
-    table = {**context.tables, "pattern": {"usual": usual, "other": other}}
-    kinds = _write_pattern(value, (), replace(context, tables=table))
-    return [layer for layer, kind in enumerate(kinds) if kind == "other"] or None
+    return _others(value, usual, other, context) or None
 
 
 def _read_within(value: Any, args: tuple[Any, ...], context: Context) -> Any:
@@ -145,16 +157,12 @@ def _read_within(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     last = context.layers - 1 if last == -1 else last
     if not 0 <= value <= last < context.layers:
         raise Unmapped(f"it is the first layer of some of {context.layers}, and the last of them is {last}")
-    table = {**context.tables, "pattern": {"usual": usual, "other": other}}
-    kinds = ["other" if value <= layer <= last else "usual" for layer in range(context.layers)]
-    return _read_pattern(kinds, (), replace(context, tables=table))
+    return _of_two(usual, other, [value <= layer <= last for layer in range(context.layers)], context)
 
 
 def _write_within(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     usual, other, _last = args
-    table = {**context.tables, "pattern": {"usual": usual, "other": other}}
-    kinds = _write_pattern(value, (), replace(context, tables=table))
-    found = [layer for layer, kind in enumerate(kinds) if kind == "other"]
+    found = _others(value, usual, other, context)
     if not found or found != list(range(found[0], found[-1] + 1)):
         raise Unmapped(f"layers of {other} stand in one piece here")
     return Several(found[0], ((2, found[-1]),))

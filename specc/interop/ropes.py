@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log
 from typing import Any, cast
 
-from specc.interop.context import Context, Function, Unmapped
+from specc.interop.context import Context, Function, Unmapped, as_is
 from specc.interop.schema import Data
 
 LENGTH = "max_position_embeddings"
@@ -56,10 +56,6 @@ def _read_amplitude(value: Any, args: tuple[Any, ...], _: Context) -> Any:
     return _stretched(factor, rotated) / _stretched(factor, whole)
 
 
-def _write_amplitude(value: Any, _: tuple[Any, ...], __: Context) -> Any:
-    return value
-
-
 def _read_mscale(value: Any, args: tuple[Any, ...], context: Context) -> Any:
     """The scale of scores: that of features of heads, which stand in two parts, by the square of such a factor."""
     given = cast(Data, value) if isinstance(value, dict) else {}
@@ -92,6 +88,6 @@ def _write_mscale(value: Any, args: tuple[Any, ...], _: Context) -> Any:
 
 ROPES = {
     "scaling": Function(_read_scaling, _write_scaling),
-    "amplitude": Function(_read_amplitude, _write_amplitude),
+    "amplitude": Function(_read_amplitude, as_is),
     "mscale": Function(_read_mscale, _write_mscale),
 }

@@ -12,7 +12,11 @@ from torch import Tensor
 
 def patches(images: Tensor, *, patch: int, axes: tuple[object, ...], first: str = "batch") -> Tensor:
     """images [batch, channels, height, width] -> [batch, seq, channels * patch * patch], or tokens first"""
-    x = F.unfold(images, patch, stride=patch)
+    return _turned(F.unfold(images, patch, stride=patch), first)
+
+
+def _turned(x: Tensor, first: str) -> Tensor:
+    """x [batch, features, seq] -> [batch, seq, features], or tokens first"""
     return x.permute(2, 0, 1) if first == "tokens" else x.transpose(1, 2)
 
 
@@ -29,7 +33,7 @@ def time_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: 
 
 def time_last(x: Tensor, *, axes: tuple[object, ...], first: str = "batch") -> Tensor:
     """x [batch, d_model, time] -> [batch, seq, d_model], or tokens first"""
-    return (x.permute(2, 0, 1) if first == "tokens" else x.transpose(1, 2)).contiguous()
+    return _turned(x, first).contiguous()
 
 
 TABLE: dict[str, Callable[..., Any]] = {

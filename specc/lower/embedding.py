@@ -19,9 +19,15 @@ from specc.spec.core import Model, Positions, Projection, Stack
 def table(b: Builder, model: Model, stack: Stack) -> Param:
     """The embedding of a stack's tokens; one name for all that share it."""
     shared = len(model.stacks) == 1 or {"encoder", "decoder"} <= set(model.embed.tied)
-    leaf, project = "embedding" if shared else f"{stack.path}_embedding", model.embed_of(stack).project
-    width = Axis("d_model", model.width(stack)) if project is None else Axis("embed", project.dim)
-    return b.param(leaf, "weight", (Axis("vocab", model.vocab), width), b.table_init(), "embedding")
+    leaf = "embedding" if shared else f"{stack.path}_embedding"
+    axes = (Axis("vocab", model.vocab), _embedded(model, stack))
+    return b.param(leaf, "weight", axes, b.table_init(), "embedding")
+
+
+def _embedded(model: Model, stack: Stack) -> Axis:
+    """What a stack's tokens are before they are projected."""
+    project = model.embed_of(stack).project
+    return Axis("d_model", model.width(stack)) if project is None else Axis("embed", project.dim)
 
 
 def embed(
@@ -57,8 +63,7 @@ def looked_up(b: Builder, model: Model, stack: Stack, ids: Ref, prefix: str, hin
     """The vectors of tokens alone; `prefix` stands before the names of ops, and of parameters in a pair of stacks."""
     of = model.embed_of(stack)
     if of.stem is not None:
-        width = Axis("d_model", model.width(stack)) if of.project is None else Axis("embed", of.project.dim)
-        x = stem.made(b, of.stem, ids, seq, width, prefix)
+        x = stem.made(b, of.stem, ids, seq, _embedded(model, stack), prefix)
     else:
         x = b.op("embedding", ids, name=f"{prefix}embedding", hint=hint, params=(table(b, model, stack),))
     if of.project is not None and of.project.first:

@@ -10,11 +10,14 @@ from specc.ir.op import Op
 
 
 def _patches(graph: Graph, op: Op) -> Expr:
-    size = hole(op, "patch", op.attr("patch"))
-    attrs = dict(op.attrs)
-    turned = ".permute(2, 0, 1)" if attrs.get("first") == "tokens" else ".transpose(1, 2)"
-    parts = ("F.unfold(", Use(op.inputs[0]), ", ", size, ", stride=", size, f"){turned}{CAST * ('dtype' in attrs)}")
+    size, cast = hole(op, "patch", op.attr("patch")), CAST * ("dtype" in dict(op.attrs))
+    parts = ("F.unfold(", Use(op.inputs[0]), ", ", size, ", stride=", size, f"){_turned(op)}{cast}")
     return Expr(parts, alone=True)
+
+
+def _turned(op: Op) -> str:
+    """Features behind what they are of."""
+    return ".permute(2, 0, 1)" if dict(op.attrs).get("first") == "tokens" else ".transpose(1, 2)"
 
 
 def _own_tokens(graph: Graph, op: Op) -> Expr:
@@ -32,8 +35,7 @@ def _time_conv(graph: Graph, op: Op) -> Expr:
 
 
 def _time_last(graph: Graph, op: Op) -> Expr:
-    turned = ".permute(2, 0, 1)" if dict(op.attrs).get("first") == "tokens" else ".transpose(1, 2)"
-    return Expr((Use(op.inputs[0], ATOM), f"{turned}.contiguous()"))  # stages send what is in order
+    return Expr((Use(op.inputs[0], ATOM), f"{_turned(op)}.contiguous()"))  # stages send what is in order
 
 
 TABLE: dict[str, Writer] = {
