@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
+from specc.cost.sizes import BYTES
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Ref
 from specc.ir.repeat import Repeat, layer_of, layer_scope
@@ -14,8 +15,6 @@ from specc.ir.segments import segments
 from specc.ir.stored import stored
 from specc.ir.types import Spmd
 from specc.spec.core import Model
-
-BYTES = {"int64": 8, "bool": 1, "float": 4, "float32": 4, "bfloat16": 2, "float16": 2}  # of an element
 
 
 @dataclass(frozen=True)
