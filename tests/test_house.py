@@ -101,7 +101,7 @@ MAY_IMPORT = {
     "passes": ("source", "spec", "components", "ir", "ops", "extension"),
     "interpret": ("ir", "ops", "kernels", "extension", "tables"),
     "emit": ("compile", "source", "spec", "components", "ir", "ops", "tables"),
-    "cost": ("source", "spec", "components", "ir", "ops"),
+    "cost": ("source", "spec", "components", "ir", "ops", "tables"),
     "verify": ("compile", "ir", "spec", "components", "lower", "passes", "emit", "interpret"),
     "interop": ("source", "spec", "components", "ir", "lower"),
     "cli": ("compile", "source", "spec", "ir", "lower", "cost", "emit", "verify", "interop", "extension", "tables"),
