@@ -11,7 +11,7 @@ from specc.cost.sizes import BYTES
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Param, Path, Ref
 from specc.ir.repeat import Repeat, layer_of, layer_scope
-from specc.ir.segments import segments
+from specc.ir.segments import Segment, segments
 from specc.ir.stored import stored
 from specc.ir.types import Spmd
 from specc.spec.core import Model
@@ -116,11 +116,15 @@ def again(graph: Graph, block: Iterable[Op]) -> dict[str, int]:
     total: dict[str, int] = {}
     path = next((path for op in block if (path := layer_scope(op.scope)) is not None), ())
     for part in segments(graph).get(path, ()):
-        needed = [n for n, op in enumerate(part.ops) if graph.definition(op).saves(op)]
-        if part.again and needed:
-            for kind, count in collectives(graph, part.ops[: needed[-1]])[0].items():
-                total[kind] = total.get(kind, 0) + count
+        for kind, count in collectives(graph, run_again(graph, part))[0].items():
+            total[kind] = total.get(kind, 0) + count
     return total
+
+
+def run_again(graph: Graph, part: Segment) -> tuple[Op, ...]:
+    """Those ops of a part that run again in backward: all in front of the last that backward needs a value for."""
+    needed = [n for n, op in enumerate(part.ops) if graph.definition(op).saves(op)]
+    return part.ops[: needed[-1]] if part.again and needed else ()
 
 
 def blocks(graph: Graph, model: Model) -> list[tuple[str, tuple[Op, ...]]]:

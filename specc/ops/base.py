@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from specc.ir.op import Op
 from specc.ir.types import Axis, MeshAxis, Place, TensorType
+from specc.ops.work import Worker
 
 Types = tuple[TensorType, ...]
 Stream = Callable[[TensorType], Place]
@@ -115,6 +116,7 @@ class OpDef:
     later: str = ""  # the kind that stands for it in `decode`, with the cache behind its operands
     keeps: bool = False  # it keeps something of the tokens so far in the cache that is its last operand
     stays: bool = False  # what it makes is kept where layers are run again: a choice is made once
+    work: Worker | None = None  # what a device does for it; else specc.cost.work says, of its flops and operands
 
 
 def shardable(axis: Axis, mesh: MeshAxis) -> bool:
