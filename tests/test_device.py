@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def test_a_name_that_no_device_has() -> None:
     assert item.help is not None and item.help.startswith("did you mean h100? devices are ")
     (item,) = told(device("nowhere.yaml"))
     assert item.code == "E100"
+
+
+def test_the_device_of_the_page_on_planning_is_one() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "planning.md").read_text()
+    (text,) = re.findall(r"```text\n(name: .*?)```", page, re.S)
+    found = described(Source("d.yaml", text))
+    assert isinstance(found, Device) and (found.name, found.latency.link) == ("mine", 8e-6)
 
 
 WRONG = {

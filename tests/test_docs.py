@@ -22,6 +22,7 @@ DOCUMENTS = (
     "docs/contributing.md",
     "docs/interchange.md",
     "docs/language.md",
+    "docs/planning.md",
     "docs/tour.md",
     "docs/training.md",
 )

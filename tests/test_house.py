@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "specc").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").glob("*.py"))
 TEMPLATES = sorted((ROOT / "templates").rglob("*.j2"))
-WITH_TORCH = ("kernels", "interpret", "interop", "verify")
+WITH_TORCH = ("kernels", "interpret", "interop", "verify", "measure")  # which times kernels of torch
 
 
 def name_of(path: Path) -> str:
@@ -102,9 +102,23 @@ MAY_IMPORT = {
     "interpret": ("ir", "ops", "kernels", "extension", "tables"),
     "emit": ("compile", "source", "spec", "components", "ir", "ops", "tables"),
     "cost": ("source", "spec", "components", "ir", "ops", "tables"),
+    "measure": ("cost",),
     "verify": ("compile", "ir", "spec", "components", "lower", "passes", "emit", "interpret"),
     "interop": ("source", "spec", "components", "ir", "lower"),
-    "cli": ("compile", "source", "spec", "ir", "lower", "cost", "emit", "verify", "interop", "extension", "tables"),
+    "cli": (
+        "compile",
+        "source",
+        "spec",
+        "ir",
+        "lower",
+        "cost",
+        "emit",
+        "verify",
+        "interop",
+        "extension",
+        "tables",
+        "measure",
+    ),
 }
 
 

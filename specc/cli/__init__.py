@@ -21,6 +21,7 @@ COMMANDS = {
     "check": "Validate specs and every layout of them.",
     "build": "Write the PyTorch file of each spec, and the table of its parameters.",
     "plan": "Show every decided value and where it comes from.",
+    "measure": "Measure this machine's device for `plan`.",
     "verify": "Prove that interpreter, generated file and layout compute the same.",
     "import": "Make a spec of a config.json of Hugging Face.",
     "export": "Make a config.json of Hugging Face of a spec.",

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from specc.cli.seconds import tell_seconds
 from specc.cli.specs import layout_of, load_all
+from specc.cli.table import Lines, table
 from specc.compile import compile_spec
 from specc.cost.counts import StageCost, active, again, blocks, collectives, crossing, local_shape, stage_costs
 from specc.cost.decided import decided
+from specc.cost.device import device, devices
+from specc.cost.fed import fed
+from specc.cost.seconds import step
 from specc.ir.graph import Graph
 from specc.ir.repeat import layer_of
 from specc.ir.shape import shape
 from specc.ir.stored import placement, stored, total
+from specc.source import Diagnostic
 from specc.spec import Layout, Model, Spec
-
-Lines = list[tuple[str, ...]]
 
 
 @click.command()
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--layout", "name", help="Which of several layouts; the first by default.")
-def plan(spec: Path, name: str | None) -> int:
-    """Show every decided value and where it comes from, parameters, stages, shards and collectives."""
+@click.option("--device", "device_name", metavar="NAME or FILE", help=f"One of {', '.join(devices())}, or a YAML file.")
+@click.option("--batch", type=click.IntRange(1, 2**40), help="Sequences of a step, on all ranks: show what it takes.")
+@click.option("--seq", type=click.IntRange(1, 2**40), help="Tokens of each; as many as the model takes by default.")
+@click.option("--json", "as_json", is_flag=True, help="What a step takes as JSON, without rounding.")
+def plan(
+    spec: Path, name: str | None, device_name: str | None, batch: int | None, seq: int | None, as_json: bool
+) -> int:
+    """Show every decided value and where it comes from, parameters, stages, shards and collectives.
+
+    With a device and a batch, what a step takes, too.
+    """
+    if (batch is None) != (device_name is None) or (batch is None and (seq is not None or as_json)):
+        raise click.UsageError("what a step takes needs both --device and --batch")
     loaded = load_all((spec,))
     if loaded.code:
         return loaded.finish("")
@@ -34,6 +51,16 @@ def plan(spec: Path, name: str | None) -> int:
     if loaded.code:
         return loaded.finish("")
     graph = compiled.placed
+    taken = None
+    if batch is not None and device_name is not None:
+        on, given = device(device_name), fed(only, layout, graph, batch, seq)
+        loaded.tell(on if isinstance(on, list) else [given] if isinstance(given, Diagnostic) else [])
+        if isinstance(on, list) or isinstance(given, Diagnostic):
+            return loaded.finish("")
+        taken = step(graph, layout, on, given), on
+        if as_json:
+            click.echo(json.dumps(asdict(taken[0]), indent=2))
+            return 0
     costs = stage_costs(graph, layout.pp.stages)
     click.echo(f"{only.model.name}{f', layout {layout.name}' if layout.name else ''}\n")
     _values(only, layout, costs)
@@ -44,13 +71,15 @@ def plan(spec: Path, name: str | None) -> int:
         _stages(graph, layout, costs)
     if any(op.kind == "convert" or op.lowering for op in graph.ops):
         _collectives(graph, layout, only.model)
+    if taken is not None and batch is not None:
+        tell_seconds(*taken, batch)
     return 0
 
 
 def _values(spec: Spec, layout: Layout, costs: list[StageCost]) -> None:
     starts = tuple(f"{path}.{first}" for path, first, _ in (cost.layers[0] for cost in costs[1:]))
     values = [(row.key, row.value, row.origin) for row in decided(spec, layout, starts)]
-    _table([("value", "is", "from"), *values], widest=45)
+    table([("value", "is", "from"), *values], widest=45)
 
 
 def _parameters(graph: Graph, layout: Layout) -> None:
@@ -63,7 +92,7 @@ def _parameters(graph: Graph, layout: Layout) -> None:
         shapes = (str(list(row.shape)), str(list(local)))
         lines.append((row.name, *shapes, placement(row, graph), stages, f"{row.count:,}"))
     keep = [n for n in range(6) if (n not in (2, 3) or graph.mesh) and (n != 4 or layout.pp.stages > 1)]
-    _table([tuple(line[n] for n in keep) for line in lines], right=(len(keep) - 1,))
+    table([tuple(line[n] for n in keep) for line in lines], right=(len(keep) - 1,))
 
 
 def _stages(graph: Graph, layout: Layout, costs: list[StageCost]) -> None:
@@ -74,7 +103,7 @@ def _stages(graph: Graph, layout: Layout, costs: list[StageCost]) -> None:
         counts = (f"{cost.parameters:,}", f"{cost.local:,}", f"{100 * cost.flops / flops:.1f} %")
         lines.append((str(stage), layers, *counts))
     click.echo("")
-    _table(lines, right=(2, 3, 4))
+    table(lines, right=(2, 3, 4))
     tied = [row.name for row in stored(graph) if row.tied]
     if tied:
         click.echo(f"{held:,} in all: several stages hold a copy of {', '.join(tied)}")
@@ -84,7 +113,7 @@ def _stages(graph: Graph, layout: Layout, costs: list[StageCost]) -> None:
         for n, value in enumerate(values):
             between = (str(stage - 1), str(stage)) if n == 0 else ("", "")
             crossings.append((*between, value.name, shape(graph, value.ref, ()), f"{value.bytes:,.0f}"))
-    _table(crossings)
+    table(crossings)
 
 
 def _collectives(graph: Graph, layout: Layout, model: Model) -> None:
@@ -101,17 +130,8 @@ def _collectives(graph: Graph, layout: Layout, model: Model) -> None:
     columns = 4 if saved.every or saved.save else 3
     lines = [heading, *((name, *map(_words, counts)) for name, *counts in rows)]
     click.echo("")
-    _table([line[:columns] for line in lines])
+    table([line[:columns] for line in lines])
 
 
 def _words(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none"
-
-
-def _table(lines: Lines, right: tuple[int, ...] = (), widest: int = 1000) -> None:
-    """Columns of equal width, numbers to the right. A cell wider than `widest` moves what follows it in its line."""
-    columns = range(len(lines[0]))
-    widths = [max((len(line[n]) for line in lines if len(line[n]) <= widest), default=0) for n in columns]
-    for line in lines:
-        cells = [line[n].rjust(widths[n]) if n in right else line[n].ljust(widths[n]) for n in columns]
-        click.echo("  ".join(cells).rstrip())

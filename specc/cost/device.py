@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, ValidationError
 
@@ -141,18 +142,52 @@ def devices() -> Mapping[str, Path]:
 
 def device(name: str) -> Device | list[Diagnostic]:
     """One that specc knows by name, or that a YAML file describes; or what is wrong with it."""
+    source = _source(name)
+    return source if isinstance(source, list) else described(source)
+
+
+def device_text(name: str) -> str | list[Diagnostic]:
+    """The text of its file, which is right; or what is wrong with it."""
+    source = _source(name)
+    if isinstance(source, list):
+        return source
+    found = described(source)
+    return source.text if isinstance(found, Device) else found
+
+
+def _source(name: str) -> Source | list[Diagnostic]:
     if Path(name).suffix in (".yaml", ".yml"):
-        source = read(name)
-        return source if isinstance(source, list) else described(source)
+        return read(name)
     path = devices().get(name)
     if path is None:
         close = alike(name, devices(), {})
         known = f"devices are {', '.join(devices())}, or a file: my-device.yaml"
         help = f"did you mean {close[0]}? {known}" if close else known
         return [Diagnostic("E701", f"there is no device {name}", None, help)]
-    source = read(path)
-    assert isinstance(source, Source), f"{path.name} is a part of specc"
-    return described(source)
+    return read(path)
+
+
+def with_measured(text: str, measured: Measured) -> str:
+    """The text of a device's file with what was measured in the place of what was before, if anything was."""
+    before = re.sub(r"^measured:.*\n(?:[ #].*\n|\n)*", "", text, flags=re.M)
+    return f"{before.rstrip()}\nmeasured:\n{''.join(_lines(measured))}"
+
+
+def _lines(measured: Measured) -> Iterator[str]:
+    """Three digits of every number; a line for each row."""
+    for name, value in measured.model_dump(exclude_none=True).items():
+        if isinstance(value, list):
+            rows = cast(list[dict[str, Any]], value)
+            yield f"  {name}:\n" if rows else f"  {name}: []\n"
+            yield from (
+                f"    - {{{', '.join(f'{key}: {_number(each)}' for key, each in row.items())}}}\n" for row in rows
+            )
+        else:
+            yield f"  {name}: {_number(value)}\n"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def described(source: Source) -> Device | list[Diagnostic]:

@@ -30,8 +30,11 @@ class Roofline:
 
     def matmul(self, product: Matmul) -> float:
         """Of one kernel; `count` products share it."""
-        at = (product.m, product.n, product.k, product.count)
-        return self._matmul(product) * _nearby(self._matmuls.get(product.layout, ()), at)
+        return self._matmul(product) * _nearby(self._matmuls.get(product.layout, ()), _shape(product))
+
+    def knows(self, product: Matmul) -> bool:
+        """Whether something like it was measured."""
+        return any(_near(shape, _shape(product)) for shape, _ in self._matmuls.get(product.layout, ()))
 
     def _matmul(self, product: Matmul) -> float:
         side, depth = min(product.m, product.n), product.k
@@ -140,12 +143,24 @@ class Roofline:
         return {kind: tuple(found) for kind, found in known.items()}
 
 
+def _shape(product: Matmul) -> Shape:
+    return (product.m, product.n, product.k, product.count)
+
+
+def _far(shape: Shape, at: Shape) -> list[float]:
+    """In each size, the logarithm of how many times as large the larger is."""
+    return [abs(log(a / b)) for a, b in zip(shape, at, strict=True)]
+
+
+def _near(shape: Shape, at: Shape) -> bool:
+    return max(_far(shape, at)) <= log(NEAR)
+
+
 def _nearby(known: Known, at: Shape) -> float:
     """How many times as long as modelled what is near took: a mean, in which nearer shapes have more weight."""
     total = weights = 0.0
     for shape, ratio in known:
-        far = [abs(log(a / b)) for a, b in zip(shape, at, strict=True)]
-        if max(far) <= log(NEAR):
-            weight = 1 / (1e-6 + sum(x * x for x in far))
+        if _near(shape, at):
+            weight = 1 / (1e-6 + sum(x * x for x in _far(shape, at)))
             total, weights = total + weight * log(ratio), weights + weight
     return exp(total / weights) if weights else 1.0

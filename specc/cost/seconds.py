@@ -84,9 +84,10 @@ def step(graph: Graph, layout: Layout, device: Device, symbols: Mapping[str, int
     both = (each[slowest][0] + each[slowest][1]).times(layout.microbatches)
     once = max(data.once(stage, count > 1) for stage in stages)
     states = max(_optimizer(stage, timing, data) for stage in stages)
-    parts = _parts(both, took - both.total, sent, once, states, device, layout)
+    unknown = unmeasured(stages[slowest], device, layout.dtype)
+    parts = _parts(both, took - both.total, sent, once, states, unknown)
     total = took + once + states
-    low, high = _range(device, layout.dtype)
+    low, high = (device.range.low, device.range.high) if {"matrix products", "memory"} & set(unknown) else MEASURED
     return Seconds(
         total,
         total * low,
@@ -94,7 +95,7 @@ def step(graph: Graph, layout: Layout, device: Device, symbols: Mapping[str, int
         parts,
         tuple(timed),
         *_utilised(stages, timing, layout, device, total),
-        unmeasured(device, layout.dtype),
+        unknown,
     )
 
 
@@ -213,37 +214,41 @@ def _optimizer(stage: Stage, timing: Timing, data: Data) -> float:
 
 
 def _parts(
-    both: Parts, waiting: float, sent: float, once: float, states: float, device: Device, layout: Layout
+    both: Parts, waiting: float, sent: float, once: float, states: float, unknown: tuple[str, ...]
 ) -> tuple[Part, ...]:
-    found = device.measured_in(layout.dtype)
-    shapes = "measured shapes nearby" if found is not None and found.matmuls else "peak and shape"
-    kernel = "measured" if found is not None and found.attention else "share of the peak"
-    memory = "measured bandwidth" if device.measured is not None and device.measured.bandwidth else "sheet's bandwidth"
-    link = "measured" if device.measured is not None and device.measured.collectives else "sheet's links"
+    def source(name: str, sheet: str, measured: str = "measured") -> str:
+        return sheet if name in unknown else measured
+
+    products = source("matrix products", "peak and shape", "measured shapes nearby")
+    kernel = source("attention", "share of the peak")
+    memory = source("memory", "sheet's bandwidth", "measured bandwidth")
+    link = source("collectives", "sheet's links")
     rows = (
-        Part("matrix products", both.matmuls, shapes),
+        Part("matrix products", both.matmuls, products),
         Part("attention", both.attention, kernel),
         Part("other kernels", both.elements, memory),
         Part("casts of weights, sums of gradients", both.weights, memory),
         Part("collectives in layers", both.collectives, link),
         Part("waiting for weights and gradients", both.gathers + once, link),
-        Part("waiting in the pipeline", waiting, f"simulated, {sent * 1e6:.0f} us from stage to stage"),
+        Part(
+            "waiting in the pipeline",
+            waiting if sent else 0.0,
+            f"simulated, {float(f'{1e6 * sent:.1e}'):,.0f} us between stages",
+        ),
         Part("optimizer", states, memory),
     )
     return tuple(row for row in rows if row.seconds > 0)
 
 
-def _range(device: Device, dtype: str) -> tuple[float, float]:
-    found = device.measured_in(dtype)
-    complete = found is not None and found.matmuls and found.bandwidth is not None
-    return MEASURED if complete else (device.range.low, device.range.high)
-
-
-def unmeasured(device: Device, dtype: str) -> tuple[str, ...]:
-    """What is modelled from the sheet."""
+def unmeasured(stage: Stage, device: Device, dtype: str) -> tuple[str, ...]:
+    """What is modelled from the sheet: of products where a tenth of their time or more is."""
     found, any_dtype = device.measured_in(dtype), device.measured
+    modelled = sum(unit.timed.modelled * unit.layers for unit in (*stage.units, stage.rest))
+    products = sum(
+        (unit.timed.forward.matmuls + unit.timed.backward.matmuls) * unit.layers for unit in (*stage.units, stage.rest)
+    )
     known = {
-        "matrix products": found is not None and bool(found.matmuls),
+        "matrix products": modelled < 0.1 * products,
         "attention": found is not None and bool(found.attention),
         "memory": any_dtype is not None and any_dtype.bandwidth is not None,
         "collectives": any_dtype is not None and bool(any_dtype.collectives),

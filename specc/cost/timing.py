@@ -83,6 +83,7 @@ class Timed:
     again: Parts = Parts()
     weights: float = 0.0
     flops: Flops = Flops()
+    modelled: float = 0.0  # seconds of products, forward and backward, that nothing measured is near
 
     def __add__(self, other: Timed) -> Timed:
         return Timed(
@@ -91,12 +92,13 @@ class Timed:
             self.again + other.again,
             self.weights + other.weights,
             self.flops + other.flops,
+            self.modelled + other.modelled,
         )
 
     def times(self, count: int) -> Timed:
         """Of so many."""
         parts = (self.forward.times(count), self.backward.times(count), self.again.times(count))
-        return Timed(*parts, self.weights * count, self.flops.times(count))
+        return Timed(*parts, self.weights * count, self.flops.times(count), self.modelled * count)
 
 
 @dataclass(frozen=True)
@@ -203,9 +205,11 @@ class Timing:
         ahead, back = self._exchanged(op)
         forward, _ = self._pass(op, passes, False)
         backward, weights = self._pass(op, passes, True)
+        products = (*passes.forward.matmuls, *passes.backward.matmuls)
+        modelled = sum((self.roofline.matmul(product) for product in products if not self.roofline.knows(product)), 0.0)
         flops = Flops(passes.counted(passes.forward), passes.counted(passes.backward))
         parts = (forward + Parts(collectives=ahead), backward + Parts(collectives=back))
-        return Timed(*parts, weights=weights, flops=flops)
+        return Timed(*parts, weights=weights, flops=flops, modelled=modelled)
 
     def _pass(self, op: Op, passes: Passes, backward: bool) -> tuple[Parts, float]:
         """Seconds, and of these gradients of weights."""
