@@ -23,6 +23,7 @@ DOCUMENTS = (
     "docs/interchange.md",
     "docs/language.md",
     "docs/planning.md",
+    "docs/sizing.md",
     "docs/tour.md",
     "docs/training.md",
 )

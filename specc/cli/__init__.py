@@ -22,6 +22,8 @@ COMMANDS = {
     "build": "Write the PyTorch file of each spec, and the table of its parameters.",
     "plan": "Show every decided value and where it comes from.",
     "measure": "Measure this machine's device for `plan`.",
+    "init": "Write a spec of about so many parameters, in sizes that tp 2, 4 and 8 divide.",
+    "size": "Show parameters, tokens, compute, rates, bytes and hours of a training of which one or two are known.",
     "verify": "Prove that interpreter, generated file and layout compute the same.",
     "import": "Make a spec of a config.json of Hugging Face.",
     "export": "Make a config.json of Hugging Face of a spec.",

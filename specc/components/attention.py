@@ -191,6 +191,7 @@ ATTENTION = Component(
     lower,
     smallest=heads.SMALLEST,
     shards=heads.SHARDS,
+    grows=("heads", "kv_heads"),
     split_by_tp=heads.split_by_tp,
     results=results,
     shrink=shrink,

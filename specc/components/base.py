@@ -191,6 +191,9 @@ class Component(Generic[C]):
     """Names of the ops whose results `checkpoint.save` can keep, in op order."""
     shrink: Callable[[C, int], C]
     """The same structure in sizes that a laptop runs and that a tp divides."""
+    grows: tuple[str, ...] = ()
+    """Keys of sizes that grow with d_model in a spec of another size, dotted where they are of a part; of counts, which
+    end in `heads`, the later ones divide the first. Without them a spec cannot be scaled (`specc init --like`)."""
     split_by: Mapping[str, Callable[[C], tuple[tuple[str, int], ...]]] = field(default_factory=dict[str, Any])
     """The same of other axes of the mesh, by name."""
     reads: tuple[Outside, ...] = ()

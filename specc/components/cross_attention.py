@@ -49,6 +49,7 @@ CROSS_ATTENTION = Component(
     lower,
     smallest=heads.SMALLEST,
     shards=heads.SHARDS,
+    grows=("heads", "kv_heads"),
     split_by_tp=heads.split_by_tp,
     results=heads.results,
     shrink=heads.shrink,

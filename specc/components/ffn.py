@@ -174,6 +174,7 @@ FFN = Component(
     lower,
     smallest={"hidden": 1},
     shards=("ffn",),
+    grows=("hidden",),
     split_by_tp=lambda config: (("hidden", config.hidden),),
     results=results,
     shrink=shrink,

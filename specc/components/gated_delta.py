@@ -164,6 +164,7 @@ GATED_DELTA = Component(
     lower,
     smallest={"heads": 1},
     shards=("heads", "qk_heads"),
+    grows=("heads", "qk_heads"),
     split_by_tp=split_by_tp,
     results=results,
     shrink=shrink,

@@ -119,6 +119,7 @@ LIGHTNING = Component(
     lower,
     smallest={"heads": 1},
     shards=("heads",),
+    grows=("heads",),
     split_by_tp=lambda config: (("heads", config.heads),),
     results=lambda config: (
         *(f"{name}{part}" for name in "qkv" for part in ("", "_act")),

@@ -101,6 +101,7 @@ MAMBA = Component(
     lower,
     smallest={},
     shards=("channels",),
+    grows=("hidden", "dt_rank"),
     split_by_tp=lambda config: (("hidden", sizes(config)[0]),),
     results=lambda config: ("x", "conv", "conv_act", "dt_a", "b", "c", "dt_b", "scan", "z", "z_act", "out"),
     shrink=shrink,

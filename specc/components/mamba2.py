@@ -165,6 +165,7 @@ MAMBA2 = Component(
     lower,
     smallest={"heads": 1},
     shards=("heads", "groups"),
+    grows=("heads",),
     split_by_tp=split_by_tp,
     results=lambda config: (
         *("x", "x_conv", "x_act", "b", "b_conv", "b_act", "c", "c_conv", "c_act", "dt", "scan", "z", "z_act", "out"),

@@ -237,6 +237,7 @@ MLA = Component(
     lower,
     smallest={"heads": 1, "kv_rank": 1, "nope_dim": 1, "rope_dim": 2},
     shards=("heads",),
+    grows=("heads", "q_rank", "kv_rank"),
     split_by_tp=lambda config: (("heads", config.heads),),
     results=results,
     shrink=shrink,

@@ -222,6 +222,7 @@ MOE = Component(
     lower,
     smallest={"experts": 1, "top_k": 1, "hidden": 1},
     shards=("ffn",),
+    grows=("hidden", "shared.hidden", "latent"),
     split_by_tp=split_by_tp,
     split_by={"ep": lambda config: (("experts", config.experts),)},
     results=results,

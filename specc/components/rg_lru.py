@@ -84,6 +84,7 @@ RG_LRU = Component(
     lower,
     smallest={"heads": 1},
     shards=("heads",),
+    grows=("heads", "hidden"),
     split_by_tp=lambda config: (("heads", config.heads),),
     results=lambda config: ("x", "conv", "i", "r", "scan", "y", "y_act", "out"),
     shrink=shrink,

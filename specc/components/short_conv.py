@@ -64,6 +64,7 @@ SHORT_CONV = Component(
     lower,
     smallest={},
     shards=("channels",),
+    grows=("hidden",),
     split_by_tp=lambda config: (("hidden", hidden(config)),),
     results=lambda config: ("b", "x", "conv", "c", "out"),
     shrink=shrink,
