@@ -44,6 +44,7 @@ EXPERTS: tuple[Row, ...] = (
     row("deepseek_v2", "whole-queries", {**ROUTED, **LATENT, "q_lora_rank": None, "attention_bias": True}),
     row("deepseek_v2", "groups-whole-queries", {**BEST, "q_lora_rank": None}),
     row("deepseek_v3", "yarn", {**ROUTED, **LATENT, **GROUPS, "rope_parameters": YARN}),
+    row("deepseek_v3", "ungrouped", {**ROUTED, **LATENT, "n_group": 1, "topk_group": 1}),
     row("dots1", "", {**ROUTED, **GROUPS, "layer_types": ["full_attention", "sliding_attention"] * 2}),
     row("dots1", "ungrouped", {**ROUTED, "sliding_window": None, "attention_bias": True, "norm_topk_prob": True}),
     row("ernie4_5_moe", "", {**ERNIE, "use_bias": True, "router_aux_loss_coef": 0.0}),  # it counts uncorrected choices

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from specc.cli import cli
+from specc.emit import emit
 from specc.interop.exporting import Exported, export
 from specc.interop.importing import Imported, import_config
 from specc.interop.library import families, known, mapping
@@ -20,6 +21,7 @@ from specc.source import Diagnostic, Source
 from specc.spec import Spec, load
 from tests import zoo
 
+SCALED = "head_dim: 256, scale: 0.0625"
 LLAMA = {
     "model_type": "llama",
     "hidden_size": 64,
@@ -152,6 +154,45 @@ def test_committed_specs_are_written_as_the_configs_they_were_made_of() -> None:
     assert isinstance(made, Exported)
     assert made.config["rope_parameters"]["rope_type"] == "llama3" and made.config["intermediate_size"] == 14336
     assert isinstance(export(zoo.spec("gpt2"), "gpt2"), Exported)
+
+
+@pytest.mark.parametrize(("name", "family"), [("gemma3-text", "gemma3_text"), ("gemma2-2b", "gemma2")])
+def test_the_usual_scale_of_scores_need_not_be_stated(name: str, family: str) -> None:
+    """Its field is always there; a spec that states it is the same model, and makes the same file but for its name."""
+    text = (zoo.ROOT / "specs" / "zoo" / f"{name}.yaml").read_text().replace(", softcap: 50", "")
+    text = text.replace("head: {softcap: 30}\n", "")
+    specs = [load(Source("s.yaml", text.replace("head_dim: 256", stated))) for stated in ("head_dim: 256", SCALED)]
+    sources: list[str] = []
+    for spec in specs:
+        assert isinstance(spec, Spec), spec
+        made = export(spec, family)
+        assert isinstance(made, Exported) and made.config["query_pre_attn_scalar"] == 256, made
+        sources.append(emit(spec, spec.layout()).source)
+    assert sources[0] == sources[1] and "scale=" not in sources[0]
+    other = load(Source("s.yaml", text.replace("head_dim: 256", SCALED.replace("0.0625", "0.125"))))
+    assert isinstance(other, Spec) and "scale=0.125" in emit(other, other.layout()).source
+
+
+def test_arithmetic_where_a_config_has_a_number_is_told() -> None:
+    text = (zoo.ROOT / "specs" / "zoo" / "gemma3-text.yaml").read_text()
+    spec = load(Source("s.yaml", text.replace("head_dim: 256", "head_dim: 256, scale: 256 ** -0.5")))
+    assert isinstance(spec, Spec)
+    found = export(spec, "gemma3_text")
+    assert isinstance(found, list) and "arithmetic is no number here: state its value" in found[0].message
+
+
+def test_all_groups_of_a_router_are_one() -> None:
+    """What keeps all of its groups limits nothing: no groups in the spec, one in the config."""
+    config = known("deepseek_v3").defaults | {"model_type": "deepseek_v3", "n_group": 4, "topk_group": 4}
+    config = {key: value for key, value in config.items() if not (isinstance(value, str) and "$" in value)}
+    made = import_config(Source("config.json", json.dumps(config)))
+    assert isinstance(made, Imported) and "groups" not in made.text
+    spec = load(Source("s.yaml", made.text))
+    assert isinstance(spec, Spec)
+    back = export(spec, "deepseek_v3")
+    assert isinstance(back, Exported) and (back.config["n_group"], back.config["topk_group"]) == (1, 1)
+    text = json.dumps(config | {"n_group": 1, "topk_group": 2})
+    assert [item.code for item in findings(text)] == ["E601"]
 
 
 def test_what_no_family_can_say_is_told() -> None:

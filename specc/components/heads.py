@@ -219,10 +219,15 @@ def split(config: Heads, b: Builder, x: Ref, name: str) -> Ref:
     return b.op("split", x, name=f"{name}_heads", hint=name, heads=axes(config, name)[0].length)
 
 
+def own_scale(scale: float | str | None, width: int) -> float | None:
+    """Of scores of so many features; None where it is width ** -0.5, stated or not, as kernels have it."""
+    return None if scale is None or settled(scale) == width**-0.5 else settled(scale)
+
+
 def attended(config: Heads, b: Builder, q: Ref, k: Ref, v: Ref, mask: Ref | None, sinks: tuple[Param, ...] = ()) -> Ref:
     """Of heads, what they attend to [batch, heads, seq, v_head_dim]."""
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
-    scale, dropout = None if config.scale is None else settled(config.scale), config.dropout
+    scale, dropout = own_scale(config.scale, sizes(config)[1]), config.dropout
     if written_out(config) or sinks:
         scale, capped = sizes(config)[1] ** -0.5 if scale is None else scale, config.softcap
         return b.op("plain_attention", *inputs, name="core", params=sinks, scale=scale, softcap=capped, dropout=dropout)

@@ -173,7 +173,7 @@ def lower(config: Mla, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:
     k = joined("k", k_plain, k_turned)
     seen = found.get("mask", given.get("own_mask"))
     inputs = (q, k, v) if seen is None else (q, k, v, seen)
-    scale = None if config.scale is None else settled(config.scale)
+    scale = heads.own_scale(config.scale, config.nope_dim + config.rope_dim)
     mixed = b.op("attention", *inputs, name="core", causal=False, scale=scale, dropout=config.dropout, grouped=False)
     inner = Axis.of(heads=config.heads, head_dim=value_dim(config))
     return output_gate.closed(b, x, mixed, features, inner, config.output_gate, config.has_bias("o"))

@@ -52,6 +52,8 @@ def _power(exponent: float) -> Function:
         return float(value) ** (exponent or float(args[0]))
 
     def write(value: Any, args: tuple[Any, ...], _: Context) -> Any:
+        if isinstance(value, str):
+            raise Unmapped("arithmetic is no number here: state its value")
         power = exponent or float(args[0])
         exact = float(value) ** (1 / power)
         whole = float(round(exact))
