@@ -52,11 +52,15 @@ def simulated(orders: Orders, stages: Sequence[StageSeconds], sent: float = 0.0)
     gradients of weights for that of the input. What comes from another rank takes `sent` seconds more. Raises Deadlock.
     """
     ranks = _Ranks(orders, stages, sent)
-    waiting = [rank for rank, order in enumerate(orders) if order]
-    while waiting:
-        if not any(ranks.run(rank) for rank in waiting):
-            raise Deadlock(f"rank {waiting[0]} waits at {orders[waiting[0]][ranks.place[waiting[0]]]}")
-        waiting = [rank for rank in waiting if ranks.place[rank] < len(orders[rank])]
+    ready = dict.fromkeys(range(len(orders)))  # those that may be able to go on, in order
+    while ready:
+        rank = next(iter(ready))
+        del ready[rank]
+        if ranks.run(rank):
+            ready.update(dict.fromkeys(ranks.beside[rank]))
+    for rank, order in enumerate(orders):
+        if ranks.place[rank] < len(order):
+            raise Deadlock(f"rank {rank} waits at {order[ranks.place[rank]]}")
     return max(ranks.at)
 
 
@@ -72,6 +76,12 @@ class _Ranks:
         self.backward = [none.copy() for _ in stages]
         rank = {action.stage: rank for rank, order in enumerate(orders) for action in order}
         last = len(stages) - 1
+        self.beside: list[dict[int, None]] = [
+            {} for _ in orders
+        ]  # ranks with the stage before or behind one of its own
+        for stage in range(last):
+            self.beside[rank[stage]][rank[stage + 1]] = None
+            self.beside[rank[stage + 1]][rank[stage]] = None
         self.late = [0.0 if n == last or rank[n] == rank[n + 1] else sent for n in range(len(stages))]  # to the next
 
     def run(self, rank: int) -> bool:

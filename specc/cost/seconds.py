@@ -84,7 +84,7 @@ def step(graph: Graph, layout: Layout, device: Device, symbols: Mapping[str, int
     both = (each[slowest][0] + each[slowest][1]).times(layout.microbatches)
     once = max(data.once(stage, count > 1) for stage in stages)
     states = max(_optimizer(stage, timing, data) for stage in stages)
-    unknown = unmeasured(stages[slowest], device, layout.dtype)
+    unknown = unmeasured(stages[slowest], device, layout.dtype, timing.ranks * count > 1)
     parts = _parts(both, took - both.total, sent, once, states, unknown)
     total = took + once + states
     low, high = (device.range.low, device.range.high) if {"matrix products", "memory"} & set(unknown) else MEASURED
@@ -240,8 +240,11 @@ def _parts(
     return tuple(row for row in rows if row.seconds > 0)
 
 
-def unmeasured(stage: Stage, device: Device, dtype: str) -> tuple[str, ...]:
-    """What is modelled from the sheet: of products where a tenth of their time or more is."""
+def unmeasured(stage: Stage, device: Device, dtype: str, several: bool) -> tuple[str, ...]:
+    """What the step has that is modelled from the sheet: products where a tenth of their time or more is.
+
+    `several`: there are ranks to talk to.
+    """
     found, any_dtype = device.measured_in(dtype), device.measured
     modelled = sum(unit.timed.modelled * unit.layers for unit in (*stage.units, stage.rest))
     products = sum(
@@ -249,9 +252,9 @@ def unmeasured(stage: Stage, device: Device, dtype: str) -> tuple[str, ...]:
     )
     known = {
         "matrix products": modelled < 0.1 * products,
-        "attention": found is not None and bool(found.attention),
+        "attention": bool(found and found.attention) or not any(unit.timed.forward.attention for unit in stage.units),
         "memory": any_dtype is not None and any_dtype.bandwidth is not None,
-        "collectives": any_dtype is not None and bool(any_dtype.collectives),
+        "collectives": bool(any_dtype and any_dtype.collectives) or not several,
     }
     return tuple(name for name, is_known in known.items() if not is_known)
 

@@ -19,6 +19,7 @@ MATMULS = (
     *((8192, 1024, 8192), (8192, 8192, 1024), (2048, 512, 4096), (1024, 1024, 4096)),
 )
 """m, n and k: square ones for the curve, others as layers have them, whole and shared out by tensor parallelism."""
+QUICK = ((256, 256, 256), (512, 256, 1024), (1024, 1024, 256))
 HEADS = (8, 32, 64)
 TOKENS, HEAD_DIM = 4096, 128
 VALUES = 2**27
@@ -34,6 +35,11 @@ class Bench:
     device: torch.device
     dtype: torch.dtype
     quick: bool = False
+
+    @property
+    def slower(self) -> int:
+        """What sizes are divided by where an accelerator's would take hours."""
+        return 4 if self.device.type == "cpu" else 1
 
     def wait(self) -> None:
         """Until all that was begun is done."""
@@ -60,9 +66,9 @@ class Bench:
 
 def matmuls(bench: Bench) -> list[MatmulTime]:
     """Every shape in three layouts."""
-    shapes = [(256, 256, 256), (512, 256, 1024), (1024, 1024, 256)] if bench.quick else MATMULS
     found: list[MatmulTime] = []
-    for m, n, k in shapes:
+    for shape in QUICK if bench.quick else MATMULS:
+        m, n, k = shape if bench.quick else (size // bench.slower for size in shape)
         nt, nn, tn = (
             bench.seconds(lambda a=a, b=b: a @ b)
             for a, b in (
@@ -77,7 +83,7 @@ def matmuls(bench: Bench) -> list[MatmulTime]:
 
 def attention_times(bench: Bench) -> list[AttentionTime]:
     """Causal, forward and backward, at several numbers of heads."""
-    tokens, dim = (256, 64) if bench.quick else (TOKENS, HEAD_DIM)
+    tokens, dim = (256, 64) if bench.quick else (TOKENS // bench.slower, HEAD_DIM)
     found: list[AttentionTime] = []
     for heads in HEADS[:1] if bench.quick else HEADS:
         q, k, v = (bench.made(1, heads, tokens, dim).requires_grad_() for _ in range(3))
@@ -99,7 +105,7 @@ def attention_times(bench: Bench) -> list[AttentionTime]:
 
 def bandwidth(bench: Bench) -> float:
     """Bytes a second that an op on each element reads and writes."""
-    x = bench.made(2**22 if bench.quick else VALUES)
+    x = bench.made(2**22 if bench.quick else VALUES // bench.slower)
     out = torch.empty_like(x)
     return 2 * x.nbytes / bench.seconds(lambda: torch.mul(x, 2, out=out))
 
