@@ -137,11 +137,16 @@ def test_parts_add_up(layout: str) -> None:
 
 
 def test_layers_add_up_and_a_block_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    timed: list[int] = []
+    timed: list[bool] = []
     whole = Timing.timed
-    monkeypatch.setattr(Timing, "timed", lambda self, ops, path=None: timed.append(1) or whole(self, ops, path))
+    monkeypatch.setattr(
+        Timing, "timed", lambda self, ops, path=None: timed.append(path is not None) or whole(self, ops, path)
+    )
     four, eight, twelve = (small(layers=n).step for n in (4, 8, 12))
-    assert twelve - eight == pytest.approx(eight - four) and len(timed) == 3 * 2  # a block, and what is outside
+    assert twelve - eight == pytest.approx(eight - four) and timed == [True, False] * 3  # a block, what is outside
+    timed.clear()
+    small("pp: 8, microbatches: 8", layers=24)
+    assert sum(timed) == 3  # of the first stage, of the last, and of those between, which are alike
 
 
 def test_what_runs_again_takes_a_forward_more() -> None:
@@ -161,6 +166,13 @@ def test_data_ranks_wait_for_what_their_layers_do_not_hide() -> None:
     assert part(small(), name) == 0 < part(near, name) < part(far, name)
     slow = device.model_copy(update={"network": device.network / 8})
     assert part(small("dp: 64", on=slow), name) > 4 * part(far, name)
+    hopeless = device.model_copy(update={"network": 1e6, "node": 1})  # hides nothing
+    layer, rest = 4 * 1024**2 + 2 * 1024 * 4096 + 2 * 1024, 2 * 32000 * 1024 + 1024
+    gathered = (
+        layer * 8 * (2 + 2 + 4) + rest * (2 + 4) / 2
+    )  # bytes: weights there and back, gradients, half of the rest
+    waited = gathered * 63 / 64 / (1e6 * device.shares.network)
+    assert part(small("dp: 64", on=hopeless), name) == pytest.approx(waited, rel=1e-3)
     once, twice = small("dp: 64, microbatches: 1"), small("dp: 64, microbatches: 4")
     assert part(twice, name) < 4 * part(once, name)  # gradients are summed once a step
 
