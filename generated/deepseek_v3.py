@@ -22,6 +22,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
@@ -486,21 +487,40 @@ def gradient_norm(parameters: list, device: str) -> Tensor:
     return square.sqrt()
 
 
+class SplitScores(Function):
+    """Log normalisers and scores of labels, less the largest score; the gradient is made in what is saved."""
+
+    @staticmethod
+    def forward(ctx, logits, labels, vocab, tp):
+        x = logits.to(REDUCE, copy=True)
+        largest = x.amax(-1, keepdim=True)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
+        x -= largest
+        rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
+        mine = (rows >= 0) & (rows < x.size(-1))
+        others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither is out of bounds
+        rows = rows.masked_fill(others, 0).unsqueeze(-1)
+        correct = x.gather(-1, rows).squeeze(-1) * mine
+        sums = torch.stack((x.exp_().sum(-1), correct))
+        dist.all_reduce(sums, group=tp.get_group())
+        total, correct = sums
+        ctx.dtype = logits.dtype
+        ctx.save_for_backward(x, total, rows, mine)
+        return total.log(), correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, log, correct):
+        x, total, rows, mine = ctx.saved_tensors
+        x *= (log / total).unsqueeze(-1)
+        x.scatter_add_(-1, rows, (correct * mine).unsqueeze(-1))
+        return x.to(ctx.dtype), None, None, None
+
+
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
-    logits = logits.to(REDUCE)
-    largest = logits.detach().amax(-1)
-    dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
-    logits = logits - largest.unsqueeze(-1)
-    rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
-    mine = (rows >= 0) & (rows < logits.size(-1))
-    others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
-    correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
-    own = torch.stack((logits.exp().sum(-1), correct))
-    whole = own.detach().clone()
-    dist.all_reduce(whole, group=tp.get_group())
-    total, correct = whole + (own - own.detach())  # the sum of all ranks, whose gradient each of them has whole
-    return (total.log() - correct).masked_fill(labels.eq(-100), 0).sum()
+    log, correct = SplitScores.apply(logits, labels, vocab, tp)
+    return (log - correct).masked_fill(labels.eq(-100), 0).sum()
 
 
 def rotations(positions: Tensor, inv_freq: Tensor) -> Tensor:

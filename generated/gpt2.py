@@ -16,6 +16,8 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 REDUCE = torch.float32  # loss, norm, sums over ranks
 
@@ -157,10 +159,30 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab]."""
-    logits = logits.to(REDUCE)
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="sum")
+class CrossEntropy(Function):
+    """Sum of the cross entropies at labels [...] other than -100; logits [..., vocab].
+
+    The gradient, softmax less the label's 1, is made in the log probabilities that are saved.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, labels):
+        logs = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, REDUCE))
+        ctx.dtype = logits.dtype
+        ctx.save_for_backward(logs, labels)
+        return F.nll_loss(logs.flatten(0, -2), labels.flatten(), reduction="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        logs, labels = ctx.saved_tensors
+        real = labels.ne(-100)
+        grad = (grad * real).unsqueeze(-1)
+        logs.exp_().mul_(grad).scatter_add_(-1, labels.where(real, 0).unsqueeze(-1), -grad)
+        return logs.to(ctx.dtype), None
+
+
+cross_entropy = CrossEntropy.apply
 
 
 @torch.no_grad()

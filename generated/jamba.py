@@ -23,6 +23,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.fx.traceback import annotate, get_current_meta
@@ -476,10 +477,30 @@ def selective_scan(
     return selected(x, dt, b, c, a_log, d, dt_bias, first)[0].to(x.dtype)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab]."""
-    logits = logits.to(REDUCE)
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1), reduction="sum")
+class CrossEntropy(Function):
+    """Sum of the cross entropies at labels [...] other than -100; logits [..., vocab].
+
+    The gradient, softmax less the label's 1, is made in the log probabilities that are saved.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, labels):
+        logs = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, REDUCE))
+        ctx.dtype = logits.dtype
+        ctx.save_for_backward(logs, labels)
+        return F.nll_loss(logs.flatten(0, -2), labels.flatten(), reduction="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        logs, labels = ctx.saved_tensors
+        real = labels.ne(-100)
+        grad = (grad * real).unsqueeze(-1)
+        logs.exp_().mul_(grad).scatter_add_(-1, labels.where(real, 0).unsqueeze(-1), -grad)
+        return logs.to(ctx.dtype), None
+
+
+cross_entropy = CrossEntropy.apply
 
 
 def usage(ids: Tensor, experts: int, tokens: int) -> Tensor:

@@ -14,13 +14,13 @@ from torch.utils._pytree import tree_leaves
 class Counting(TorchDispatchMode):
     """While it is on: how often each op ran, views aside, and the bytes of living storages that ops gave.
 
-    Single numbers do not count as bytes.
+    `peak`: the most of them after an op. Single numbers do not count as bytes.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.ops: Counter[str] = Counter()
-        self.bytes = 0
+        self.bytes = self.peak = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -31,6 +31,7 @@ class Counting(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._see(leaf)
+        self.peak = max(self.peak, self.bytes)
         return result
 
     def _see(self, x: Tensor) -> None:

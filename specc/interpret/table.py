@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specc.extension import ExtensionError
-from specc.kernels import activations, random
+from specc.kernels import activations, loss, random
 from specc.kernels.cache import Cache
 from specc.kernels.positions import document_starts, real_positions, sinusoid_of
 from specc.kernels.positions import sinusoid as sinusoid_table
@@ -219,12 +219,9 @@ def appended(k: Tensor, v: Tensor, cache: Cache, *, layer: Hashable, number: int
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
     """logits [..., vocab], labels [...] -> their sum; -100 counts nothing"""
-    if not (smoothing or z_loss):
-        return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum", ignore_index=-100)
-    real, total = labels.ne(-100), logits.logsumexp(-1)
-    correct = logits.gather(-1, labels.where(real, 0).unsqueeze(-1)).squeeze(-1)
-    aim = (1 - smoothing) * correct + smoothing * logits.mean(-1)
-    return (total - aim + z_loss * total.square()).where(real, 0).sum()
+    if smoothing or z_loss:
+        return loss.cross_entropy_of(logits, labels, smoothing, z_loss)
+    return loss.cross_entropy(logits, labels)
 
 
 def zero(x: Tensor) -> Tensor:

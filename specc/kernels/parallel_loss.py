@@ -1,48 +1,91 @@
-"""The loss of a language model whose vocabulary is split over a mesh axis."""
+"""The loss of a language model whose vocabulary is split over a mesh axis.
+
+Autograd would hold shifted logits and their exponentials, and add a gradient of each. Here one copy is held, and
+becomes the gradient, softmax less the label's 1, where it stands (as in Shoeybi et al. 2019, section 3).
+"""
 
 import math
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh
 
 from specc.kernels.precision import REDUCE
 
 
+class SplitScores(Function):
+    """Log normalisers and scores of labels, less the largest score; the gradient is made in what is saved."""
+
+    @staticmethod
+    def forward(ctx, logits, labels, vocab, tp):
+        x = logits.to(REDUCE, copy=True)
+        largest = x.amax(-1, keepdim=True)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
+        x -= largest
+        rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
+        mine = (rows >= 0) & (rows < x.size(-1))
+        others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither is out of bounds
+        rows = rows.masked_fill(others, 0).unsqueeze(-1)
+        correct = x.gather(-1, rows).squeeze(-1) * mine
+        sums = torch.stack((x.exp_().sum(-1), correct))
+        dist.all_reduce(sums, group=tp.get_group())
+        total, correct = sums
+        ctx.dtype = logits.dtype
+        ctx.save_for_backward(x, total, rows, mine)
+        return total.log(), correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, log, correct):
+        x, total, rows, mine = ctx.saved_tensors
+        x *= (log / total).unsqueeze(-1)
+        x.scatter_add_(-1, rows, (correct * mine).unsqueeze(-1))
+        return x.to(ctx.dtype), None, None, None
+
+
 def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
     """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
-    logits = logits.to(REDUCE)
-    largest = logits.detach().amax(-1)
-    dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
-    logits = logits - largest.unsqueeze(-1)
-    rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
-    mine = (rows >= 0) & (rows < logits.size(-1))
-    others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
-    correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
-    own = torch.stack((logits.exp().sum(-1), correct))
-    whole = own.detach().clone()
-    dist.all_reduce(whole, group=tp.get_group())
-    total, correct = whole + (own - own.detach())  # the sum of all ranks, whose gradient each of them has whole
-    return (total.log() - correct).masked_fill(labels.eq(-100), 0).sum()
+    log, correct = SplitScores.apply(logits, labels, vocab, tp)
+    return (log - correct).masked_fill(labels.eq(-100), 0).sum()
+
+
+class SmoothSplitScores(Function):
+    """Log normalisers and scores of smoothed labels, less the largest score, and that; of gradients as SplitScores."""
+
+    @staticmethod
+    def forward(ctx, logits, labels, vocab, tp, smoothing):
+        x = logits.to(REDUCE, copy=True)
+        largest = x.amax(-1, keepdim=True)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
+        x -= largest
+        rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
+        mine = (rows >= 0) & (rows < x.size(-1))
+        others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither is out of bounds
+        rows = rows.masked_fill(others, 0).unsqueeze(-1)
+        aim = (1 - smoothing) * x.gather(-1, rows).squeeze(-1) * mine + smoothing / vocab * x.sum(-1)
+        sums = torch.stack((x.exp_().sum(-1), aim))
+        dist.all_reduce(sums, group=tp.get_group())
+        total, aim = sums
+        ctx.dtype, ctx.smoothing, ctx.vocab = logits.dtype, smoothing, vocab
+        ctx.save_for_backward(x, total, rows, mine)
+        ctx.mark_non_differentiable(largest)
+        return total.log(), aim, largest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, log, aim, _):
+        x, total, rows, mine = ctx.saved_tensors
+        x.mul_((log / total).unsqueeze(-1)).add_((ctx.smoothing / ctx.vocab * aim).unsqueeze(-1))
+        x.scatter_add_(-1, rows, ((1 - ctx.smoothing) * aim * mine).unsqueeze(-1))
+        return x.to(ctx.dtype), None, None, None, None
 
 
 def split_cross_entropy_of(
     logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh, smoothing: float, z_loss: float
 ) -> Tensor:
     """The same, where `smoothing` of each target is spread evenly, plus z_loss times the squared log normalisers."""
-    logits = logits.to(REDUCE)
-    largest = logits.detach().amax(-1)
-    dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
-    logits = logits - largest.unsqueeze(-1)
-    rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
-    mine = (rows >= 0) & (rows < logits.size(-1))
-    others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither raises an IndexError
-    correct = logits.gather(-1, rows.masked_fill(others, 0).unsqueeze(-1)).squeeze(-1) * mine
-    own = torch.stack((logits.exp().sum(-1), correct, logits.sum(-1) / vocab))
-    whole = own.detach().clone()
-    dist.all_reduce(whole, group=tp.get_group())
-    total, correct, mean = whole + (own - own.detach())  # the sum of all ranks, whose gradient each of them has whole
-    log = total.log()
-    value = log - (1 - smoothing) * correct - smoothing * mean + z_loss * (log + largest).square()
-    return value.masked_fill(labels.eq(-100), 0).sum()
+    log, aim, largest = SmoothSplitScores.apply(logits, labels, vocab, tp, smoothing)
+    return (log - aim + z_loss * (log + largest.squeeze(-1)).square()).masked_fill(labels.eq(-100), 0).sum()

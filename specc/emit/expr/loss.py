@@ -13,8 +13,7 @@ def _cross_entropy(graph: Graph, op: Op) -> Expr:
     vocab = graph.type(logits).axes[-1].length
     split = "".join(f", {vocab}, self.{axis}" for axis, _ in op.lowering)
     changed = [key for key in ("smoothing", "z_loss") if key in dict(op.attrs)]
-    rows = len(graph.type(logits).axes) == 2 and not changed  # one label a row
-    name = "class_entropy" if rows else f"{'split_' * bool(split)}cross_entropy{'_of' * bool(changed)}"
+    name = f"{'split_' * bool(split)}cross_entropy{'_of' * bool(changed)}"
     more = "".join(f", {key}={op.attr(key)!r}" for key in changed)
     return Expr((f"{name}(", Use(logits), ", ", Use(labels), f"{split}{more})"), calls=(name,))
 
