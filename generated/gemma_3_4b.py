@@ -11,7 +11,7 @@ data parallel with FSDP2 over dp = 4, or what the ranks allow
 computed in bf16; gradients, their sums over ranks, loss, norm and update in fp32
 every layer is recomputed in backward but for attention.core, attention.o
 
-params 1f4730a94374, compute b048b193f77f, layout 653f80ccd022
+params 1f4730a94374, compute b048b193f77f, layout 54b1c616a147
 """
 
 import hashlib
@@ -157,6 +157,7 @@ class Gemma3_4b(nn.Module):
         positions = torch.arange(tokens.size(1), device=tokens.device)  # [seq]
         rope_10000 = rope_table(positions, 256, 10000.0).to(COMPUTE)  # [pair, seq, head_dim]
         mask_window_1024 = (positions <= positions[:, None]) & (positions[:, None] - positions < 1024)  # [seq, keys]
+        mask_window_1024 = torch.where(mask_window_1024, 0.0, -torch.inf).to(COMPUTE)
         rope_1000000 = linear_rope_table(positions, 256, 1000000.0, 8.0).to(COMPUTE)  # [pair, seq, head_dim]
         for i, layer in self.layers.items():
             x = layer(x, rope_1000000) if int(i) % 6 == 5 else layer(x, rope_10000, mask_window_1024)

@@ -9,7 +9,7 @@ tensor parallel over tp = 2
 2 pipeline stages, 1f1b, 4 microbatches
 every layer is recomputed in backward
 
-params 57eccb7da1e9, compute 9c6b4796ae8a, layout c2041875a07f
+params 57eccb7da1e9, compute 9c6b4796ae8a, layout 972a05e8b2c8
 """
 
 import hashlib
@@ -144,6 +144,7 @@ class First(nn.Module):
 
     def forward(self, target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
         mask = source.ne(0)[:, None, None]  # [batch, 1, 1, keys]
+        mask = torch.where(mask, 0.0, -torch.inf).to(COMPUTE)
         x = all_reduce(self.embedding(source) * 512**0.5, self.tp)  # [batch, source, d_model]
         positions = sinusoid(torch.arange(source.size(1), device=source.device), 512).to(x.dtype)  # [source, d_model]
         x = F.dropout(x + positions, 0.1, self.training)
@@ -168,6 +169,7 @@ class Last(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, source: Tensor) -> Tensor:
         mask = source.ne(0)[:, None, None]  # [batch, 1, 1, keys]
+        mask = torch.where(mask, 0.0, -torch.inf).to(COMPUTE)
         memory = copy_to_shards(memory, self.tp)
         for layer in self.decoder.values():
             x = checkpoint(layer, x, memory, mask, use_reentrant=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -14,14 +15,14 @@ from torch.utils._pytree import tree_leaves
 class Counting(TorchDispatchMode):
     """While it is on: how often each op ran, views aside, and the bytes of living storages that ops gave.
 
-    `peak`: the most of them after an op. Single numbers do not count as bytes.
+    `peak`: the most of them after an op. Single numbers do not count as bytes, nor do storages that are `known`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[int] = ()) -> None:
         super().__init__()
         self.ops: Counter[str] = Counter()
         self.bytes = self.peak = 0
-        self._known: set[int] = set()
+        self._known = set(known)
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = op(*args, **(kwargs or {}))

@@ -129,6 +129,7 @@ EXCEPTIONS = {
         "specc/ops/attention.py",
         "specc/passes/fold.py",
         "specc/passes/decode.py",
+        "specc/passes/precision.py",
     ),
     "ffn": ("specc/emit/leaf.py",),  # the axis of features between linears
 }

@@ -1,4 +1,4 @@
-"""The loss holds one copy of the logits in REDUCE, and makes their gradient in it."""
+"""The loss holds one copy of the logits in REDUCE, and makes their gradient in it; the update makes nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from specc.kernels import loss, parallel_loss
+from specc.spec.core import Layout
 from specc.verify.launch import run_ranks
+from specc.verify.run import load_file
 from tests.comm import fake_group
 from tests.counting import Counting
+from tests.files import source_of
+from tests.models import llama
 from tests.test_kernels import mesh
 
 ROWS, LENGTH, VOCAB = 2, 16, 4096
@@ -96,3 +100,18 @@ def narrowed(name: str) -> Loss:
 def test_losses_compile_and_are_the_same_under_autocast() -> None:
     for off in run_ranks(2, compiled, timeout=300.0):
         assert len(off) == 16 and max(off) < 1e-12, off
+
+
+@pytest.mark.parametrize(("kind", "makes"), [("fused=True", False), ("foreach=True", True), ("foreach=False", True)])
+def test_the_update_of_a_file_makes_nothing(kind: str, makes: bool) -> None:
+    """Once there are states; other kinds make copies of parameters, of all or of one at a time."""
+    file = load_file(source_of(llama(layers=1), Layout()).replace("fused=True", kind), "file")
+    trainer = file.Trainer(torch.device("cpu"), seed=0, lr=1e-3)
+    tokens = torch.arange(8).view(1, -1)
+    trainer.forward_backward(tokens, tokens)
+    trainer.optimizer.step()
+    held = {x.untyped_storage()._cdata for p in trainer.module.parameters() for x in (p, p.grad)}
+    held |= {x.untyped_storage()._cdata for state in trainer.optimizer.state.values() for x in state.values()}
+    with Counting(held) as made:
+        trainer.optimizer.step()
+    assert (made.peak > 0) == makes

@@ -199,6 +199,11 @@ def mask(*operands: Tensor, of: tuple[str, ...], window: int | None = None, chun
     return reduce(torch.logical_and, terms)
 
 
+def mask_bias(mask: Tensor) -> Tensor:
+    """A mask of any shape -> 0 where it is true, -inf where not"""
+    return torch.where(mask, 0.0, -torch.inf)
+
+
 def advance(tokens: Tensor, cache: Cache) -> Tensor:
     """tokens [batch, seq] -> their positions [seq]"""
     return cache.advance(tokens)
@@ -260,6 +265,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "document_starts": document_starts,
     "real_positions": real_positions,
     "mask": mask,
+    "mask_bias": mask_bias,
     "advance": advance,
     "slots": slots,
     "appended": appended,

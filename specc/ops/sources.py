@@ -170,6 +170,13 @@ def _mask_facts(op: Op, ins: Types) -> Facts:
 
 MASK = OpDef("mask", _mask_out, _mask_signatures, _mask_facts)
 
+MASK_BIAS = OpDef(  # what a mask adds to scores: 0, and -inf where it hides
+    "mask_bias",
+    lambda op, ins: (replace(ins[0], dtype=made_in(op)),),
+    _of_data,
+    lambda op, ins: Facts(),
+)
+
 OPS = (
     INPUT,
     POSITIONS,
@@ -183,4 +190,5 @@ OPS = (
     DOCUMENT_STARTS,
     REAL_POSITIONS,
     MASK,
+    MASK_BIAS,
 )

@@ -113,6 +113,10 @@ def _mask(graph: Graph, op: Op) -> Expr:
     return Expr(tuple(parts), COMPARED, called="mask")
 
 
+def _mask_bias(graph: Graph, op: Op) -> Expr:
+    return Expr(("torch.where(", Use(op.inputs[0], named=True), f", 0.0, -torch.inf){CAST}"), alone=True, called="mask")
+
+
 TABLE: dict[str, Writer] = {
     "positions": _positions,
     "rope_table": _rope_table,
@@ -125,5 +129,6 @@ TABLE: dict[str, Writer] = {
     "document_starts": _kernel,
     "real_positions": _kernel,
     "mask": _mask,
+    "mask_bias": _mask_bias,
     "zero": _zero,
 }
