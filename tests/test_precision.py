@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from specc.source import Source
+from specc.spec import Spec, load
 from specc.spec.core import Checkpoint, Layout, Model, Pipeline
 from specc.verify import run
 from specc.verify.course import LR, MAX_NORM, SEED
@@ -93,6 +95,44 @@ def test_weights_are_cast_where_they_are_used_or_by_fsdp(name: str) -> None:
                 assert all((".to(COMPUTE)" in word) != data for word in read if re.search("weight|bias", word)), read
         for line in re.findall(r"return F\.embedding\(.*", source):
             assert (").to(COMPUTE)" in line) != data
+
+
+MIXERS = {
+    "selective_scan": "mamba: {}",
+    "state_space": "mamba2: {heads: 4}",
+    "delta_rule": "gated_delta: {heads: 4}",
+    "gated_recurrence": "rg_lru: {heads: 4}",
+}
+RECURRENT = """
+specc: 1
+name: recurrent
+d_model: 32
+vocab: 50
+norm: {{kind: rms, eps: 1e-5}}
+decoder: {{layers: 1, block: [{mixer}, ffn: {{hidden: 40}}]}}
+"""
+
+
+@pytest.mark.parametrize("kernel", MIXERS)
+def test_recurrences_read_their_parameters_as_they_are_stored(kernel: str) -> None:
+    """Rates of decay lose steps in half precision, which add up over a sequence; what they act on is in it."""
+    spec = load(Source("recurrent.yaml", RECURRENT.format(mixer=MIXERS[kernel])))
+    assert isinstance(spec, Spec), spec
+    file = file_of(spec.model, Layout(precision="bf16"))
+    module = file.build_model(CPU, SEED)
+    given: list[Tensor] = []
+    compute = getattr(file, kernel)
+
+    def seen(*values: Tensor, **more: Any) -> Tensor:
+        given.extend(values)
+        return compute(*values, **more)
+
+    file.__dict__[kernel] = seen
+    module(torch.arange(12).view(1, -1))
+    held = {id(p) for p in module.parameters()}
+    read = [x for x in given if id(x) in held]
+    assert read and all(x.dtype == torch.float32 for x in read)
+    assert all(x.dtype == torch.bfloat16 for x in given if id(x) not in held)
 
 
 # --- a step on ranks

@@ -16,7 +16,8 @@ from specc.ir.types import Place, Spmd
 class Held:
     """A parameter in its module: where it is on each mesh axis, what its gradient is there, if forward reads it.
 
-    `cast`: whether it is read in the type in which the file computes. Where FSDP2 gathers it, that casts it before.
+    `cast`: whether it is read in the type in which the file computes, as all ops do that are not `wide`. Where FSDP2
+    gathers it, that casts it before.
     One that is not `trained` is a buffer, which every rank has.
     """
 
@@ -115,7 +116,7 @@ def held(graph: Graph, op: Op, n: int) -> Held:
         whole[use.used.at(axis).kind] if placement == "Replicate()" else placement
         for axis, placement in zip(axes, placements, strict=True)
     )
-    cast = op.outs[0].dtype != "float" and not graph.groups.summing(use.stored)
+    cast = op.outs[0].dtype != "float" and not graph.definition(op).wide and not graph.groups.summing(use.stored)
     return Held(placements, grads, param.role == op.kind, cast)
 
 

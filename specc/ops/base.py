@@ -115,6 +115,7 @@ class OpDef:
     owned: Owned | None = None  # what it makes is wanted where its owners are
     later: str = ""  # the kind that stands for it in `decode`, with the cache behind its operands
     keeps: bool = False  # it keeps something of the tokens so far in the cache that is its last operand
+    wide: bool = False  # it computes in float32 at least, and reads its parameters as they are stored
     stays: bool = False  # what it makes is kept where layers are run again: a choice is made once
     work: Worker | None = None  # what a device does for it; else specc.cost.work says, of its flops and operands
 

@@ -141,9 +141,10 @@ STATE_SPACE = OpDef(  # of x, dt, b, c, and where documents start, if there are 
     any_order=True,
     traffic=lambda op, how: Traffic({"all-gather": 1}, {"reduce-scatter": 1}) if how == "pass_state" else Traffic(),
     later="later_state_space",
+    wide=True,
 )
 LATER_STATE_SPACE = OpDef(
-    "later_state_space", as_first, _scan_signatures(""), _scan_facts("state"), any_order=True, keeps=True
+    "later_state_space", as_first, _scan_signatures(""), _scan_facts("state"), any_order=True, keeps=True, wide=True
 )
 
 
@@ -166,9 +167,10 @@ DELTA_RULE = OpDef(  # of q, k, v, a, beta, and where documents start, if there 
     saves=lambda op: ("in0", "in1", "in2", "in3", "in4"),
     any_order=True,
     later="later_delta_rule",
+    wide=True,
 )
 LATER_DELTA_RULE = OpDef(
-    "later_delta_rule", _as_values, _scan_signatures(""), _scan_facts("head_dim"), any_order=True, keeps=True
+    "later_delta_rule", _as_values, _scan_signatures(""), _scan_facts("head_dim"), any_order=True, keeps=True, wide=True
 )
 
 
@@ -224,8 +226,10 @@ def _feature_scan(kind: str, count: int) -> tuple[OpDef, OpDef]:
         saves=lambda op: tuple(f"in{n}" for n in range(count)),
         any_order=True,
         later=f"later_{kind}",
+        wide=True,
     )
-    return once, OpDef(f"later_{kind}", as_first, _feature_signatures, _feature_facts, any_order=True, keeps=True)
+    rules = (as_first, _feature_signatures, _feature_facts)
+    return once, OpDef(f"later_{kind}", *rules, any_order=True, keeps=True, wide=True)
 
 
 def _block_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
