@@ -91,7 +91,8 @@ def _place(like: str) -> Path:
         close = alike(like, known, {})
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
         raise click.BadParameter(f"there is no spec {like}, and a file ends in .yaml; {hint}", param_hint="--like")
-    return known[like]
+    here = Path.cwd()
+    return known[like].relative_to(here) if known[like].is_relative_to(here) else known[like]
 
 
 def _size(params: float) -> str:
