@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
+import specc.cost
 from specc.cli import cli
 from specc.cli.seconds import between, rounded
 from specc.compile import compile_spec
 from specc.cost.device import Device, device
 from specc.cost.fed import fed
+from specc.cost.memory import Kind, memories
 from specc.cost.seconds import step
 from specc.source import Diagnostic, Source
 from specc.spec import Spec, load
@@ -32,11 +35,29 @@ def test_without_a_batch_nothing_is_new(tmp_path: Path) -> None:
     plain, asked = run(DECODER, tmp_path), run(DECODER, tmp_path, "--device", "h100", "--batch", "8")
     assert plain.return_value == asked.return_value == 0
     assert asked.stdout.startswith(plain.stdout) and "of a step" not in plain.stdout
-    for wrong in (("--batch", "8"), ("--device", "h100"), ("--json",), ("--seq", "8")):
+    for wrong in (("--fits", "--batch", "8"), ("--device", "h100"), ("--json",), ("--seq", "8")):
         result = run(DECODER, tmp_path, *wrong)
-        assert isinstance(result.exception, click.UsageError) and "needs both --device and --batch" in str(
-            result.exception
-        )
+        assert isinstance(result.exception, click.UsageError)
+        assert any(words in str(result.exception) for words in ("needs --batch", "needs --batch and --device"))
+
+
+def test_bytes_of_a_batch(tmp_path: Path) -> None:
+    """A line a stage; a device that has less than the most of one does not fit."""
+    plain = run(DECODER, tmp_path, "--batch", "8", "--seq", "32")
+    assert plain.return_value == 0 and "GiB are allocated" in plain.stdout and "of a step" not in plain.stdout
+    told = json.loads(run(DECODER, tmp_path, "--batch", "8", "--seq", "32", "--json").stdout)["memory"]
+    spec = load(Source("s.yaml", DECODER))
+    assert isinstance(spec, Spec)
+    graph = compile_spec(spec, spec.layout()).placed
+    assert told == [asdict(each) for each in memories(graph, spec.layout(), {"batch": 2, "seq": 32}, Kind("cuda"))]
+    most = max(stage["peak"] for stage in told)
+    assert sum(told[0]["parts"].values()) == told[0]["peak"]
+    sheet = (Path(specc.cost.__file__).parents[1] / "devices" / "h100.yaml").read_text()
+    for has, code, words in ((most, 0, "fits"), (most - 1, 1, "does not fit")):
+        own = tmp_path / "own.yaml"
+        own.write_text(re.sub(r"memory: \S+", f"memory: {has}", sheet))
+        result = run(DECODER, tmp_path, "--batch", "8", "--seq", "32", "--device", str(own), "--fits")
+        assert result.return_value == code and words in result.stdout
 
 
 def test_what_is_told_is_what_is_modelled(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from specc.cli.memory import fits, tell_memory
 from specc.cli.seconds import tell_seconds
 from specc.cli.specs import layout_of, load_all
 from specc.cli.table import Lines, table
@@ -16,6 +17,7 @@ from specc.cost.counts import StageCost, active, again, blocks, collectives, cro
 from specc.cost.decided import decided
 from specc.cost.device import device, devices
 from specc.cost.fed import fed
+from specc.cost.memory import Kind, Memory, memories, undeclared
 from specc.cost.seconds import step
 from specc.ir.graph import Graph
 from specc.ir.repeat import layer_of
@@ -32,15 +34,24 @@ from specc.spec import Layout, Model, Spec
 @click.option("--batch", type=click.IntRange(1, 2**40), help="Sequences of a step, on all ranks: show what it takes.")
 @click.option("--seq", type=click.IntRange(1, 2**40), help="Tokens of each; as many as the model takes by default.")
 @click.option("--json", "as_json", is_flag=True, help="What a step takes as JSON, without rounding.")
+@click.option("--fits", "must_fit", is_flag=True, help="Exit with 1 if a stage does not fit the device.")
 def plan(
-    spec: Path, name: str | None, device_name: str | None, batch: int | None, seq: int | None, as_json: bool
+    spec: Path,
+    name: str | None,
+    device_name: str | None,
+    batch: int | None,
+    seq: int | None,
+    as_json: bool,
+    must_fit: bool,
 ) -> int:
     """Show every decided value and where it comes from, parameters, stages, shards and collectives.
 
-    With a device and a batch, what a step takes, too.
+    With a batch the bytes of a step on each stage, too; with a device whether they fit, and how long a step takes.
     """
-    if (batch is None) != (device_name is None) or (batch is None and (seq is not None or as_json)):
-        raise click.UsageError("what a step takes needs both --device and --batch")
+    if batch is None and (device_name is not None or seq is not None or as_json):
+        raise click.UsageError("what a step takes needs --batch")
+    if must_fit and device_name is None:
+        raise click.UsageError("--fits needs --batch and --device")
     loaded = load_all((spec,))
     if loaded.code:
         return loaded.finish("")
@@ -51,29 +62,35 @@ def plan(
     if loaded.code:
         return loaded.finish("")
     graph = compiled.placed
-    taken = None
-    if batch is not None and device_name is not None:
-        on, given = device(device_name), fed(only, layout, graph, batch, seq)
+    on, taken, held = None, None, list[Memory]()
+    if batch is not None:
+        on = None if device_name is None else device(device_name)
+        given = fed(only, layout, graph, batch, seq)
         loaded.tell(on if isinstance(on, list) else [given] if isinstance(given, Diagnostic) else [])
         if isinstance(on, list) or isinstance(given, Diagnostic):
             return loaded.finish("")
-        taken = step(graph, layout, on, given), on
-        if as_json:
-            click.echo(json.dumps(asdict(taken[0]), indent=2))
-            return 0
+        taken = None if on is None else step(graph, layout, on, given)
+        held = memories(graph, layout, given, Kind("cpu" if on is not None and on.name == "cpu" else "cuda"))
+    code = int(must_fit and on is not None and not fits(max(stage.peak for stage in held), on))
+    if as_json:
+        told = {"memory": [asdict(stage) for stage in held]}
+        click.echo(json.dumps(told if taken is None else asdict(taken) | told, indent=2))
+        return code
     costs = stage_costs(graph, layout.pp.stages)
     click.echo(f"{only.model.name}{f', layout {layout.name}' if layout.name else ''}\n")
     _values(only, layout, costs)
-    held, met = total(graph), active(graph)
-    click.echo(f"\n{held:,} parameters{f', of which a token meets at most {met:,}' if met < held else ''}\n")
+    every, met = total(graph), active(graph)
+    click.echo(f"\n{every:,} parameters{f', of which a token meets at most {met:,}' if met < every else ''}\n")
     _parameters(graph, layout)
     if layout.pp.stages > 1:
         _stages(graph, layout, costs)
     if any(op.kind == "convert" or op.lowering for op in graph.ops):
         _collectives(graph, layout, only.model)
-    if taken is not None and batch is not None:
-        tell_seconds(*taken, batch)
-    return 0
+    if held:
+        tell_memory(held, on, undeclared(graph))
+    if taken is not None and on is not None and batch is not None:
+        tell_seconds(taken, on, batch)
+    return code
 
 
 def _values(spec: Spec, layout: Layout, costs: list[StageCost]) -> None:

@@ -18,13 +18,14 @@ BYTES = {"int64": 8, "bool": 1, "float": 4, "float32": 4, "bfloat16": 2, "float1
 class Sizes:
     """Of a placed graph. `symbols` are what one rank is fed in a microbatch: rows, and tokens of each.
 
-    `compute` is the dtype that parameters are used in, and values of the stream are; elements, never bytes, unless
-    said so.
+    `dtype` is that of parameters, and of values of which the graph does not say one; `on` says whose kernels run, "cpu"
+    or "cuda". Elements, never bytes, unless said so.
     """
 
     graph: Graph
     symbols: Mapping[str, int]
-    compute: str = "float32"
+    dtype: str = "float32"
+    on: str = "cpu"
     _known: dict[Ref, int] = field(default_factory=dict[Ref, int], repr=False)
 
     @cached_property
@@ -77,14 +78,28 @@ class Sizes:
 
     def element(self, type: TensorType) -> int:
         """Bytes of one."""
-        return BYTES[self.compute if type.dtype == "float" else type.dtype]
+        return BYTES[self.dtype if type.dtype == "float" else type.dtype]
 
     def bytes(self, ref: Ref) -> int:
         """Of a value."""
         return self.numel(ref) * self.element(self.graph.type(ref))
 
+    @property
+    def stored(self) -> int:
+        """Bytes of an element of a parameter."""
+        return BYTES[self.dtype]
+
+    def casts(self, op: Op) -> bool:
+        """Whether an op's parameters are cast where they are used: FSDP2 does so where it gathers them."""
+        gathered = any(axis.data for axis in self.graph.mesh) or self.graph.definition(op).wide
+        return not gathered and self.element(op.outs[0]) < self.stored
+
     def param(self, op: Op, n: int) -> int:
         """Of an op's parameter as it is used: split as tensor parallelism splits it, gathered over others (FSDP2)."""
+        return prod(self.used(op, n))
+
+    def used(self, op: Op, n: int) -> tuple[int, ...]:
+        """The shape of that."""
         axes = [axis.length for axis in op.params[n].axes]
         names = [axis.shard_name for axis in op.params[n].axes]
         for name, ranks in self.ranks.items() if op.uses else ():
@@ -92,4 +107,4 @@ class Sizes:
             if place.kind == "S":
                 dim = names.index(place.axis)
                 axes[dim] = -(-axes[dim] // ranks)
-        return prod(axes)
+        return tuple(axes)

@@ -1,0 +1,229 @@
+"""The bytes of a rank in a step of training, and where their peak is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from specc.cost.rows import ROWS
+from specc.cost.sizes import Sizes
+from specc.cost.stage import StageRun
+from specc.cost.storage import Live, Storage
+from specc.cost.trace import FLOWING, Env, Tape, Trace, Value
+from specc.cost.units import Unit, Units, held_of, unit_of
+from specc.ir.graph import Graph
+from specc.ir.op import Op, Ref
+from specc.ir.repeat import Repeat, layer_of
+from specc.ir.tree import LOSS, Loop
+from specc.spec.core import Layout
+
+WEIGHTS, OPTIMIZER, BATCH, PIPELINE = "weights", "optimizer states", "batch", "pipeline buffers"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Whose kernels run ("cpu", "cuda"), the type of parameters, and bytes of states for each of their elements."""
+
+    on: str = "cpu"
+    dtype: str = "float32"
+    states: int = 8
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a rank: `parts` at the peak, which is at `where`; `saved` is what the first forward leaves behind."""
+
+    peak: int
+    where: str
+    parts: Mapping[str, int]
+    saved: int
+
+
+def undeclared(graph: Graph) -> tuple[str, ...]:
+    """Kinds of ops of which only is known what they declare to save."""
+    carried = ("repeat", "end", "cut")
+    return tuple(dict.fromkeys(op.kind for op in graph.ops if op.kind not in (*ROWS, *carried)))
+
+
+def memories(graph: Graph, layout: Layout, symbols: Mapping[str, int], kind: Kind | None = None) -> list[Memory]:
+    """Of every stage."""
+    return [memory(graph, layout, symbols, stage, kind) for stage in range(layout.pp.stages)]
+
+
+@dataclass
+class _Microbatch:
+    """On its way through a stage."""
+
+    tape: Tape
+    outs: list[Value]
+    ends: list[Value]  # where backward starts
+    fed: Env = field(default_factory=dict[Ref, Value])
+
+
+def memory(
+    graph: Graph, layout: Layout, symbols: Mapping[str, int], stage: int = 0, kind: Kind | None = None
+) -> Memory:
+    """Of a step after the first. `symbols`: rows, and tokens of each, of a microbatch on one rank."""
+    return _Step(graph, layout, symbols, stage, kind or Kind()).memory()
+
+
+class _Step:
+    def __init__(self, graph: Graph, layout: Layout, symbols: Mapping[str, int], stage: int, kind: Kind):
+        self.graph, self.layout, self.stage = graph, layout, stage
+        self.sizes = Sizes(graph, symbols, kind.dtype, kind.on)
+        self.live = Live()
+        self.run = Trace(self.sizes, ROWS, self.live)
+        self.work = StageRun(self.run, stage)
+        self.stages, self.last = layout.pp.stages, stage == layout.pp.stages - 1
+        self.loss = tuple(op for op in graph.ops if op.scope[:1] == LOSS and op.kind != "input") if self.last else ()
+        self.labels = [op for op in graph.ops if op.scope[:1] == LOSS and op.kind == "input" and op.outs[0].axes]
+        self.saved = 0
+        data = [axis for axis in graph.mesh if axis.data and not axis.shards]
+        ranks = data[0].size if data else 1
+        held = held_of(self.run, self._by_unit(), ranks)
+        elements = sum(part.shard for part in held.values())
+        self.live.make(elements * self.sizes.stored + self._buffers(), WEIGHTS)
+        self.live.make(elements * kind.states, OPTIMIZER)
+        if data:
+            used = layout.dtype if layout.precision != "fp32" else kind.dtype
+            self.work.units = Units(self.run, held, used, stays=self.stages > 1)
+            self.run.gradient = self.work.units.used
+
+    def _ops(self) -> Iterator[tuple[int | None, Op]]:
+        """Of the stage, those of loops once for each layer."""
+        for item in self.work.items:
+            if not isinstance(item, Loop):
+                yield None, item
+                continue
+            span, period = Repeat.of(item.repeat).span(self.stage), Repeat.of(item.repeat).period
+            for layer in range(span.start, span.start + span.n):
+                for op in self.work.bodies(item)[layer % period].ops:
+                    yield layer, op
+
+    def _by_unit(self) -> dict[Unit, list[Op]]:
+        found: dict[Unit, list[Op]] = {None: []}
+        for layer, op in self._ops():
+            for param in op.params:
+                own = layer if layer_of(param.path) is not None else None
+                found.setdefault(unit_of(param.path, own), []).append(op)
+        return {unit: list(dict.fromkeys(ops)) for unit, ops in found.items()}
+
+    def _buffers(self) -> int:
+        """Of the state of the model beside what is trained, which every rank has whole."""
+        found = {
+            (param.path, layer): self.sizes.param(op, n)
+            for layer, op in self._ops()
+            for n, param in enumerate(op.params)
+            if not param.trained
+        }
+        return sum(found.values()) * self.sizes.stored
+
+    def memory(self) -> Memory:
+        """Run a step."""
+        count, live = self.layout.microbatches, self.live
+        crossing = self._crossing()
+        batch = [op.ref for op in (*self.graph.inputs, *self.labels)]
+        copies = 2 if self.graph.mesh or count > 1 else 1  # the trainer's, filled up
+        live.make(sum(self.sizes.bytes(ref) for ref in batch) * count * copies, BATCH)
+        received: list[Storage] = []
+        if self.stages > 1:
+            received = self._pipeline(crossing, count)
+        waiting: dict[int, _Microbatch] = {}
+        units = self.work.units
+        for what, number in _order(self.layout.pp.schedule, self.stages, self.stage, count):
+            if what == "forward":
+                waiting[number] = self._forward(crossing)
+                continue
+            if units is not None:
+                units.last = number == count - 1
+            self._backward(waiting.pop(number), received[number] if received else None)
+        if units is not None:
+            units.end()
+        parts = {part: size for part, size in live.at_peak.items() if size}
+        return Memory(live.peak, live.where, parts, self.saved)
+
+    def _crossing(self) -> tuple[Ref, ...]:
+        """What the stage takes from the one before it."""
+        made = {op.id for _, op in self._ops()} | {item.end.id for item in self.work.items if isinstance(item, Loop)}
+        made |= {item.repeat.id for item in self.work.items if isinstance(item, Loop)}
+        refs = dict.fromkeys(ref for _, op in self._ops() for ref in op.inputs if ref.op not in made)
+        loops = (item for item in self.work.items if isinstance(item, Loop))
+        refs |= dict.fromkeys(ref for loop in loops for ref in loop.repeat.inputs if ref.op not in made)
+        return tuple(ref for ref in refs if self.graph.op(ref.op).kind == "cut")
+
+    def _leaving(self) -> tuple[Ref, ...]:
+        if self.last:
+            return self.graph.outputs
+        cuts = [op for op in self.graph.ops if op.kind == "cut"]
+        known = {op.id for _, op in self._ops()} | {item.end.id for item in self.work.items if isinstance(item, Loop)}
+        own = next((cut for cut in cuts if any(ref.op in known for ref in cut.inputs)), None)
+        assert own is not None, f"stage {self.stage} hands nothing on"
+        return tuple(dict.fromkeys(own.inputs))
+
+    def _pipeline(self, crossing: tuple[Ref, ...], count: int) -> list[Storage]:
+        """Buffers for what comes from both sides, of every microbatch, and for what is on its way to them."""
+        size, live = self.sizes.bytes, self.live
+        taken = sum(map(size, crossing))
+        graded = sum(size(ref) for ref in crossing if self.graph.type(ref).grad)
+        given = 0 if self.last else sum(map(size, self._leaving()))
+        live.make(taken * count + graded + given, PIPELINE)
+        return [live.make(given, PIPELINE) for _ in range(count)] if given else []
+
+    def _forward(self, crossing: tuple[Ref, ...]) -> _Microbatch:
+        live, size, units = self.live, self.sizes.bytes, self.work.units
+        inputs = [item for item in self.work.items if isinstance(item, Op) and item.kind == "input"]
+        refs = [*(op.ref for op in inputs), *crossing]
+        fed = {ref: Value(live.make(0, BATCH), size(ref), self.graph.type(ref).grad) for ref in refs}
+        tape: Tape = []
+        before = live.bytes
+        if units is not None:
+            units.gather(None, forward=True)
+        outs = self.work.forward(fed, tape, self._leaving())
+        if units is not None:
+            units.free(None)
+        self.saved = self.saved or live.bytes - before
+        ends = list(outs.values())
+        if self.loss:
+            given = {
+                op.ref: Value(live.make(0, BATCH), size(op.ref), False) for op in self.graph.ops if op.kind == "input"
+            }
+            env: Env = {**given, **outs}
+            ends = [self.run.forward(self.loss, None, env, tape, (self.graph.loss,))[self.graph.loss]]
+        held = [] if self.loss and self.stages == 1 else list(outs.values())
+        if self.loss and self.stages == 1:
+            for value in outs.values():
+                self._drop(value)
+        return _Microbatch(tape, held, ends, fed)
+
+    def _drop(self, value: Value) -> None:
+        assert value.storage is not None
+        self.live.drop(value.storage)
+
+    def _backward(self, batch: _Microbatch, received: Storage | None) -> None:
+        live = self.live
+        grads: dict[Value, Storage] = {}
+        for value in batch.ends:
+            if value.grad:
+                grads[value] = live.hold(received) if received is not None else live.make(value.bytes, FLOWING)
+        self.run.backward(batch.tape, grads)
+        if self.work.units is not None:
+            self.work.units.finish(None)
+        for storage in grads.values():
+            live.drop(storage)
+        for value in batch.outs:
+            self._drop(value)
+        if self.loss:
+            self._drop(batch.ends[0])
+
+
+def _order(schedule: str, stages: int, stage: int, count: int) -> list[tuple[str, int]]:
+    """Microbatches forward and backward as a stage runs them."""
+    if stages == 1:
+        return [(what, n) for n in range(count) for what in ("forward", "backward")]
+    ahead = count if schedule == "gpipe" else min(count, stages - stage)
+    order = [("forward", n) for n in range(ahead)]
+    for n in range(count):
+        order.append(("backward", n))
+        if ahead + n < count:
+            order.append(("forward", ahead + n))
+    return order
