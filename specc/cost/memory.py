@@ -45,9 +45,11 @@ def undeclared(graph: Graph) -> tuple[str, ...]:
     return tuple(dict.fromkeys(op.kind for op in graph.ops if op.kind not in (*ROWS, *carried)))
 
 
-def memories(graph: Graph, layout: Layout, symbols: Mapping[str, int], kind: Kind | None = None) -> list[Memory]:
+def memories(
+    graph: Graph, layout: Layout, symbols: Mapping[str, int], kind: Kind | None = None, whole: bool = False
+) -> list[Memory]:
     """Of every stage."""
-    return [memory(graph, layout, symbols, stage, kind) for stage in range(layout.pp.stages)]
+    return [memory(graph, layout, symbols, stage, kind, whole) for stage in range(layout.pp.stages)]
 
 
 @dataclass
@@ -61,19 +63,26 @@ class _Microbatch:
 
 
 def memory(
-    graph: Graph, layout: Layout, symbols: Mapping[str, int], stage: int = 0, kind: Kind | None = None
+    graph: Graph,
+    layout: Layout,
+    symbols: Mapping[str, int],
+    stage: int = 0,
+    kind: Kind | None = None,
+    whole: bool = False,
 ) -> Memory:
-    """Of a step after the first. `symbols`: rows, and tokens of each, of a microbatch on one rank."""
-    return _Step(graph, layout, symbols, stage, kind or Kind()).memory()
+    """Of a step after the first. `symbols`: rows, and tokens of each, of a microbatch on one rank. `whole`: every layer
+    is run, where else each block is once, and sums are done again for layers that are alike.
+    """
+    return _Step(graph, layout, symbols, stage, kind or Kind(), whole).memory()
 
 
 class _Step:
-    def __init__(self, graph: Graph, layout: Layout, symbols: Mapping[str, int], stage: int, kind: Kind):
+    def __init__(self, graph: Graph, layout: Layout, symbols: Mapping[str, int], stage: int, kind: Kind, whole: bool):
         self.graph, self.layout, self.stage = graph, layout, stage
         self.sizes = Sizes(graph, symbols, kind.dtype, kind.on)
         self.live = Live()
         self.run = Trace(self.sizes, ROWS, self.live)
-        self.work = StageRun(self.run, stage)
+        self.work = StageRun(self.run, stage, whole)
         self.stages, self.last = layout.pp.stages, stage == layout.pp.stages - 1
         self.loss = tuple(op for op in graph.ops if op.scope[:1] == LOSS and op.kind != "input") if self.last else ()
         self.labels = [op for op in graph.ops if op.scope[:1] == LOSS and op.kind == "input" and op.outs[0].axes]

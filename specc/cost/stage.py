@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from specc.cost.replay import Profile, profiled, replay
 from specc.cost.storage import Live
 from specc.cost.trace import Env, Mark, Tape, Trace, Value
 from specc.cost.units import Units
@@ -64,9 +65,10 @@ class Body:
 
 
 class StageRun:
-    """A symbolic run of one stage over a microbatch. `loop` may be replaced by one that knows blocks already."""
+    """A symbolic run of one stage over a microbatch. `whole`: of every layer; else of each block once."""
 
-    def __init__(self, run: Trace, stage: int):
+    def __init__(self, run: Trace, stage: int, whole: bool):
+        self.whole, self._profiles = whole, dict[tuple[Path, bool, tuple[int, ...]], Profile]()
         self.run, self.graph, self.stage = run, run.graph, stage
         self.items = items(run.graph, stage)
         self.units: Units | None = None
@@ -143,34 +145,47 @@ class StageRun:
     def _gathered(self, body: Body, layer: int, env: Env, tape: Tape, again: bool) -> Env:
         units, unit = self.units, (in_model(body.path), layer)
         if units is None:
-            return self.block(body, layer, env, tape, again)
+            return self._block(body, layer, env, tape, again)
         units.gather(unit, forward=True)
-        tape.append(Mark(partial(units.finish, unit)))
-        made = self.block(body, layer, env, tape, again)
-        tape.append(Mark(partial(units.gather, unit, forward=False)))
+        tape.append(Mark(lambda _: units.finish(unit)))
+        made = self._block(body, layer, env, tape, again)
+        tape.append(Mark(lambda _: units.gather(unit, forward=False)))
         units.free(unit)
         return made
 
-    def block(self, body: Body, layer: int, env: Env, tape: Tape, again: bool) -> Env:
+    def _block(self, body: Body, layer: int, env: Env, tape: Tape, again: bool) -> Env:
         """One layer; what leaves it, held once."""
+        if self.whole:
+            return self._run(self.run, body, layer, env, tape, again)
+        own = {op.id for op in body.ops}
+        reads = {ref: env[ref] for op in body.ops for ref in op.inputs if ref.op not in own}
+        key = (body.path, again, tuple(value.bytes for value in reads.values()))
+        if key not in self._profiles:
+            once = partial(self._alone, body, again)
+            self._profiles[key] = profiled(self.run, once, reads, env)
+        return replay(self.run, self._profiles[key], body.ops, layer, reads, tape)
+
+    def _alone(self, body: Body, again: bool, trace: Trace, env: Env, tape: Tape) -> Env:
+        return self._run(trace, body, 0, env, tape, again)
+
+    def _run(self, trace: Trace, body: Body, layer: int, env: Env, tape: Tape, again: bool) -> Env:
         if not again:
-            return self.run.forward(body.ops, layer, env, tape, body.leaving)
+            return trace.forward(body.ops, layer, env, tape, body.leaving)
         made: Env = {}
         known = dict(env)
         for n, part in enumerate(body.parts):
             later = {ref for other in body.parts[n + 1 :] for op in other.ops for ref in op.inputs} | {*body.leaving}
             own = (Ref(op.id, out) for op in part.ops for out in range(len(op.outs)))
             leaving = tuple(ref for ref in own if ref in later)
-            step = self.run.again if part.again else self._once
-            found = step(part, layer, known, tape, leaving)
+            if part.again:
+                found = trace.again(part, layer, known, tape, leaving)
+            else:
+                found = trace.forward(part.ops, layer, known, tape, leaving)
             made |= found
             known |= found
         for ref in [ref for ref in made if ref not in body.leaving]:
-            _drop(self.run.live, made.pop(ref))
+            _drop(trace.live, made.pop(ref))
         return made
-
-    def _once(self, part: Segment, layer: int, env: Env, tape: Tape, leaving: tuple[Ref, ...]) -> Env:
-        return self.run.forward(part.ops, layer, env, tape, leaving)
 
 
 def _held(live: Live, value: Value) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -27,9 +28,17 @@ class Live:
         """A new one, held once."""
         self.bytes += bytes
         self.parts[part] = self.parts.get(part, 0) + bytes
+        self._see()
+        return Storage(bytes, part)
+
+    def _see(self) -> None:
         if self.bytes > self.peak:
             self.peak, self.where, self.at_peak = self.bytes, self.place, dict(self.parts)
-        return Storage(bytes, part)
+
+    def again(self) -> dict[str, int]:
+        """Look for the most from here on; parts as they are."""
+        self.peak, self.where, self.at_peak = self.bytes, self.place, dict(self.parts)
+        return self.at_peak
 
     def hold(self, storage: Storage) -> Storage:
         """The same, held once more."""
@@ -44,6 +53,18 @@ class Live:
         if not storage.holders:
             self.bytes -= storage.bytes
             self.parts[storage.part] -= storage.bytes
+
+    def change(self, parts: Mapping[str, int], sign: int = 1) -> None:
+        """More or less of some parts, that nobody holds."""
+        for part, size in parts.items():
+            self.bytes += sign * size
+            self.parts[part] = self.parts.get(part, 0) + sign * size
+        self._see()
+
+    def surge(self, parts: Mapping[str, int]) -> None:
+        """More or less of some parts for a moment."""
+        self.change(parts)
+        self.change(parts, -1)
 
     def touch(self, bytes: int, part: str) -> None:
         """Bytes that are there for a moment."""

@@ -38,9 +38,9 @@ class Node:
 
 @dataclass(eq=False, slots=True)
 class Mark:
-    """Where something is done in backward that is no op's."""
+    """Where something is done in backward that is no op's, with the gradients of values there."""
 
-    act: Callable[[], None]
+    act: Callable[[dict[Value, Storage]], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -68,6 +68,12 @@ class Trace:
         self._known: dict[str, Saved] = {}
         self.gradient = sizes.stored  # bytes of an element of a parameter's gradient
         self.gradients: dict[tuple[Path, int | None], Storage] = {}
+
+    def alone(self, live: Live) -> Trace:
+        """Another of the same graph, of which nothing has run."""
+        made = Trace(self.sizes, self._rows, live)
+        made._known, made.gradient = self._known, self.gradient
+        return made
 
     def row(self, op: Op) -> Saved:
         """What its kernel keeps and takes; of one without a row, the values that it declares."""
@@ -180,7 +186,7 @@ class Trace:
         while tape:
             node = tape.pop()
             if isinstance(node, Mark):
-                node.act()
+                node.act(grads)
             elif isinstance(node, Again):
                 self._back_again(node, grads)
             else:
@@ -207,9 +213,9 @@ class Trace:
         for one in (*moments, *node.saved, *given):
             live.drop(one)
         for value, storage in new:
-            self._add(grads, value, storage)
+            self.add(grads, value, storage)
 
-    def _add(self, grads: dict[Value, Storage], value: Value, storage: Storage) -> None:
+    def add(self, grads: dict[Value, Storage], value: Value, storage: Storage) -> None:
         """Gradients of one value are summed up: in place where one of them is nobody else's."""
         known = grads.get(value)
         if known is None:
@@ -247,7 +253,7 @@ class Trace:
                 tape.append(Node(op, node.layer, ins, outs, self.row(op)))
         for ref, out in node.outs.items():
             if out in grads:
-                self._add(grads, made[ref], grads.pop(out))
+                self.add(grads, made[ref], grads.pop(out))
         self.backward(tape, grads)
         for one in (*node.saved, *(storage for kept in node.kept.values() for storage in kept)):
             self.live.drop(one)
