@@ -174,7 +174,7 @@ def test_the_most_of_every_stage(ranks: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_blocks_are_run_once(layout: Layout, tmp_path: Path) -> None:
-    """And told as if every layer were; where layers far apart share values, sums of their gradients may be elsewhere."""
+    """And told as if every layer were. Layers far apart that share values may sum up gradients elsewhere."""
     (tmp_path / "middle.yaml").write_text(MIDDLE)
     cases = {tmp_path / "middle.yaml": 0.001, TINY / "experts-tiny.yaml": 0.01, TINY / "kept-tiny.yaml": 0.02}
     for path, most in cases.items():
