@@ -64,6 +64,7 @@ def test_every_code_has_a_breakage_and_a_line_in_the_documents() -> None:
         "E413",
         "E701",
         "E702",
+        "E703",
         "E711",
         "E712",
         "W501",

@@ -6,10 +6,9 @@ import click
 
 from specc.cli.table import Lines, table
 from specc.cost.device import Device
-from specc.cost.memory import Memory
+from specc.cost.memory import GIB, OUTSIDE, Memory, fits
 
-GIB = 2**30
-RESERVED, OUTSIDE = 1.1, 2.0  # what torch's allocator holds for what is allocated; GiB that are not torch's at all
+RESERVED = 1.1  # what torch's allocator holds at most for what is allocated
 SHOWN = ("weights", "optimizer states", "gradients", "gathered weights", "activations")
 
 
@@ -44,11 +43,6 @@ def verdict(most: float, device: Device) -> str:
         return f"does not fit {has:.1f} GiB of {device.name}"
     tight = " if nothing is lost between allocations" if most * RESERVED + OUTSIDE > has else ""
     return f"fits {has:.1f} GiB of {device.name}{tight}"
-
-
-def fits(bytes: float, device: Device) -> bool:
-    """Whether a device has as much as is allocated."""
-    return bytes <= device.memory
 
 
 def _gib(size: int) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from specc.cli.memory import fits, tell_memory
+from specc.cli.memory import tell_memory
+from specc.cli.search import searched, tell_search
 from specc.cli.seconds import tell_seconds
 from specc.cli.specs import layout_of, load_all
 from specc.cli.table import Lines, table
@@ -17,7 +18,8 @@ from specc.cost.counts import StageCost, active, again, blocks, collectives, cro
 from specc.cost.decided import decided
 from specc.cost.device import device, devices
 from specc.cost.fed import fed
-from specc.cost.memory import Kind, Memory, memories, undeclared
+from specc.cost.memory import Kind, Memory, fits, memories, undeclared
+from specc.cost.search import Wish
 from specc.cost.seconds import step
 from specc.ir.graph import Graph
 from specc.ir.repeat import layer_of
@@ -34,6 +36,8 @@ from specc.spec import Layout, Model, Spec
 @click.option("--batch", type=click.IntRange(1, 2**40), help="Sequences of a step, on all ranks: show what it takes.")
 @click.option("--seq", type=click.IntRange(1, 2**40), help="Tokens of each; as many as the model takes by default.")
 @click.option("--json", "as_json", is_flag=True, help="What a step takes as JSON, without rounding.")
+@click.option("--search", "wanted", is_flag=True, help="Find the fastest layouts of --gpus devices that fit.")
+@click.option("--gpus", type=click.IntRange(1, 2**20), help="Devices that --search shares out.")
 @click.option("--fits", "must_fit", is_flag=True, help="Exit with 1 if a stage does not fit the device.")
 def plan(
     spec: Path,
@@ -43,6 +47,8 @@ def plan(
     seq: int | None,
     as_json: bool,
     must_fit: bool,
+    wanted: bool,
+    gpus: int | None,
 ) -> int:
     """Show every decided value and where it comes from, parameters, stages, shards and collectives.
 
@@ -52,11 +58,25 @@ def plan(
         raise click.UsageError("what a step takes needs --batch")
     if must_fit and device_name is None:
         raise click.UsageError("--fits needs --batch and --device")
+    if wanted != (gpus is not None) or (wanted and device_name is None):
+        raise click.UsageError("--search needs --gpus, --device and --batch")
     loaded = load_all((spec,))
     if loaded.code:
         return loaded.finish("")
     only = loaded.specs[0]
     layout = layout_of(only, name)
+    if gpus is not None and device_name is not None and batch is not None:
+        on = device(device_name)
+        if isinstance(on, list):
+            loaded.tell(on)
+            return loaded.finish("")
+        wish = Wish(on, gpus, batch)
+        best = searched(spec, only, layout, wish, seq)
+        if isinstance(best, Diagnostic):
+            loaded.tell([best])
+            return loaded.finish("")
+        tell_search(best, wish, as_json)
+        return 0
     compiled = compile_spec(only, layout)
     loaded.tell(compiled.findings)
     if loaded.code:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from specc.cost.device import Device
 from specc.cost.rows import ROWS
 from specc.cost.sizes import Sizes
 from specc.cost.stage import StageRun
@@ -17,6 +18,9 @@ from specc.ir.repeat import Repeat, layer_of
 from specc.ir.tree import LOSS, Loop
 from specc.spec.core import Layout
 
+GIB = 2**30
+OUTSIDE = 2.0
+"""GiB that are on a device beside what torch allocates: its context, libraries and their buffers."""
 WEIGHTS, OPTIMIZER, BATCH, PIPELINE = "weights", "optimizer states", "batch", "pipeline buffers"
 
 
@@ -50,6 +54,11 @@ def memories(
 ) -> list[Memory]:
     """Of every stage."""
     return [memory(graph, layout, symbols, stage, kind, whole) for stage in range(layout.pp.stages)]
+
+
+def fits(bytes: float, device: Device) -> bool:
+    """Whether a device has as much as is allocated, and what is not torch's."""
+    return bytes + OUTSIDE * GIB <= device.memory
 
 
 @dataclass
