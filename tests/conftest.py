@@ -15,7 +15,7 @@ from hypothesis import settings
 torch.set_num_threads(1)
 logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # on every full_tensor over two axes
 
-settings.register_profile("ci", max_examples=24, deadline=None, derandomize=True)
+settings.register_profile("ci", max_examples=16, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

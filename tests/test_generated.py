@@ -131,7 +131,7 @@ MOST = {
     "gpt2": 206,
     "llama-3.1-8b": 468,
     "llama-3.1-405b": 471,
-    "transformer-base": 520,
+    "transformer-base": 522,
     "gemma-3-4b": 500,
     "t5-small": 555,
     "jamba": 575,

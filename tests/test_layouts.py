@@ -52,7 +52,7 @@ def test_layout(name: str, layout: Layout) -> None:
     assert not failures(name, layout)
 
 
-@pytest.mark.parametrize(("name", "layout"), zoo.spread(zoo.TINY, zoo.DATA, 5), ids=zoo.called)
+@pytest.mark.parametrize(("name", "layout"), zoo.spread(zoo.TINY, zoo.DATA, 8), ids=zoo.called)
 def test_data_parallel(name: str, layout: Layout) -> None:
     assert not failures(name, layout)
 

@@ -27,6 +27,7 @@ from specc.ir.shape import shape
 from specc.ir.stored import placement, stored, total
 from specc.source import Diagnostic
 from specc.spec import Layout, Model, Spec
+from specc.spec.layout_rules import save_names
 
 
 @click.command()
@@ -70,7 +71,7 @@ def plan(
         if isinstance(on, list):
             loaded.tell(on)
             return loaded.finish("")
-        wish = Wish(on, gpus, batch)
+        wish = Wish(on, gpus, batch, tuple(name for name in save_names(only.model) if name.endswith((".core", ".o"))))
         best = searched(spec, only, layout, wish, seq)
         if isinstance(best, Diagnostic):
             loaded.tell([best])

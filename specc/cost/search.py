@@ -12,9 +12,6 @@ from specc.ir.graph import Graph
 from specc.spec.core import Layout
 
 MOST = 5  # layouts that are told
-KEEP = "[attention.core, attention.o]"
-CHECKPOINTS = ("none", f"{{save: {KEEP}}}", "full")
-"""From what is fastest to what needs the fewest bytes."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,18 @@ class _Timed:
 
 @dataclass(frozen=True)
 class Wish:
-    """So many devices for `rows` sequences of a step."""
+    """So many devices for `rows` sequences of a step; `keep` are results that may be kept where layers run again."""
 
     device: Device
     ranks: int
     rows: int
+    keep: tuple[str, ...] = ()
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """From what is fastest to what needs the fewest bytes."""
+        some = (f"{{save: [{', '.join(self.keep)}]}}",) if self.keep else ()
+        return ("none", *some, "full")
 
 
 def search(wish: Wish, layers: int, precision: str, make: Make, feed: Feed) -> list[Found]:
@@ -113,7 +117,7 @@ def _timed(split: Split, wish: Wish, precision: str, make: Make, feed: Feed) -> 
         return
     own = wish.rows // split.data
     counts = [own // each for each in _powers(own) if own % each == 0 and own // each >= split.stages]
-    for checkpoint in CHECKPOINTS if counts else ():
+    for checkpoint in wish.checkpoints if counts else ():
         compiled = make(split.text(counts[0], checkpoint, precision))
         for count in counts if compiled is not None else ():
             assert compiled is not None
