@@ -475,8 +475,8 @@ def sum_copies(tied: list) -> None:
             dist.all_reduce(p.grad.to_local(), group=group)
 
 
-class SplitScores(Function):
-    """Log normalisers and scores of labels, less the largest score; the gradient is made in what is saved."""
+class SplitCrossEntropy(Function):
+    """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
 
     @staticmethod
     def forward(ctx, logits, labels, vocab, tp):
@@ -484,31 +484,27 @@ class SplitScores(Function):
         largest = x.amax(-1, keepdim=True)
         dist.all_reduce(largest, dist.ReduceOp.MAX, tp.get_group())
         x -= largest
-        rows = labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
+        real, rows = labels.ne(-100), labels - math.ceil(vocab / tp.size()) * tp.get_local_rank()
         mine = (rows >= 0) & (rows < x.size(-1))
-        others = ~mine & (labels >= 0) & (labels < vocab) | labels.eq(-100)  # what is neither is out of bounds
+        others = ~mine & (labels >= 0) & (labels < vocab) | ~real  # what is neither is out of bounds
         rows = rows.masked_fill(others, 0).unsqueeze(-1)
         correct = x.gather(-1, rows).squeeze(-1) * mine
         sums = torch.stack((x.exp_().sum(-1), correct))
         dist.all_reduce(sums, group=tp.get_group())
         total, correct = sums
         ctx.dtype = logits.dtype
-        ctx.save_for_backward(x, total, rows, mine)
-        return total.log(), correct
+        ctx.save_for_backward(x, total, rows, mine, real)  # x becomes the gradient, softmax less the label's 1
+        return (total.log() - correct).where(real, 0).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, log, correct):
-        x, total, rows, mine = ctx.saved_tensors
-        x *= (log / total).unsqueeze(-1)
-        x.scatter_add_(-1, rows, (correct * mine).unsqueeze(-1))
+    def backward(ctx, grad):
+        x, total, rows, mine, real = ctx.saved_tensors
+        x.mul_((grad * real / total).unsqueeze(-1)).scatter_add_(-1, rows, (-grad * mine).unsqueeze(-1))
         return x.to(ctx.dtype), None, None, None
 
 
-def split_cross_entropy(logits: Tensor, labels: Tensor, vocab: int, tp: DeviceMesh) -> Tensor:
-    """Sum of the cross entropies at labels [batch, seq] other than -100; logits [batch, seq, vocab/tp]."""
-    log, correct = SplitScores.apply(logits, labels, vocab, tp)
-    return (log - correct).masked_fill(labels.eq(-100), 0).sum()
+split_cross_entropy = SplitCrossEntropy.apply
 
 
 @contextmanager

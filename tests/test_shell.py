@@ -98,7 +98,7 @@ def test_a_file_has_only_what_its_layout_needs():
 
 def test_a_dense_decoder_with_everything_is_short():
     layout = replace(LAYOUTS["pp2 dp2 tp2 sp"], checkpoint=SAVES)
-    assert len(made(MODELS["llama-tied"], layout).source.splitlines()) <= 471
+    assert len(made(MODELS["llama-tied"], layout).source.splitlines()) <= 467
 
 
 def test_tied_weights_name_their_stages():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from specc.cost.device import Device
 from specc.cost.rows import ROWS
+from specc.cost.schedules import ordered
 from specc.cost.sizes import Sizes
 from specc.cost.stage import StageRun
 from specc.cost.storage import Live, Storage
@@ -68,7 +69,6 @@ class _Microbatch:
     tape: Tape
     outs: list[Value]
     ends: list[Value]  # where backward starts
-    fed: Env = field(default_factory=dict[Ref, Value])
 
 
 def memory(
@@ -148,8 +148,10 @@ class _Step:
             received = self._pipeline(crossing, count)
         waiting: dict[int, _Microbatch] = {}
         units = self.work.units
-        for what, number in _order(self.layout.pp.schedule, self.stages, self.stage, count):
-            if what == "forward":
+        schedule = self.layout.pp.schedule if self.stages > 1 else "1f1b"  # one rank goes back at once
+        for action in ordered(schedule, self.stages, count, 1)[self.stage]:
+            number = action.microbatch
+            if action.do == "F":
                 waiting[number] = self._forward(crossing)
                 continue
             if units is not None:
@@ -211,7 +213,7 @@ class _Step:
         if self.loss and self.stages == 1:
             for value in outs.values():
                 self._drop(value)
-        return _Microbatch(tape, held, ends, fed)
+        return _Microbatch(tape, held, ends)
 
     def _drop(self, value: Value) -> None:
         assert value.storage is not None
@@ -232,16 +234,3 @@ class _Step:
             self._drop(value)
         if self.loss:
             self._drop(batch.ends[0])
-
-
-def _order(schedule: str, stages: int, stage: int, count: int) -> list[tuple[str, int]]:
-    """Microbatches forward and backward as a stage runs them."""
-    if stages == 1:
-        return [(what, n) for n in range(count) for what in ("forward", "backward")]
-    ahead = count if schedule == "gpipe" else min(count, stages - stage)
-    order = [("forward", n) for n in range(ahead)]
-    for n in range(count):
-        order.append(("backward", n))
-        if ahead + n < count:
-            order.append(("forward", ahead + n))
-    return order

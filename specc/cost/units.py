@@ -21,9 +21,8 @@ GATHERED, BUFFERS = "gathered weights", "buffers of collectives"
 
 @dataclass(frozen=True)
 class Held:
-    """Elements of a unit: on one rank, gathered, and in the shards of the rank."""
+    """Elements of a unit: gathered, with rows that fill up, and in the shards of a rank."""
 
-    elements: int
     gathered: int
     shard: int
 
@@ -43,7 +42,6 @@ class Units:
         self._order = list(held)
         self._full: dict[Unit, Storage] = {}
         self._early: dict[Unit, Storage] = {}
-        self._sums: dict[Unit, Storage] = {}  # of gradients that are not reduced yet
         self._shards: dict[Unit, Storage] = {}
         self._gather: Storage | None = None
         self._reduce: Storage | None = None
@@ -130,7 +128,7 @@ def held_of(run: Trace, ops: Mapping[Unit, list[Op]], ranks: int) -> dict[Unit, 
     found: dict[Unit, Held] = {}
     for unit, own in ops.items():
         seen: set[Path] = set()
-        elements = gathered = shard = 0
+        gathered = shard = 0
         for op in own:
             for n, param in enumerate(op.params):
                 if param.path in seen or not param.trained:
@@ -138,6 +136,6 @@ def held_of(run: Trace, ops: Mapping[Unit, list[Op]], ranks: int) -> dict[Unit, 
                 seen.add(param.path)
                 size, rows = run.sizes.param(op, n), run.sizes.used(op, n)[0]
                 part = -(-rows // ranks) * (size // rows)
-                elements, gathered, shard = elements + size, gathered + part * ranks, shard + part
-        found[unit] = Held(elements, gathered, shard)
+                gathered, shard = gathered + part * ranks, shard + part
+        found[unit] = Held(gathered, shard)
     return found

@@ -44,7 +44,7 @@ CLASSES = (
     *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),
     *("Iterable", "Iterator", "Mapping", "MixedPrecisionPolicy", "Partial", "PipelineStage", "Placement", "Replicate"),
     *("Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),
-    *("CrossEntropy", "SmoothScores", "SmoothSplitScores", "SplitScores"),
+    *("CrossEntropy", "SmoothScores", "SmoothSplitScores", "SplitCrossEntropy"),
 )
 """What generated files define and import; the model's class must not take its place."""
 CONSTANTS = ("COMPUTE", "MICROBATCHES", "REDUCE", "STAGES", "TIED")

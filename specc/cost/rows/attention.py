@@ -115,7 +115,7 @@ def _per_head(op: Op, sizes: Sizes) -> Saved:
 
 
 def _temper(op: Op, sizes: Sizes) -> Saved:
-    table = sizes.numel(Ref(*op.inputs[1])) * sizes.element(op.outs[0])
+    table = sizes.numel(op.inputs[1]) * sizes.element(op.outs[0])
     return Saved((), (("table", table),))
 
 
