@@ -125,7 +125,7 @@ MUTANTS = [
     ("pp", "norm.isfinite() & ", "", "not finite"),
     ("pp", "count.where(count > 0, 1)", "count", "no labels"),
     ("tp", "    self.optimizer.found_inf = ", "    self.found = ", "no labels"),
-    ("tp", ".masked_fill(labels.eq(-100), 0).sum()", ".sum()", "two steps"),
+    ("tp", ".where(real, 0).sum()", ".sum()", "two steps"),
     ("tp", "[: shape[0], : shape[1]]", "", "evaluation"),
     ("tp dp", ", resharding(self.module)", "", "evaluation"),
     ("dp in parts", "value = value / ranks", "value = value * 1", "two steps"),
