@@ -11,6 +11,7 @@ from specc.ir.op import OpError
 from specc.lower import lower
 from specc.passes import run, second
 from specc.passes.balance import start_findings
+from specc.passes.checkpoint import checkpoint
 from specc.passes.first_values import init_findings
 from specc.passes.idle import idle_findings
 from specc.passes.saves import save_findings
@@ -50,14 +51,18 @@ def noted(doing: str, spec: Spec, layout: Layout) -> Generator[None, None, None]
         raise
 
 
-def compile_spec(spec: Spec, layout: Layout) -> Compiled:
+def compile_spec(spec: Spec, layout: Layout, like: Compiled | None = None) -> Compiled:
     """What only a graph shows (E241, E249, E413, W501, W502) is in `findings`; nothing is emitted of one with errors.
+
+    `like` is the same model in a layout that differs only in what runs again: its graphs are shared up to there.
 
     Any exception is a bug; it gets notes that name the spec, the layout and the place the op comes from.
     """
     with noted("compiling", spec, layout):
-        graph = lower(spec.model)
-        passes = {"lower": graph, **dict(run(graph, layout))}
+        graph = lower(spec.model) if like is None else like.passes["lower"]
+        first = None if like is None else checkpoint
+        placed = graph if like is None else like.passes["check"]
+        passes = {**({"lower": graph} if like is None else like.passes), **dict(run(placed, layout, first))}
         decode = second(graph, layout) if layout.generate else None
     findings = [
         *idle_findings(passes["fold"], spec.model.inputs, spec.root),

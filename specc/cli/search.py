@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
 from specc.cli.seconds import between
 from specc.cli.table import Lines, table
-from specc.compile import compile_spec
+from specc.compile import Compiled, compile_spec
 from specc.cost.fed import fed
 from specc.cost.memory import GIB
-from specc.cost.search import Compiled, Found, Wish, reason, search
+from specc.cost.search import Found, Made, Wish, reason, search
 from specc.ir.graph import Graph
 from specc.source import Diagnostic, Source, plural, read, span_of
 from specc.spec import Layout, Spec, load
+from specc.spec.core import Checkpoint
 
 
 def searched(path: Path, spec: Spec, layout: Layout, wish: Wish, seq: int | None) -> list[Found] | Diagnostic:
@@ -25,11 +26,15 @@ def searched(path: Path, spec: Spec, layout: Layout, wish: Wish, seq: int | None
     assert isinstance(source, Source), "it was read before"
     rest = _without_layouts(source.text)
 
-    def make(text: str) -> Compiled | None:
+    known: dict[Layout, Compiled] = {}
+
+    def make(text: str) -> Made | None:
         own = load(Source(source.name, f"{rest}\nlayout: {text}\n"), spec.model.tables)
         if not isinstance(own, Spec):
             return None
-        compiled = compile_spec(own, own.layouts[0])
+        alike = replace(own.layouts[0], checkpoint=Checkpoint())
+        compiled = compile_spec(own, own.layouts[0], known.get(alike))
+        known.setdefault(alike, compiled)
         wrong = any(item.severity == "error" for item in compiled.findings)
         return None if wrong else (own.layouts[0], compiled.placed)
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TypeVar
 
 from specc.cost.device import Device
+from specc.cost.replay import Most, measured
 from specc.cost.rows import ROWS
+from specc.cost.schedule import Do
 from specc.cost.schedules import ordered
-from specc.cost.sizes import Sizes
-from specc.cost.stage import StageRun
+from specc.cost.sizes import BYTES, Sizes
+from specc.cost.stage import StageRun, items
 from specc.cost.storage import Live, Storage
-from specc.cost.trace import FLOWING, Env, Tape, Trace, Value
-from specc.cost.units import Unit, Units, held_of, unit_of
+from specc.cost.trace import FLOWING, Env, Tape, Trace, Unit, Value, unit_of
+from specc.cost.units import Units, held_of
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
 from specc.ir.repeat import Repeat, layer_of
 from specc.ir.tree import LOSS, Loop
 from specc.spec.core import Layout
 
+T = TypeVar("T")
 GIB = 2**30
+TURNS = ("1f1b", "gpipe")
+"""Schedules in which microbatches go back in the order in which they came."""
 OUTSIDE = 2.0
 """GiB that are on a device beside what torch allocates: its context, libraries and their buffers."""
 WEIGHTS, OPTIMIZER, BATCH, PIPELINE = "weights", "optimizer states", "batch", "pipeline buffers"
@@ -33,6 +40,11 @@ class Kind:
     dtype: str = "float32"
     states: int = 8
 
+    @property
+    def held(self) -> int:
+        """Bytes of a parameter that stay: it and its states."""
+        return BYTES[self.dtype] + self.states
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -42,6 +54,38 @@ class Memory:
     where: str
     parts: Mapping[str, int]
     saved: int
+
+
+class _Second:
+    """What the second microbatch needs, which those behind it need too: gradients of parameters are there."""
+
+    def __init__(self, live: Live):
+        self.live = live
+        self._most: dict[str, Most] = {}
+        self._left: dict[str, int] = {}
+
+    def seen(self, do: Do, number: int, act: Callable[[], T]) -> T:
+        """Run a microbatch, and remember what it needs if it is the second."""
+        if number != 1:
+            return act()
+        made, self._most[do], left = measured(self.live, act)
+        if do == "F":
+            self._left = left
+        return made
+
+    def again(self, do: Do) -> None:
+        """Of another microbatch, only the sums."""
+        live, most = self.live, self._most[do]
+        live.place = most.where
+        live.surge(most.parts)
+        live.change(self._left, 1 if do == "F" else -1)
+
+
+def enough(schedule: str, stages: int, microbatches: int) -> int:
+    """How many microbatches show the peak: once all that are on their way at a time are, one forward and one backward
+    take turns until the last.
+    """
+    return min(microbatches, stages + 2) if schedule == "1f1b" else microbatches
 
 
 def undeclared(graph: Graph) -> tuple[str, ...]:
@@ -55,6 +99,28 @@ def memories(
 ) -> list[Memory]:
     """Of every stage."""
     return [memory(graph, layout, symbols, stage, kind, whole) for stage in range(layout.pp.stages)]
+
+
+def most(graph: Graph, layout: Layout, symbols: Mapping[str, int], kind: Kind | None = None) -> int:
+    """Bytes at the peak of the stage that needs most."""
+    return max(memory(graph, layout, symbols, stage, kind).peak for stage in _unlike(graph, layout))
+
+
+def _unlike(graph: Graph, layout: Layout) -> list[int]:
+    """The first of stages that run the same layers: those behind it have no more microbatches on their way."""
+    every = layout.checkpoint.every or 1
+    first: dict[tuple[tuple[str, ...], ...], int] = {}
+    for stage in range(layout.pp.stages):
+        known: list[tuple[str, ...]] = []
+        for item in items(graph, stage):
+            if isinstance(item, Loop):
+                repeat = Repeat.of(item.repeat)
+                span = repeat.span(stage)
+                known.append((item.repeat.id, *map(str, (span.n, span.start % every, span.start % repeat.period))))
+            else:
+                known.append((item.id,))
+        first.setdefault(tuple(known), stage)
+    return list(first.values())
 
 
 def fits(bytes: float, device: Device) -> bool:
@@ -139,7 +205,7 @@ class _Step:
     def memory(self) -> Memory:
         """Run a step."""
         count, live = self.layout.microbatches, self.live
-        crossing = self._crossing()
+        crossing = self._crossing
         batch = [op.ref for op in (*self.graph.inputs, *self.labels)]
         copies = 2 if self.graph.mesh or count > 1 else 1  # the trainer's, filled up
         live.make(sum(self.sizes.bytes(ref) for ref in batch) * count * copies, BATCH)
@@ -149,19 +215,27 @@ class _Step:
         waiting: dict[int, _Microbatch] = {}
         units = self.work.units
         schedule = self.layout.pp.schedule if self.stages > 1 else "1f1b"  # one rank goes back at once
-        for action in ordered(schedule, self.stages, count, 1)[self.stage]:
+        few = enough(schedule, self.stages, count)
+        orders = ordered(schedule, self.stages, few, 1)[self.stage]
+        run = {0, 1, few - 1} if schedule in TURNS else {action.microbatch for action in orders}
+        second = _Second(live)
+        for action in orders:
             number = action.microbatch
-            if action.do == "F":
-                waiting[number] = self._forward(crossing)
-                continue
-            if units is not None:
-                units.last = number == count - 1
-            self._backward(waiting.pop(number), received[number] if received else None)
+            if number not in run:
+                second.again(action.do)
+            elif action.do == "F":
+                waiting[number] = second.seen("F", number, partial(self._forward, crossing))
+            else:
+                if units is not None:
+                    units.last = number == few - 1
+                given = received[number] if received else None
+                second.seen("B", number, partial(self._backward, waiting.pop(number), given))
         if units is not None:
             units.end()
         parts = {part: size for part, size in live.at_peak.items() if size}
         return Memory(live.peak, live.where, parts, self.saved)
 
+    @cached_property
     def _crossing(self) -> tuple[Ref, ...]:
         """What the stage takes from the one before it."""
         made = {op.id for _, op in self._ops()} | {item.end.id for item in self.work.items if isinstance(item, Loop)}
@@ -171,6 +245,7 @@ class _Step:
         refs |= dict.fromkeys(ref for loop in loops for ref in loop.repeat.inputs if ref.op not in made)
         return tuple(ref for ref in refs if self.graph.op(ref.op).kind == "cut")
 
+    @cached_property
     def _leaving(self) -> tuple[Ref, ...]:
         if self.last:
             return self.graph.outputs
@@ -185,7 +260,7 @@ class _Step:
         size, live = self.sizes.bytes, self.live
         taken = sum(map(size, crossing))
         graded = sum(size(ref) for ref in crossing if self.graph.type(ref).grad)
-        given = 0 if self.last else sum(map(size, self._leaving()))
+        given = 0 if self.last else sum(map(size, self._leaving))
         live.make(taken * count + graded + given, PIPELINE)
         return [live.make(given, PIPELINE) for _ in range(count)] if given else []
 
@@ -198,7 +273,7 @@ class _Step:
         before = live.bytes
         if units is not None:
             units.gather(None, forward=True)
-        outs = self.work.forward(fed, tape, self._leaving())
+        outs = self.work.forward(fed, tape, self._leaving)
         if units is not None:
             units.free(None)
         self.saved = self.saved or live.bytes - before

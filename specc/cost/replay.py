@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from specc.cost.storage import Live, Storage
-from specc.cost.trace import ACTIVATIONS, FLOWING, GRADIENTS, Env, Mark, Tape, Trace, Value
+from specc.cost.trace import ACTIVATIONS, FLOWING, Env, Mark, Tape, Trace, Value
 from specc.ir.op import Op, Ref
 
+T = TypeVar("T")
 Block = Callable[[Trace, Env, Tape], Env]
 """One layer on a trace: what leaves it, held once."""
 
@@ -67,10 +69,21 @@ class Replayed:
         for storage in (*self.held, *given):
             live.drop(storage)
         for key, size in new.items():
-            trace.gradients[key] = live.make(size, GRADIENTS)
+            trace.grade(key, size)
         for value in self.ins.values():
             if value.grad:
                 trace.add(grads, value, live.make(value.bytes, FLOWING))
+
+
+def measured(live: Live, act: Callable[[], T]) -> tuple[T, Most, dict[str, int]]:
+    """What an act returns, the most of it beside what was there before, and what it leaves."""
+    peak, where, at_peak = live.peak, live.where, live.at_peak
+    before = live.again()
+    made = act()
+    most, left = Most(_more(live.at_peak, before), live.where), _more(live.parts, before)
+    if peak >= live.peak:
+        live.peak, live.where, live.at_peak = peak, where, at_peak
+    return made, most, left
 
 
 def profiled(like: Trace, block: Block, reads: Iterable[Ref], env: Mapping[Ref, Value]) -> Profile:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 
 from specc.cost.device import Device
-from specc.cost.memory import GIB, Kind, Memory, fits, memories, memory
-from specc.cost.seconds import Seconds, step
+from specc.cost.memory import GIB, Kind, fits, memory, most
+from specc.cost.seconds import Seconds, Step
+from specc.cost.timing import Timed
 from specc.ir.graph import Graph
 from specc.spec.core import Layout
 
@@ -31,8 +33,8 @@ class Split:
         return f"{{{', '.join(f'{name}: {value}' for name, value in keys.items() if value != 1)}}}"
 
 
-Compiled = tuple[Layout, Graph]
-Make = Callable[[str], Compiled | None]
+Made = tuple[Layout, Graph]
+Make = Callable[[str], Made | None]
 """A layout by its text, with the placed graph; None where the model does not allow it."""
 Feed = Callable[[Layout, Graph], Mapping[str, int] | None]
 """What a rank is fed, None where the batch cannot be shared out."""
@@ -40,27 +42,31 @@ Feed = Callable[[Layout, Graph], Mapping[str, int] | None]
 
 @dataclass(frozen=True)
 class Found:
-    """A layout that fits, as text too."""
+    """A layout that fits, as text too; `peak` is bytes of the stage that needs most."""
 
     text: str
     layout: Layout
     seconds: Seconds
-    stages: tuple[Memory, ...]
-
-    @property
-    def peak(self) -> int:
-        """Bytes of the stage that needs most."""
-        return max(stage.peak for stage in self.stages)
+    peak: int
 
 
-@dataclass(frozen=True)
-class _Timed:
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A layout whose stages are timed. `rows` are those of a microbatch."""
+
     text: str
     split: Split
+    checkpoint: str
+    rows: int
     layout: Layout
     graph: Graph
     fed: Mapping[str, int]
-    seconds: Seconds
+    step: Step
+
+    @property
+    def way(self) -> tuple[Split, str]:
+        """What it has in common with others that differ in microbatches alone."""
+        return self.split, self.checkpoint
 
 
 @dataclass(frozen=True)
@@ -81,22 +87,46 @@ class Wish:
 
 def search(wish: Wish, layers: int, precision: str, make: Make, feed: Feed) -> list[Found]:
     """The fastest that fit, at most one of each way to share out ranks."""
-    device = wish.device
-    every = splits(device, wish.ranks, layers)
-    timed = [item for split in every for item in _timed(split, wish, precision, make, feed)]
-    kind = Kind("cpu" if device.name == "cpu" else "cuda")
+    every = splits(wish.device, wish.ranks, layers)
+    tried = [item for split in every for item in _tried(split, wish, precision, make, feed)]
+    fitting = _Fitting(wish.device, tried)
     found: dict[Split, Found] = {}
-    for item in sorted(timed, key=lambda item: item.seconds.step):
-        if len(found) == MOST:
-            break
-        first = memory(item.graph, item.layout, item.fed, 0, kind) if item.split not in found else None
-        if first is None or not fits(first.peak, device):
+    waiting: list[tuple[float, int, Seconds | None]] = [(item.step.least, n, None) for n, item in enumerate(tried)]
+    heapify(waiting)
+    while waiting and len(found) < MOST:
+        _, n, seconds = heappop(waiting)
+        item = tried[n]
+        if item.split in found or not fitting.first(item):
             continue
-        stages = tuple(memories(item.graph, item.layout, item.fed, kind))
-        made = Found(item.text, item.layout, item.seconds, stages)
-        if fits(made.peak, device):
-            found[item.split] = made
+        if seconds is None:  # a schedule is run only when no other layout could be faster
+            seconds = item.step.seconds()
+            heappush(waiting, (seconds.step, n, seconds))
+        else:
+            peak = most(item.graph, item.layout, item.fed, fitting.kind)
+            if fits(peak, wish.device):
+                found[item.split] = Found(item.text, item.layout, seconds, peak)
     return list(found.values())
+
+
+class _Fitting:
+    """What is known to fit or not: more rows of a microbatch need more bytes, whatever else is alike."""
+
+    def __init__(self, device: Device, tried: Sequence[_Tried]):
+        self.device = device
+        self.kind = Kind("cpu" if device.name == "cpu" else "cuda")
+        self._least = {item.way: item for item in sorted(tried, key=lambda item: -item.rows)}
+        self._fit: dict[tuple[Split, str], int] = {}  # the most rows that do
+        self._over: dict[tuple[Split, str], int] = {}  # the fewest that do not
+
+    def first(self, item: _Tried) -> bool:
+        """Whether the first stage does, in as few runs as can be."""
+        if not fits(item.step.stages[0].elements / item.step.data.ranks * self.kind.held, self.device):
+            return False
+        for one in (self._least[item.way], item):
+            if one.rows > self._fit.get(item.way, 0) and one.rows < self._over.get(item.way, one.rows + 1):
+                fit = fits(memory(one.graph, one.layout, one.fed, 0, self.kind).peak, self.device)
+                (self._fit if fit else self._over)[item.way] = one.rows
+        return item.rows <= self._fit.get(item.way, 0)
 
 
 def splits(device: Device, ranks: int, layers: int) -> Iterator[Split]:
@@ -111,12 +141,13 @@ def _powers(most: int) -> list[int]:
     return [2**n for n in range(most.bit_length()) if 2**n <= most]
 
 
-def _timed(split: Split, wish: Wish, precision: str, make: Make, feed: Feed) -> Iterator[_Timed]:
+def _tried(split: Split, wish: Wish, precision: str, make: Make, feed: Feed) -> Iterator[_Tried]:
     """Every number of microbatches, with every checkpointing that the model allows."""
     if wish.rows % split.data:
         return
     own = wish.rows // split.data
     counts = [own // each for each in _powers(own) if own % each == 0 and own // each >= split.stages]
+    known: dict[int, dict[str, Timed]] = {count: {} for count in counts}
     for checkpoint in wish.checkpoints if counts else ():
         compiled = make(split.text(counts[0], checkpoint, precision))
         for count in counts if compiled is not None else ():
@@ -124,8 +155,9 @@ def _timed(split: Split, wish: Wish, precision: str, make: Make, feed: Feed) -> 
             layout = replace(compiled[0], microbatches=count)
             fed = feed(layout, compiled[1])
             if fed is not None:
-                seconds = step(compiled[1], layout, wish.device, fed)
-                yield _Timed(split.text(count, checkpoint, precision), split, layout, compiled[1], fed, seconds)
+                step = Step.of(compiled[1], layout, wish.device, fed, known=known[count])
+                text = split.text(count, checkpoint, precision)
+                yield _Tried(text, split, checkpoint, own // count, layout, compiled[1], fed, step)
 
 
 def reason(one: Found, before: Found) -> str:

@@ -6,8 +6,9 @@ other is firmer than the number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from specc.cost.counts import active
 from specc.cost.device import Device
@@ -69,34 +70,72 @@ def step(graph: Graph, layout: Layout, device: Device, symbols: Mapping[str, int
 
     Raises KeyError for a schedule that there is not, ValueError where microbatches do not go with it.
     """
-    run = run or Run()
-    sizes = Sizes(graph, symbols)
-    timing = Timing(graph, sizes, Roofline(device, layout.dtype, BYTES[layout.dtype]), run, layout.microbatches)
-    count = layout.pp.stages
-    stages = [Stage.of(timing, number, number == count - 1) for number in range(count)]
-    data = Data.of(timing, layout)
-    each = [data.overlapped(stage, count > 1) for stage in stages]
-    timed = [
-        StageSeconds(parts[0].total, parts[1].total, stage.weights) for stage, parts in zip(stages, each, strict=True)
-    ]
-    took, sent = _scheduled(timed, timing, layout, run)
-    slowest = max(range(count), key=lambda n: timed[n].forward + timed[n].backward)
-    both = (each[slowest][0] + each[slowest][1]).times(layout.microbatches)
-    once = max(data.once(stage, count > 1) for stage in stages)
-    states = max(_optimizer(stage, timing, data) for stage in stages)
-    unknown = unmeasured(stages[slowest], device, layout.dtype, timing.ranks * count > 1)
-    parts = _parts(both, took - both.total, sent, once, states, unknown)
-    total = took + once + states
-    low, high = (device.range.low, device.range.high) if {"matrix products", "memory"} & set(unknown) else MEASURED
-    return Seconds(
-        total,
-        total * low,
-        total * high,
-        parts,
-        tuple(timed),
-        *_utilised(stages, timing, layout, device, total),
-        unknown,
-    )
+    return Step.of(graph, layout, device, symbols, run).seconds()
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step of which stages are timed, and microbatches not yet in an order. `each`: what a stage takes for one."""
+
+    timing: Timing
+    layout: Layout
+    stages: tuple[Stage, ...]
+    data: Data
+    each: tuple[tuple[Parts, Parts], ...]
+    once: float
+    states: float
+
+    @staticmethod
+    def of(
+        graph: Graph,
+        layout: Layout,
+        device: Device,
+        symbols: Mapping[str, int],
+        run: Run | None = None,
+        known: dict[str, Timed] | None = None,
+    ) -> Step:
+        """See `step`. `known` are ops that were timed for the same symbols, of a graph that differs only in what runs
+        again; those of this one are added.
+        """
+        roofline = Roofline(device, layout.dtype, BYTES[layout.dtype])
+        sizes = Sizes(graph, symbols)
+        timing = Timing(graph, sizes, roofline, run or Run(), layout.microbatches, {} if known is None else known)
+        count = layout.pp.stages
+        stages = tuple(Stage.of(timing, number, number == count - 1) for number in range(count))
+        data = Data.of(timing, layout)
+        each = tuple(data.overlapped(stage, count > 1) for stage in stages)
+        once = max(data.once(stage, count > 1) for stage in stages)
+        return Step(timing, layout, stages, data, each, once, max(_optimizer(stage, timing, data) for stage in stages))
+
+    @cached_property
+    def timed(self) -> tuple[StageSeconds, ...]:
+        """What the schedule knows of stages."""
+        pairs = zip(self.stages, self.each, strict=True)
+        return tuple(StageSeconds(ahead.total, back.total, stage.weights) for stage, (ahead, back) in pairs)
+
+    @property
+    def slowest(self) -> int:
+        """The stage that takes longest."""
+        return max(range(len(self.timed)), key=lambda n: self.timed[n].forward + self.timed[n].backward)
+
+    @property
+    def least(self) -> float:
+        """Seconds that no schedule is faster than: those of the slowest stage without waiting."""
+        slowest = self.timed[self.slowest]
+        return self.layout.microbatches * (slowest.forward + slowest.backward) + self.once + self.states
+
+    def seconds(self) -> Seconds:
+        """With all microbatches in the order of the schedule."""
+        timing, layout, slowest, device = self.timing, self.layout, self.slowest, self.timing.roofline.device
+        took, sent = _scheduled(self.timed, timing, layout, timing.how)
+        both = (self.each[slowest][0] + self.each[slowest][1]).times(layout.microbatches)
+        unknown = unmeasured(self.stages[slowest], device, layout.dtype, timing.ranks * len(self.stages) > 1)
+        parts = _parts(both, took - both.total, sent, self.once, self.states, unknown)
+        total = took + self.once + self.states
+        sheet = {"matrix products", "memory"} & set(unknown)
+        low, high = (device.range.low, device.range.high) if sheet else MEASURED
+        used = _utilised(self.stages, timing, layout, device, total)
+        return Seconds(total, total * low, total * high, parts, self.timed, *used, unknown)
 
 
 @dataclass(frozen=True)
@@ -193,7 +232,7 @@ class Data:
         return rest + waits + sum(unit.layers * self.reduce(unit) for unit in stage.units)
 
 
-def _scheduled(stages: list[StageSeconds], timing: Timing, layout: Layout, run: Run) -> tuple[float, float]:
+def _scheduled(stages: Sequence[StageSeconds], timing: Timing, layout: Layout, run: Run) -> tuple[float, float]:
     """Seconds of all microbatches, and how long one value takes from stage to stage."""
     count, device = len(stages), timing.roofline.device
     if count == 1:
@@ -260,7 +299,7 @@ def unmeasured(stage: Stage, device: Device, dtype: str, several: bool) -> tuple
 
 
 def _utilised(
-    stages: list[Stage], timing: Timing, layout: Layout, device: Device, total: float
+    stages: Sequence[Stage], timing: Timing, layout: Layout, device: Device, total: float
 ) -> tuple[int, int, float, float, float]:
     """Tokens, ranks, and the three shares of the peak."""
     graph, symbols = timing.graph, timing.sizes.symbols

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Literal
@@ -47,15 +47,23 @@ class Parts:
     gathers: float = 0.0  # weights and gradients of data ranks, as far as they are waited for
 
     def __add__(self, other: Parts) -> Parts:
-        return Parts(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+        return Parts(
+            self.matmuls + other.matmuls,
+            self.attention + other.attention,
+            self.elements + other.elements,
+            self.weights + other.weights,
+            self.collectives + other.collectives,
+            self.gathers + other.gathers,
+        )
 
     def times(self, count: float) -> Parts:
         """Of so many."""
-        return Parts(*(getattr(self, part.name) * count for part in fields(self)))
+        matmuls, attention, elements = self.matmuls * count, self.attention * count, self.elements * count
+        return Parts(matmuls, attention, elements, self.weights * count, self.collectives * count, self.gathers * count)
 
     @property
     def total(self) -> float:
-        return sum(getattr(self, part.name) for part in fields(self))
+        return self.matmuls + self.attention + self.elements + self.weights + self.collectives + self.gathers
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,10 @@ class Timing:
     roofline: Roofline
     how: Run
     microbatches: int
+    ops: dict[str, Timed] = field(default_factory=dict[str, Timed], repr=False)
+    """By id, those that were timed; a graph that differs only in what runs again can have them of another."""
     _known: dict[Path, tuple[Timed, int]] = field(default_factory=dict[Path, tuple[Timed, int]], repr=False)
+    _around: dict[tuple[str, ...], Unit] = field(default_factory=dict[tuple[str, ...], Unit], repr=False)
 
     def stage(self, number: int, last: bool) -> tuple[list[Unit], Unit]:
         """Layers of a pipeline stage, and what else it runs; the last one has the loss."""
@@ -139,12 +150,15 @@ class Timing:
 
     def _outside(self, number: int, last: bool) -> Unit:
         """Embedding, head and loss; parameters of the rest are a unit of FSDP by themselves."""
-        ops = [
+        ops = tuple(
             op
             for op in self.graph.ops_at.get(None, ())
             if (last if op.scope[:1] == ("loss",) else number in self.graph.stages_of(op.scope))
-        ]
-        return Unit(1, 0, *self._with_weights(ops))
+        )
+        alike = tuple(op.id for op in ops)
+        if alike not in self._around:
+            self._around[alike] = Unit(1, 0, *self._with_weights(ops))
+        return self._around[alike]
 
     def _with_weights(self, ops: Iterable[Op], path: Path | None = None) -> tuple[Timed, int]:
         """Timed with what is done to parameters, and how many there are."""
@@ -180,14 +194,14 @@ class Timing:
     def timed(self, ops: Iterable[Op], path: Path | None = None) -> Timed:
         """Of ops that run once; with the path of a block, what of it runs again."""
         ops = tuple(ops)
-        each = {op.id: self._op(op) for op in ops}
+        self.ops.update((op.id, self._op(op)) for op in ops if op.id not in self.ops)
         again: set[str] = set()
         for part in segments(self.graph).get(path, ()) if path is not None else ():
             redone = part.ops if self.how.whole and part.again else run_again(self.graph, part)
             again |= {op.id for op in redone if not part.keeps(op)}
         total = Timed()
         for op in ops:
-            found = each[op.id]
+            found = self.ops[op.id]
             total += found
             if op.kind in self.how.selective:
                 total += Timed(backward=found.forward, flops=Flops(backward=found.flops.forward))

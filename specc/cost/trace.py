@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from specc.cost.saved import Row, Saved
 from specc.cost.sizes import Sizes
 from specc.cost.storage import Live, Storage
-from specc.ir.op import Op, OpError, Path, Ref
+from specc.ir.op import Layer, Op, OpError, Path, Ref
 from specc.ir.segments import Segment
 
 ACTIVATIONS, GRADIENTS, MOMENT, FLOWING = "activations", "gradients", "temporaries", "gradients of activations"
@@ -55,12 +55,22 @@ class Again:
     kept: dict[str, list[Storage]]
 
 
+Unit = tuple[Path, int] | None
+"""What FSDP gathers at once: the path of a block and the number of a layer; None for the rest."""
+
+
+def unit_of(path: Path, layer: int | None) -> Unit:
+    """The unit that a parameter at a path is in."""
+    depth = next((n for n, part in enumerate(path, 1) if isinstance(part, Layer)), None)
+    return None if depth is None or layer is None else (path[:depth], layer)
+
+
 Tape = list[Node | Again | Mark]
 Env = dict[Ref, Value]
 
 
 class Trace:
-    """The state of one rank. `gradients` are those of parameters, by path and layer."""
+    """The state of one rank. `gradients` are those of parameters, by path and layer; `graded` says which, by unit."""
 
     def __init__(self, sizes: Sizes, rows: Mapping[str, Row], live: Live):
         self.sizes, self.graph, self.live = sizes, sizes.graph, live
@@ -68,6 +78,7 @@ class Trace:
         self._known: dict[str, Saved] = {}
         self.gradient = sizes.stored  # bytes of an element of a parameter's gradient
         self.gradients: dict[tuple[Path, int | None], Storage] = {}
+        self.graded: dict[Unit, list[tuple[Path, int | None]]] = {}
 
     def alone(self, live: Live) -> Trace:
         """Another of the same graph, of which nothing has run."""
@@ -233,7 +244,12 @@ class Trace:
         if key in self.gradients:
             self.live.touch(size, MOMENT)
         else:
-            self.gradients[key] = self.live.make(size, GRADIENTS)
+            self.grade(key, size)
+
+    def grade(self, key: tuple[Path, int | None], size: int) -> None:
+        """Make the gradient of a parameter."""
+        self.gradients[key] = self.live.make(size, GRADIENTS)
+        self.graded.setdefault(unit_of(*key), []).append(key)
 
     def _back_again(self, node: Again, grads: dict[Value, Storage]) -> None:
         """The part runs up to the last op that backward needs something of, then backward through all of it."""

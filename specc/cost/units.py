@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 from specc.cost.sizes import BYTES
 from specc.cost.storage import Live, Storage
-from specc.cost.trace import GRADIENTS, Trace
-from specc.ir.op import Layer, Op, Path
+from specc.cost.trace import GRADIENTS, Trace, Unit
+from specc.ir.op import Op, Path
 
-Unit = tuple[Path, int] | None
-"""The path of a block and the number of a layer; None for the rest."""
 GATHERED, BUFFERS = "gathered weights", "buffers of collectives"
 
 
@@ -25,12 +23,6 @@ class Held:
 
     gathered: int
     shard: int
-
-
-def unit_of(path: Path, layer: int | None) -> Unit:
-    """The unit that a parameter at a path is in."""
-    depth = next((n for n, part in enumerate(path, 1) if isinstance(part, Layer)), None)
-    return None if depth is None or layer is None else (path[:depth], layer)
 
 
 class Units:
@@ -108,7 +100,7 @@ class Units:
 
     def _reduced(self, unit: Unit) -> None:
         self.live.place = f"reduction of gradients of {_name(unit)}"
-        keys = [key for key in self.run.gradients if unit_of(*key) == unit]
+        keys = self.run.graded.pop(unit, ())
         buffer = self.live.make(self.held[unit].gathered * self.reduced, BUFFERS)
         for key in keys:
             self.live.drop(self.run.gradients.pop(key))

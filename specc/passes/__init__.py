@@ -40,9 +40,9 @@ def second(graph: Graph, layout: Layout) -> Graph:
     return graph
 
 
-def run(graph: Graph, layout: Layout) -> Iterator[tuple[str, Graph]]:
-    """The graph after each pass, with the pass's name."""
-    for step in PASSES:
+def run(graph: Graph, layout: Layout, first: Pass | None = None) -> Iterator[tuple[str, Graph]]:
+    """The graph after each pass, with the pass's name; from `first` on where others have been through."""
+    for step in PASSES[PASSES.index(first or PASSES[0]) :]:
         graph = step(graph, layout)
         yield step.__name__, graph
 
