@@ -60,6 +60,13 @@ AXES = (
         data=True,
     ),
     LayoutAxis(
+        "cp",
+        "Ranks that hold parts of every sample (context parallel).",
+        "context parallel over cp = {}: rows are cut into parts, keys and values gathered",
+        tokens=TOKEN_AXES,
+        data=True,
+    ),
+    LayoutAxis(
         "tp",
         "Ranks that share every weight (tensor parallel).",
         "tensor parallel over tp = {}",

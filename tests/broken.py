@@ -90,6 +90,7 @@ LEARNED = "embedding: {positions: {kind: learned, "
 ALONE = f"{DECODER[: DECODER.index('layout:')]}layout: {{generate: true}}\n"
 COUNTED = f"{LEARNED}offset: 1, skip_pad: true}}}}"
 ENCODER = ALONE.replace("decoder:", "encoder:").partition("layout:")[0]
+PARTED = DECODER.replace("{tp: 2, ", "{cp: 2, ")
 STEM = "stem: {kind: patches, image: 8, patch: 4}"
 STEM_OF_FRAMES = "stem: {kind: frames, channels: 8, convs: [{width: 3}]}"
 SEEN = ENCODER.replace("vocab: 97\nmax_seq: 64\n", f"head: none\nembedding: {{{STEM}}}\n")
@@ -253,6 +254,9 @@ MODEL = (
     Case(
         "E418", f"{SEEN}layout: {{tp: 2, sequence_parallel: true}}\n", "{stem", "{class_token: true, stem", ": |true}"
     ),
+    Case("E430", PARTED, "vocab: 97", "vocab: 97\nhead: {kind: vector, pool: mean}", "cp: |2"),
+    Case("E430", PARTED, "vocab: 97", "vocab: 97\ndrop_path: 0.1", "cp: |2"),
+    Case("E418", SEEN, "head: none", "head: none\nlayout: {cp: 2}", "cp: |2"),
     Case("E266", WIDER, "d_model: 48", "d_model: 50", "groups: |4"),
     Case("E259", DECODER, "layers: 4", "layers: 4\n  d_model: 64", "|d_model: 64"),
     Case("E259", BOTH, "layers: 3", "layers: 3\n  d_model: 64", "3\n  |d_model: 64"),

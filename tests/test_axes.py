@@ -19,10 +19,10 @@ from specc.verify.relations import describe, layout_relations, setting
 from specc.verify.shrink import least_ranks, lengths, shrink
 from tests.test_house import ROOT
 from tests.toy import BOTTLENECK
-from tests.toy_axis import CONTEXT
+from tests.toy_axis import PARTS
 
 LLAMA = (ROOT / "specs" / "tiny" / "llama-tiny.yaml").read_text()
-LAYOUTS = ("{cp: 2}", "{cp: 2, tp: 2, sequence_parallel: true, checkpoint: full}", "{dp: 2, cp: 2, pp: 2}")
+LAYOUTS = ("{dp: 2, cut: 2}",)
 
 
 def spec_of(layout: str, *extensions: Extension, text: str = LLAMA) -> Spec:
@@ -33,14 +33,14 @@ def spec_of(layout: str, *extensions: Extension, text: str = LLAMA) -> Spec:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_over_an_axis_of_an_extension_is_exact(layout: str) -> None:
-    spec = spec_of(layout, CONTEXT)
+    spec = spec_of(layout, PARTS)
     model, small = shrink(spec.model, spec.layout(), 8)
-    assert small.size("cp") == 2
+    assert small.size("cut") == 2
     assert not [row for row in layout_relations(setting(model, small), small) if not row.holds]
 
 
-PARTS = Extension(
-    "parts",
+FEATURES = Extension(
+    "features",
     axes=(LayoutAxis("ep", "Ranks.", "ffn over ep = {}", tokens=("batch",), shards=("ffn",), data=True),),
 )
 
@@ -48,40 +48,40 @@ PARTS = Extension(
 @pytest.mark.parametrize("layout", ["{ep: 2}", "{dp: 2, ep: 2, checkpoint: full}", "{ep: 2, pp: 2}"])
 def test_weights_that_a_data_axis_splits_have_gradients_of_their_own_ranks(layout: str) -> None:
     """Features over ranks that are fed different samples: their gradients are summed over fewer ranks than others'."""
-    spec = spec_of(layout, PARTS)
+    spec = spec_of(layout, FEATURES)
     model, small = shrink(spec.model, spec.layout(), 8)
     assert "ignored_params" in emit(replace(spec, model=model), small).source or small.dp > 1
     assert not [row for row in layout_relations(setting(model, small), small) if not row.holds]
 
 
 def test_the_language_has_its_key() -> None:
-    text = f"{LLAMA}layout: {{cp: 2}}\n"
+    text = f"{LLAMA}layout: {{cut: 2}}\n"
     found = load(Source("llama.yaml", text))
-    assert isinstance(found, list) and [item.message for item in found] == ["unknown key cp"]
-    found = load(Source("llama.yaml", text.replace("cp: 2", "cp: 0")), tables((CONTEXT,)))
-    assert isinstance(found, list) and [item.message for item in found] == ["cp must be at least 1, not 0"]
-    found = load(Source("llama.yaml", text.replace("cp: 2", "cp_: 2")), tables((CONTEXT,)))
-    assert isinstance(found, list) and (found[0].help or "").startswith("did you mean cp?")
+    assert isinstance(found, list) and [item.message for item in found] == ["unknown key cut"]
+    found = load(Source("llama.yaml", text.replace("cut: 2", "cut: 0")), tables((PARTS,)))
+    assert isinstance(found, list) and [item.message for item in found] == ["cut must be at least 1, not 0"]
+    found = load(Source("llama.yaml", text.replace("cut: 2", "cut_: 2")), tables((PARTS,)))
+    assert isinstance(found, list) and (found[0].help or "").startswith("did you mean cut?")
 
 
 def test_its_size_is_told() -> None:
-    spec = spec_of("{cp: 4, dp: 2}", CONTEXT)
+    spec = spec_of("{cut: 4, dp: 2}", PARTS)
     layout = spec.layout()
-    assert ("layout.cp", "4", "line 18") in [(row.key, row.value, row.origin) for row in decided(spec, layout, ())]
-    assert describe(layout) == "dp 2, cp 4"
-    assert "\nevery sample is split over cp = 4\n" in emit(spec, layout).source
+    assert ("layout.cut", "4", "line 18") in [(row.key, row.value, row.origin) for row in decided(spec, layout, ())]
+    assert describe(layout) == "dp 2, cut 4"
+    assert "\nevery sample is split over cut = 4\n" in emit(spec, layout).source
     assert least_ranks(layout) == 4 and lengths(layout, 1) == [8]
-    digests = [emit(spec, layout).source.split(", layout ")[1][:12] for layout in (layout, layout.sized({"cp": 2}))]
+    digests = [emit(spec, layout).source.split(", layout ")[1][:12] for layout in (layout, layout.sized({"cut": 2}))]
     assert digests[0] != digests[1]
 
 
 def test_axes_stand_outer_to_inner() -> None:
     """Those whose ranks are fed different tokens first, of these last those that split weights."""
     model = LayoutAxis("mp", "Ranks.", "over mp = {}", shards=("width",))
-    known = tables((PARTS, CONTEXT, Extension("more", axes=(model,), alike={"places": ("batch", "seq")})))
-    assert list(known.axes) == ["dp", "cp", "ep", "tp", "mp"]
-    layout = Layout(tp=2, dp=2, others=(("mp", 2), ("cp", 2)), tables=known)
-    assert [axis.name for axis in mesh_of(layout)] == ["dp", "cp", "tp", "mp"]
+    known = tables((FEATURES, PARTS, Extension("more", axes=(model,), alike={"places": ("batch", "seq")})))
+    assert list(known.axes) == ["dp", "cp", "cut", "ep", "tp", "mp"]
+    layout = Layout(tp=2, dp=2, others=(("mp", 2), ("cut", 2)), tables=known)
+    assert [axis.name for axis in mesh_of(layout)] == ["dp", "cut", "tp", "mp"]
     assert mesh_of(layout)[0].tokens == ("batch", "slots", "places")
     assert "slots" in mesh_of(layout)[1].tokens
     assert mesh_of(replace(layout, sequence_parallel=True))[2].tokens == TOKEN_AXES  # they are fed the same
@@ -92,9 +92,9 @@ def test_axes_stand_outer_to_inner() -> None:
 
 
 def test_what_it_must_divide_is_a_finding(tmp_path: Path) -> None:
-    counted = replace(BOTTLENECK, split_by={"cp": lambda config: (("width", config.width),)})
+    counted = replace(BOTTLENECK, split_by={"cut": lambda config: (("width", config.width),)})
     text = LLAMA.replace("ffn: {kind: gated, hidden: 64, activation: silu}", "bottleneck: {width: 6}")
-    known = tables((CONTEXT, Extension("counted", (counted,))))
-    (found,) = load(Source("llama.yaml", f"{text}layout: {{cp: 4}}\n"), known)
-    assert (found.code, found.message) == ("E402", "width = 6 cannot be split over cp = 4")
-    assert found.help == "cp can be 1, 2, 3 or 6"
+    known = tables((PARTS, Extension("counted", (counted,))))
+    (found,) = load(Source("llama.yaml", f"{text}layout: {{cut: 4}}\n"), known)
+    assert (found.code, found.message) == ("E402", "width = 6 cannot be split over cut = 4")
+    assert found.help == "cut can be 1, 2, 3 or 6"

@@ -354,6 +354,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "LayoutDoc.sequence_parallel": (DECODER, "tp: 2", "tp: 2, sequence_parallel: true"),
     "LayoutDoc.generate": (PATTERN, "layout: {tp: 2}", "layout: {tp: 2, generate: true}"),
     "LayoutDoc.dp": (BOTH, "one: {}", "one: {dp: 2}"),
+    "LayoutDoc.cp": (BOTH, "one: {}", "one: {cp: 2}"),
     "LayoutDoc.pp": (BOTH, "one: {}", "one: {pp: 2}"),
     "LayoutDoc.precision": (BOTH, "one: {}", "one: {precision: bf16}"),
     "LayoutDoc.checkpoint": (BOTH, "one: {}", "one: {checkpoint: full}"),

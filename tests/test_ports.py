@@ -22,9 +22,8 @@ from specc.verify.relations import describe, layout_relations, plain_relations, 
 from specc.verify.run import world_size
 from tests.mutants import mutants, retyped, short_cut
 from tests.ports import ep
-from tests.toy_axis import CONTEXT
 
-MOE, MAMBA = tables((ep.EXTENSION, CONTEXT)), tables((CONTEXT,))
+MOE, MAMBA = tables((ep.EXTENSION,)), tables()
 TEXT = """\
 specc: 1
 name: mixed
@@ -60,7 +59,7 @@ def spec(text: str = TEXT, known: Tables = MOE) -> Spec:
 
 def layout(stages: int = 1, **more: Any) -> Layout:
     pipeline = Pipeline(stages, "1f1b")
-    others = tuple((axis, more.pop(axis)) for axis in ("cp", "ep") if axis in more)
+    others = tuple((axis, more.pop(axis)) for axis in ("ep",) if axis in more)
     return Layout(**{"pp": pipeline, "microbatches": stages, "tables": MOE, "others": others} | more)
 
 
@@ -149,7 +148,7 @@ def test_a_state_space_of_one_group_is_exact(layout: Layout) -> None:
 
 @pytest.mark.matrix
 def test_both_in_one_model_over_all_axes_are_exact() -> None:
-    known = tables((CONTEXT, ep.EXTENSION))
+    known = tables((ep.EXTENSION,))
     found = spec(
         STATES.replace("GROUPS", "2").replace("ffn: {", "moe: {experts: 4, top_k: 2, shared: {hidden: 8}, "), known
     )

@@ -26,6 +26,7 @@ LAYOUTS = {
     "tp sp in parts": (TIED, Layout(tp=2, sequence_parallel=True, microbatches=2)),
     "dp in parts": (BIASED, Layout(dp=2, microbatches=2)),
     "tp dp": (TIED, Layout(tp=2, dp=2)),
+    "dp cp": (TIED, Layout(dp=2, cp=2)),
     "pp": (APART, Layout(pp=PP, microbatches=4)),
     "pp tied": (TIED, Layout(pp=Pipeline(2, "gpipe"), microbatches=2)),
     "pp tp": (TIED, Layout(tp=2, pp=PP, microbatches=2)),

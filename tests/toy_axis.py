@@ -1,17 +1,17 @@
-"""A plug-in that brings an axis of the mesh: ranks that hold different parts of every sample (context parallel)."""
+"""A plug-in that brings an axis of the mesh: ranks that hold different parts of every sample."""
 
 from __future__ import annotations
 
 from specc.extension import Extension, LayoutAxis
 from specc.ir.types import TOKEN_AXES
 
-CONTEXT = Extension(
-    "context",
+PARTS = Extension(
+    "parts",
     axes=(
         LayoutAxis(
-            "cp",
+            "cut",
             "Ranks that hold different parts of every sample.",
-            "every sample is split over cp = {}",
+            "every sample is split over cut = {}",
             tokens=TOKEN_AXES,
             data=True,
         ),

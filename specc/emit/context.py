@@ -11,6 +11,7 @@ from specc.emit.leaf import leaves
 from specc.emit.model import StageClass
 from specc.ir.graph import Graph
 from specc.ir.stored import Stored, stored
+from specc.ir.types import MeshAxis
 from specc.spec.core import Layout, Model, Stack
 
 
@@ -41,6 +42,16 @@ class Context:
     def data(self) -> tuple[str, ...]:
         """Axes whose ranks are fed different tokens."""
         return self.graph.groups.data
+
+    @property
+    def parted(self) -> tuple[MeshAxis, ...]:
+        """Axes whose ranks hold parts of every row, outer to inner."""
+        return tuple(axis for axis in self.graph.mesh if axis.data and set(axis.tokens) & set(self.lengths))
+
+    @property
+    def apart(self) -> bool:
+        """Whether ranks are fed rows of their own."""
+        return any(axis.data and "batch" in axis.tokens for axis in self.graph.mesh)
 
     @property
     def elastic(self) -> str | None:
@@ -116,8 +127,6 @@ class Context:
     def ends(self) -> tuple[int | None, ...]:
         """What each input may be filled up with behind; None where other tokens would see it."""
         found = [_end(self.model, stack) for stack in self.model.stacks]
-        if any(axis.data and length in axis.tokens for axis in self.graph.mesh for length in self.lengths):
-            found = [None] * len(found)  # behind this rank's part stands another's
         return (*found, *[0] * (len(self.inputs) - len(found)))
 
     @cached_property

@@ -18,6 +18,7 @@ from specc.ir.op import STARTS
 
 KERNELS = (
     *("check_length", "filled", "filled_of", "evaluating", "resharding", "whole"),
+    *("part_of_rows", "whole_rows"),
     *("Cache", "next_tokens"),
     *(
         "gradient_norm",

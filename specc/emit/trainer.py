@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from textwrap import wrap
 
 from specc.emit.code import Code, lit, part
@@ -66,6 +67,8 @@ class Ranks:
     kept: Lines  # the mesh and the sizes
     exact: Lines  # lengths that must be those that the trainer is built for
     filled: Lines
+    full: Code  # what that gives, in words
+    joined: Lines  # parts of rows
     last: Code  # input, of whose shape the labels are
     own: Code
     whole: Code
@@ -133,6 +136,12 @@ def _common(of: Context) -> Common:
     )
 
 
+def _part(of: Context, length: str) -> str:
+    """The length of a rank's part of a row."""
+    parts = prod(axis.size for axis in of.parted if length in axis.tokens)
+    return f"{length} // {parts}" if parts > 1 else length
+
+
 def _reading(of: Context) -> list[str]:
     return ["torch.no_grad()", *["evaluating(self.module)"] * of.random]
 
@@ -143,19 +152,20 @@ def _checks(of: Context) -> list[str]:
     if of.axes and of.layout.microbatches > 1:
         found += ["if batch % MICROBATCHES:"]
         found += ['    raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")']
-    for axis in (axis for axis in of.graph.mesh if not axis.data):
-        lengths = [length for length in dict.fromkeys(of.lengths) if length in axis.tokens]
-        if lengths and len(lengths) == 1:
-            found += [f"if {lengths[0]} % {axis.size}:", f"    {_uneven(lengths[0], axis)}"]
-        elif lengths:
-            found += [f"for length in ({', '.join(lengths)}):", f"    if length % {axis.size}:"]
-            found += [f"        {_uneven('length', axis)}"]
+    axes = [axis for axis in of.graph.mesh if set(axis.tokens) & set(of.lengths)]
+    lengths = list(dict.fromkeys(length for axis in axes for length in of.lengths if length in axis.tokens))
+    parts = prod(axis.size for axis in axes)
+    if len(lengths) == 1:
+        found += [f"if {lengths[0]} % {parts}:", f"    {_uneven(lengths[0], axes)}"]
+    elif lengths:
+        found += [f"for length in ({', '.join(lengths)}):", f"    if length % {parts}:"]
+        found += [f"        {_uneven('length', axes)}"]
     return found
 
 
-def _uneven(length: str, axis: MeshAxis) -> str:
-    told = f"sequences of {{{length}}} tokens cannot be cut into equal parts for {axis.name} = {axis.size}"
-    return f'raise ValueError(f"{told}")'
+def _uneven(length: str, axes: list[MeshAxis]) -> str:
+    words = " and ".join(f"{axis.name} = {axis.size}" for axis in axes)
+    return f'raise ValueError(f"sequences of {{{length}}} tokens cannot be cut into equal parts for {words}")'
 
 
 def _seed(of: Context) -> list[str]:
@@ -225,6 +235,7 @@ def _ranks(of: Context) -> Ranks:
     exact = (name for name, end in ends.items() if end is None and name not in whole)
     behind = {name: 0 if end is None else end for name, end in ends.items()} | whole  # None: of one shape alone
     blanks = f"({', '.join(f'({behind[name]}, {rows[name]})' for name in fed)})"
+    filled = f"{given.filled}({mapping}, self.sizes, {blanks}{given.more})"
     what = "stage of this rank, its schedule" if of.pp else "model on this rank"
     return Ranks(
         holds=Code(f"The {what} and {'its' if of.pp else 'an'} optimizer; every rank calls every method."),
@@ -232,26 +243,41 @@ def _ranks(of: Context) -> Ranks:
         counted=(lines(data),) if data else (),
         kept=lines(row[8:] for row in _kept(f"{{{', '.join(sizes)}}}")),
         exact=lines(f'check_length("{x}", {x}, self.sizes["{x}"])' for x in exact),
-        filled=lines(
-            row[8:] for row in wrapped(f"        return {given.filled}({mapping}, self.sizes, {blanks}{given.more})")
+        filled=lines(row[8:] for line in _filled(of, filled) for row in wrapped(f"        {line}")),
+        full=Code(
+            "This rank's part, filled up to the whole size"
+            if of.parted
+            else "Filled up to the size the trainer is built for"
         ),
+        joined=lines(f'logits = whole_rows(logits, self.mesh["{axis.name}"])' for axis in reversed(of.parted)),
         last=Code(of.inputs[-1]),
-        own=Code(" of this rank's samples" * bool(data)),
+        own=Code(" of this rank's samples" * of.apart),
         whole=Code(_whole(of)),
     )
+
+
+def _filled(of: Context, filled: str) -> list[str]:
+    """Lines that return what is filled up, or the part of it that this rank holds."""
+    if not of.parted:
+        return [f"return {filled}"]
+    part = "x"
+    for axis in of.parted:
+        part = f'part_of_rows({part}, self.mesh["{axis.name}"])'
+    return [f"rows = {filled}", f"return [{part} for x in rows]"]
 
 
 def _fed(of: Context) -> str:
     rows = "at most `batch` rows"
     rows += f" of at most {' and '.join(f'`{x}`' for x in of.lengths)} tokens" * bool(of.lengths)
-    if not of.data:
-        return f"All pass the same batch: {rows}."
-    same = "; the ranks of one pass the same" * bool(of.pp or of.graph.groups.model)
-    return f"Data ranks pass samples of their own, {rows}{same}."
+    parted = "".join(f", whole rows of which a rank of {axis.name} takes its part" for axis in of.parted)
+    if not of.apart:
+        return f"All pass the same batch: {rows}{parted}."
+    same = "; the ranks of one pass the same" * bool(of.pp or of.graph.groups.model or of.parted)
+    return f"Data ranks pass samples of their own, {rows}{same}{parted}."
 
 
 def _whole(of: Context) -> str:
-    """The logits of all ranks that split them."""
+    """The logits of all ranks that split their features."""
     ref = of.graph.outputs[0]
     for dim, axis in enumerate(of.graph.type(ref).axes if of.graph.mesh else ()):
         over = [name for name in of.graph.spmd(ref).shards(axis) if name in of.graph.groups.model]
@@ -277,7 +303,7 @@ def _stages(of: Context, options: str, times: str) -> Stages:
     return Stages(
         inputs=Code(f"({', '.join(own)}{',' * (len(own) == 1)})"),
         passed=Code(passed),
-        sizes=listed(["batch // MICROBATCHES", *of.lengths]),
+        sizes=listed(["batch // MICROBATCHES", *(_part(of, length) for length in of.lengths)]),
         schedule=Code(SCHEDULES[of.layout.pp.schedule]),
         loss=Code("self.loss" if len(outputs) > 1 else f"partial(loss{options})" if options else "loss"),
         tied=lines([f"self.tied, self.copies = {held}"]) if of.tied else (),

@@ -198,15 +198,17 @@ def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
     graph = work.graph
     made: dict[str, _Made] = {}  # each before those that convert it further
     rewired: dict[tuple[str, int], Ref] = {}
-    for (ref, wanted), demands in work.demands.items():
+    for (ref, wanted), demands in [one for every in work.demands.items() for one in _by_layer(graph, *every)]:
         value, type = ref, work.types[ref]
         if wanted == type:
             continue
         links = _links(type, wanted, tuple(axis.name for axis in graph.mesh))
+        block = _reader(graph, ref, demands)
         for n, (mesh_axis, target) in enumerate(links):
             early = any(type.at(name) == P for name, _ in links[n:])
             source, type = type.at(mesh_axis), type.put(mesh_axis, target)
             op = _conversion(graph, value, ref, mesh_axis, source, target, type)
+            op = op.changed(id=f"{op.id}{block}") if block and not early else op
             known = made.setdefault(op.id, _Made(op, ref, early))
             known.early |= early
             known.users += [user for user, _ in demands]
@@ -225,6 +227,22 @@ def _insert(work: _Placing, placed: dict[str, Op]) -> Graph:
         ops.append(known)
         ops.extend(after.get(op.id, []))
     return graph.with_ops(ops)
+
+
+def _by_layer(
+    graph: Graph, asked: tuple[Ref, Spmd], demands: list[Demand]
+) -> list[tuple[tuple[Ref, Spmd], list[Demand]]]:
+    """What is asked for, apart for each block that reads what another block of its repeat makes."""
+    found: dict[str, list[Demand]] = {}
+    for demand in demands:
+        found.setdefault(_reader(graph, asked[0], [demand]), []).append(demand)
+    return [(asked, own) for own in found.values()]
+
+
+def _reader(graph: Graph, ref: Ref, demands: list[Demand]) -> str:
+    """The block that reads a value, as the end of a name: none for the one that makes it, and outside of its repeat."""
+    user, made = layer_scope(demands[0][0].scope), layer_scope(graph.op(ref.op).scope)
+    return f".{user[-1]}" if user and made and user != made else ""
 
 
 def _positions(graph: Graph, made: Iterable[_Made]) -> tuple[dict[str, list[Op]], dict[str, list[Op]]]:

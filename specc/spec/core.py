@@ -295,6 +295,7 @@ class Layout:
     sequence_parallel: bool = False
     generate: bool = False
     dp: int = 1
+    cp: int = 1
     pp: Pipeline = Pipeline()
     microbatches: int = 1  # parts of a batch, one after the other or through the pipeline
     checkpoint: Checkpoint = Checkpoint()
@@ -308,14 +309,20 @@ class Layout:
         """The precision as torch has it."""
         return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[self.precision]
 
+    @property
+    def more(self) -> tuple[tuple[str, int], ...]:
+        """Axes in use beside dp and tp, with their sizes."""
+        return (*((("cp", self.cp),) if self.cp > 1 else ()), *self.others)
+
     def size(self, axis: str) -> int:
         """Ranks of an axis of the mesh."""
-        return {"dp": self.dp, "tp": self.tp, **dict(self.others)}.get(axis, 1)
+        return {"dp": self.dp, "cp": self.cp, "tp": self.tp, **dict(self.others)}.get(axis, 1)
 
     def sized(self, sizes: Mapping[str, int]) -> Layout:
         """With other numbers of ranks."""
         others = tuple((name, sizes.get(name, size)) for name, size in self.others)
-        return replace(self, dp=sizes.get("dp", self.dp), tp=sizes.get("tp", self.tp), others=others)
+        own = {axis: sizes.get(axis, self.size(axis)) for axis in ("dp", "cp", "tp")}
+        return replace(self, **own, others=others)
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,8 @@ class LayoutDoc(Config):
     """Split activations between blocks over tp, too."""
     dp: Count = 1
     """Ranks that hold different samples (FSDP2)."""
+    cp: Count = 1
+    """Ranks that hold parts of every sample (context parallel): keys and values are gathered over them."""
     pp: Annotated[Annotated[Stages, Tag("number")] | Annotated[PipelineDoc, Tag("mapping")], by_kind] = 1
     """Pipeline stages."""
     microbatches: Count | None = None

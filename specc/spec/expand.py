@@ -122,6 +122,7 @@ def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout
         sequence_parallel=doc.sequence_parallel,
         generate=doc.generate,
         dp=doc.dp,
+        cp=doc.cp,
         precision=doc.precision,
         pp=pipeline,
         microbatches=pipeline.stages if doc.microbatches is None else doc.microbatches,

@@ -21,6 +21,7 @@ def layout_rules(model: Model, layout: Layout, report: Report) -> None:
         return
     _tensor(model, layout, report)
     _others(model, layout, report)
+    _rows(model, layout, report)
     _pipeline(model, layout, report)
     _saves(model, layout, report)
     _generate(model, layout, report)
@@ -45,7 +46,7 @@ def _tensor(model: Model, layout: Layout, report: Report) -> None:
 
 def _even(model: Model, layout: Layout, report: Report) -> None:
     """Tokens whose number the spec decides; those of other inputs are counted when they are there."""
-    others = [name for name, _ in layout.others if {*layout.tables.axes[name].tokens} - {"batch"}]
+    others = [name for name, _ in layout.more if {*layout.tables.axes[name].tokens} - {"batch"}]
     for stack in model.stacks:
         tokens, reads = model.embed_of(stack).tokens, [(stack.role, "embedding"), ("embedding",)]
         if tokens is not None and layout.sequence_parallel and tokens % layout.tp:
@@ -58,9 +59,20 @@ def _even(model: Model, layout: Layout, report: Report) -> None:
             report.add("E418", (*layout.at, axis), message, f"leave {axis} out", reads)
 
 
+def _rows(model: Model, layout: Layout, report: Report) -> None:
+    """Axes whose ranks hold parts of rows, and what is made of a whole one."""
+    for axis in (name for name, _ in layout.more if {*layout.tables.axes[name].tokens} - {"batch"}):
+        if model.head.pool is not None:
+            message = f"the head reads one vector of a row, and {axis} cuts rows into parts"
+            report.add("E430", (*layout.at, axis), message, f"leave {axis} out; dp splits rows", reads=[("head",)])
+        if any(branch.drop_path for _, branch in branches(model)):
+            message = f"drop_path leaves a branch out for a whole row, and ranks of {axis} draw each for their part"
+            report.add("E430", (*layout.at, axis), message, f"leave {axis} out, or drop_path", reads=[("drop_path",)])
+
+
 def _others(model: Model, layout: Layout, report: Report) -> None:
-    """Axes of extensions."""
-    for axis, size in layout.others:
+    """Axes beside dp and tp."""
+    for axis, size in layout.more:
         parts = list(_split(model, axis, report))
         numbers = [number for _, sizes in parts for _, number in sizes]
         good = [n for n in divisors(*numbers) if n <= RANKS] if numbers else []
@@ -177,7 +189,7 @@ def _generate(model: Model, layout: Layout, report: Report) -> None:
     if not layout.generate:
         return
     at: Path = (*layout.at, "generate")
-    given = {axis: size > 1 for axis, size in (("dp", layout.dp), *layout.others)}
+    given = {axis: size > 1 for axis, size in (("dp", layout.dp), *layout.more)}
     given |= {"sequence_parallel": layout.sequence_parallel, "pp": layout.pp.stages > 1}
     given["multi_token"] = model.multi_token is not None
     if used := [key for key, on in given.items() if on]:

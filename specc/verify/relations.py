@@ -324,7 +324,7 @@ def describe(layout: Layout) -> str:
     words = [f"tp {layout.tp}{' sp' * layout.sequence_parallel}"] if layout.tp > 1 else []
     words += [f"pp {layout.pp.stages} {layout.pp.schedule}"] if layout.pp.stages > 1 else []
     words += [f"dp {layout.dp}"] if layout.dp > 1 else []
-    words += [f"{axis} {size}" for axis, size in layout.others]
+    words += [f"{axis} {size}" for axis, size in layout.more]
     words += [layout.precision] if layout.precision != "fp32" else []
     if layout.checkpoint.save:
         words.append(f"save {' '.join(layout.checkpoint.save)}")

@@ -95,11 +95,10 @@ def as_shipped(trainer: Any, given: Given, mine: Own) -> dict[str, Any]:
 
 
 def own(x: Tensor, layout: Layout, mesh: DeviceMesh | None = None) -> Tensor:
-    """What this rank, or without a mesh the first one, is fed of a tensor [batch, tokens, ...]."""
+    """What this rank, or without a mesh the first one, is fed of a tensor [batch, tokens, ...]: whole rows."""
     for axis in mesh_of(layout):
-        if axis.data:
-            rank = 0 if mesh is None else mesh.get_local_rank(axis.name)
-            x = x.chunk(axis.size, 0 if "batch" in axis.tokens else 1)[rank]
+        if axis.data and "batch" in axis.tokens:
+            x = x.chunk(axis.size, 0)[0 if mesh is None else mesh.get_local_rank(axis.name)]
     return x.contiguous()
 
 

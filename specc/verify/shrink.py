@@ -20,7 +20,7 @@ ROWS = 24  # of the vocabulary, on each rank of tp
 
 def least_ranks(layout: Layout) -> int:
     """Ranks of the smallest layout in which every axis in use stays in use."""
-    others = prod(_smallest(size) for _, size in layout.others)
+    others = prod(_smallest(size) for _, size in layout.more)
     return min(layout.dp, 2) * min(layout.pp.stages, 2) * _smallest(layout.tp) * others
 
 
@@ -31,11 +31,11 @@ def _smallest(ranks: int) -> int:
 def shrink(model: Model, layout: Layout, ranks: int) -> tuple[Model, Layout]:
     """Sizes that tp divides, few layers, and at most `ranks` ranks, not less than `least_ranks`.
 
-    Axes of extensions are as small as they can be. Fewer data ranks come first, then fewer of stages held once, a
+    Axes beside dp and tp are as small as they can be. Fewer data ranks come first, then fewer of stages held once, a
     smaller divisor of tp, and last fewer stages. Stages stay what they are until then. Grouping of heads, biases,
     patterns and ties stay, an uneven vocabulary stays uneven.
     """
-    others = {name: _smallest(size) for name, size in layout.others}
+    others = {name: _smallest(size) for name, size in layout.more}
     tp, dp, groups = layout.tp, layout.dp, stages_of(model, layout)
     while prod(others.values()) * tp * dp * sum(map(len, groups)) > max(ranks, least_ranks(layout)):
         smaller = [size for size in divisors(layout.tp) if 1 < size < tp]
