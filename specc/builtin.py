@@ -43,6 +43,7 @@ from specc.ops import (
     matmul,
     norm,
     order,
+    own,
     pointwise,
     pool,
     recurrent,
@@ -90,7 +91,7 @@ EXTENSIONS = (
     Extension(
         "attention",
         (ATTENTION, CROSS_ATTENTION, MLA),
-        (*attention.OPS, *features.OPS),
+        (*attention.OPS, *features.OPS, *own.OPS),
         expressions=attention_text.TABLE,
         functions="specc.interpret.attention:TABLE",
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import lcm
 from typing import Any, get_args
 
 import yaml
@@ -45,9 +46,9 @@ def some(draw: st.DrawFn, **values: st.SearchStrategy[Any]) -> Doc:
 
 @st.composite
 def attentions(draw: st.DrawFn, tp: int, d_model: int, cross: bool, kept: bool) -> Doc:
-    """kv_heads a multiple of tp, heads of kv_heads."""
-    kv_heads = tp * draw(st.integers(1, 2))
-    heads = kv_heads * draw(st.integers(1, 2))
+    """Heads a multiple of tp and of kv_heads, which need not be one of tp."""
+    kv_heads = draw(st.integers(1, 2 * tp))
+    heads = lcm(kv_heads, tp) * draw(st.integers(1, 2))
     doc: Doc = {"heads": heads}
     if heads != kv_heads:
         doc["kv_heads"] = kv_heads

@@ -244,6 +244,11 @@ def divisors(*numbers: int) -> list[int]:
     return [d for d in every if all(n % d == 0 for n in numbers)]
 
 
+def fewer(count: int, ranks: int) -> int:
+    """At most two for each rank, or with the same rest where ranks cannot hold as many each."""
+    return count if count < 2 * ranks else ranks + count % ranks if count % ranks else 2 * ranks
+
+
 def choices(values: list[int], most: int = 16) -> str:
     """`1, 2 or 4`; of many numbers the first."""
     words = [str(v) for v in values[:most]] + ["..."] * (len(values) > most)

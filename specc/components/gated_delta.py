@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import gcd
 from typing import TYPE_CHECKING, Literal
 
 from specc.components import convolution, norm, output_gate
@@ -17,6 +18,7 @@ from specc.components.base import (
     Synonyms,
     choices,
     divisors,
+    fewer,
     too_large,
 )
 from specc.components.norm import Norm, OwnNorm
@@ -88,16 +90,16 @@ def rules(config: GatedDelta, d_model: int, stated: Callable[[str], bool]) -> Pr
 def shrink(config: GatedDelta, tp: int) -> GatedDelta:
     """Few heads a rank, as many of them share one of queries and keys."""
     qk_heads, v_head_dim = sizes(config)
-    few = tp * min(qk_heads // tp, 2)
+    few = fewer(qk_heads, tp)
+    least = tp // gcd(few, tp)  # that a rank must have of each
+    shared = min(config.heads // qk_heads // least, 3)
     small = {"head_dim": min(config.head_dim, 8), "v_head_dim": min(v_head_dim, 6), "conv": min(config.conv, 4)}
-    return config.model_copy(update={"qk_heads": few, "heads": few * min(config.heads // qk_heads, 3), **small})
+    return config.model_copy(update={"qk_heads": few, "heads": few * least * shared, **small})
 
 
 def split_by_tp(config: GatedDelta) -> tuple[tuple[str, int], ...]:
-    """What tp must divide."""
-    qk_heads, _ = sizes(config)
-    shared = config.heads % qk_heads == 0  # else a rule has told
-    return (("heads", config.heads), ("qk_heads", qk_heads)) if shared else (("heads", config.heads),)
+    """What tp must divide. Of qk_heads each rank takes those that its heads read."""
+    return (("heads", config.heads),)
 
 
 def results(config: GatedDelta) -> tuple[str, ...]:

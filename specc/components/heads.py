@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Tag
@@ -19,6 +20,7 @@ from specc.components.base import (
     by_kind,
     choices,
     divisors,
+    fewer,
     settled,
     too_large,
 )
@@ -150,10 +152,8 @@ def size_rule(config: Heads, d_model: int) -> Problems:
 
 
 def split_by_tp(config: Heads) -> tuple[tuple[str, int], ...]:
-    """What tp must divide."""
-    kv_heads, _ = sizes(config)
-    shared = config.heads % kv_heads == 0  # else a rule has told
-    return (("heads", config.heads), ("kv_heads", kv_heads)) if shared else (("heads", config.heads),)
+    """What tp must divide. Of kv_heads each rank takes those that its heads read."""
+    return (("heads", config.heads),)
 
 
 def results(config: Heads) -> tuple[str, ...]:
@@ -170,9 +170,10 @@ def written_out(config: Heads) -> bool:
 def shrink(config: AnyHeads, tp: int) -> AnyHeads:
     """Grouping of heads stays, and several on a rank are two."""
     kv_heads, head_dim = sizes(config)
-    few = tp * min(kv_heads // tp, 2)
-    shared = config.heads // kv_heads
-    heads = few * (shared if shared <= 4 else next(n for n in (4, 3, 2, 5, 7, shared) if shared % n == 0))
+    few = fewer(kv_heads, tp)
+    least = tp // gcd(few, tp)  # that a rank must have of each
+    shared = config.heads // kv_heads // least
+    heads = few * least * (shared if shared <= 4 else next(n for n in (4, 3, 2, 5, 7, shared) if shared % n == 0))
     small = min(head_dim, SMALL_HEAD)
     value = small if value_dim(config) == head_dim else min(value_dim(config), SMALL_HEAD - 2)
     return config.model_copy(update={"heads": heads, "kv_heads": few, "head_dim": small, "v_head_dim": value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import gcd
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -19,6 +20,7 @@ from specc.components.base import (
     Synonyms,
     choices,
     divisors,
+    fewer,
     too_large,
 )
 from specc.components.norm import Norm, OwnNorm
@@ -97,9 +99,10 @@ def rules(config: Mamba2, d_model: int, stated: Callable[[str], bool]) -> Proble
 
 def shrink(config: Mamba2, tp: int) -> Mamba2:
     """Few heads a rank in as many groups, and small states."""
-    groups = 1 if config.groups == 1 else tp * min(config.groups // tp, 2)
-    shared = config.heads // config.groups
-    heads = tp * min(config.heads // tp, 2) if groups == 1 else groups * min(shared, 2)
+    groups = 1 if config.groups == 1 else fewer(config.groups, tp)
+    least = tp // gcd(groups, tp)  # heads that a rank must have of each group
+    shared = config.heads // config.groups // least
+    heads = groups * least * min(shared, 2)
     sizes = {"head_dim": min(config.head_dim, 8), "state": min(config.state, 6), "conv": min(config.conv, 4)}
     made = config.model_copy(update={"groups": groups, "heads": heads, **sizes})
     if isinstance(config.norm, Norm) and config.norm.groups > 1:
@@ -110,9 +113,8 @@ def shrink(config: Mamba2, tp: int) -> Mamba2:
 
 
 def split_by_tp(config: Mamba2) -> tuple[tuple[str, int], ...]:
-    """What tp must divide; one group is on every rank."""
-    shared = config.groups > 1 and config.heads % config.groups == 0  # else a rule has told
-    return (("heads", config.heads), *((("groups", config.groups),) if shared else ()))
+    """What tp must divide. Of groups each rank takes those of its heads."""
+    return (("heads", config.heads),)
 
 
 def lower(config: Mamba2, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:

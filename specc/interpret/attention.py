@@ -37,6 +37,18 @@ def merge(x: Tensor, *, first: str = "batch") -> Tensor:
     return x.transpose(0, 1) if first == "tokens" else x
 
 
+def own_heads(x: Tensor, *, heads: int, times: int, ranks: int) -> Tensor:
+    """x [batch, heads, seq, head_dim] or [..., heads*head_dim] -> the same with each head so many times"""
+    return _repeated(x, heads, times)
+
+
+@fx.wrap
+def _repeated(x: Tensor, heads: int, times: int) -> Tensor:
+    if x.dim() == 4:
+        return x.repeat_interleave(times, dim=1)
+    return x.unflatten(-1, (heads, -1)).repeat_interleave(times, dim=-2).flatten(-2)
+
+
 def rope(x: Tensor, table: Tensor, *, adjacent: bool = False) -> Tensor:
     """x [batch, heads, seq, head_dim] -> the same; as many first features are rotated as the table has"""
     return _rotated(x, table, adjacent)
@@ -136,6 +148,7 @@ def temperature(positions: Tensor, *, rows: bool, floor: int, scale: float, offs
 TABLE: dict[str, Callable[..., Any]] = {
     "split": split,
     "merge": merge,
+    "own_heads": own_heads,
     "rope": rope,
     "temper": temper,
     "head_scale": head_scale,

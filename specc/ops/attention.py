@@ -107,6 +107,10 @@ def _attention_flops(op: Op, ins: Types, symbols: Mapping[str, int]) -> int:
     return 2 * prod((ins[0].numel(symbols), count)) + 2 * prod((_attention_out(op, ins)[0].numel(symbols), count))
 
 
+def _shares(ins: Types) -> tuple[Axis, Axis]:
+    return ins[0].axes[1], ins[1].axes[1]
+
+
 def _plain_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     """Scores of sinks are split as heads are."""
     heads = S(ins[0].axes[1].name)
@@ -125,6 +129,7 @@ ATTENTION = OpDef(
     saves=lambda op: ("in0", "in1", "in2", "out0"),
     random=lambda op: bool(op.attr("dropout")),
     any_order=True,
+    shares=_shares,
 )
 
 PLAIN_ATTENTION = OpDef(
@@ -136,6 +141,7 @@ PLAIN_ATTENTION = OpDef(
     saves=lambda op: ("in0", "in1", "in2", "mask"),
     random=lambda op: bool(op.attr("dropout")),
     any_order=True,
+    shares=_shares,
 )
 
 

@@ -71,6 +71,9 @@ class Facts:
     lowered: Mapping[str, str] = field(default_factory=dict[str, str])  # index -> communicating lowering that exists
     regroup: Mapping[str, str] = field(default_factory=dict[str, str])  # index -> one that has its elements and others'
     exchanges: Mapping[str, Exchange] = field(default_factory=dict[str, Exchange])  # lowering -> what it does
+    selects: Mapping[str, str] = field(
+        default_factory=dict[str, str]
+    )  # lowering -> axis of which a rank makes its part
     shape_only: tuple[int, ...] = ()  # operands of which only the shape is read
     source: bool = False  # makes a value from shapes alone, the same on every rank
     zero: bool = False  # which is zero, so of any type: a partial sum too
@@ -117,6 +120,7 @@ class OpDef:
     keeps: bool = False  # it keeps something of the tokens so far in the cache that is its last operand
     wide: bool = False  # it computes in float32 at least, and reads its parameters as they are stored
     stays: bool = False  # what it makes is kept where layers are run again: a choice is made once
+    shares: Callable[[Types], tuple[Axis, Axis] | None] = lambda ins: None  # its heads, and what each of several reads
     work: Worker | None = None  # what a device does for it; else specc.cost.work says, of its flops and operands
 
 

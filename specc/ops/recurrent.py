@@ -87,6 +87,12 @@ def _groups(ins: Types) -> Axis:
     return next(found, Axis("heads", _heads(ins)))
 
 
+def _shares(ins: Types) -> tuple[Axis, Axis] | None:
+    """One group serves all heads as it is."""
+    heads, groups = Axis("heads", _heads(ins)), _groups(ins)
+    return None if groups.name == "heads" or groups.length == 1 else (heads, groups)
+
+
 def _by_heads(t: TensorType, heads: Place, groups: Axis, theirs: Place) -> Place:
     names = [axis.shard_name for axis in t.axes]
     return heads if "heads" in names else theirs if groups.name in names else R
@@ -142,9 +148,17 @@ STATE_SPACE = OpDef(  # of x, dt, b, c, and where documents start, if there are 
     traffic=lambda op, how: Traffic({"all-gather": 1}, {"reduce-scatter": 1}) if how == "pass_state" else Traffic(),
     later="later_state_space",
     wide=True,
+    shares=_shares,
 )
 LATER_STATE_SPACE = OpDef(
-    "later_state_space", as_first, _scan_signatures(""), _scan_facts("state"), any_order=True, keeps=True, wide=True
+    "later_state_space",
+    as_first,
+    _scan_signatures(""),
+    _scan_facts("state"),
+    any_order=True,
+    keeps=True,
+    wide=True,
+    shares=_shares,
 )
 
 
@@ -168,9 +182,17 @@ DELTA_RULE = OpDef(  # of q, k, v, a, beta, and where documents start, if there 
     any_order=True,
     later="later_delta_rule",
     wide=True,
+    shares=_shares,
 )
 LATER_DELTA_RULE = OpDef(
-    "later_delta_rule", _as_values, _scan_signatures(""), _scan_facts("head_dim"), any_order=True, keeps=True, wide=True
+    "later_delta_rule",
+    _as_values,
+    _scan_signatures(""),
+    _scan_facts("head_dim"),
+    any_order=True,
+    keeps=True,
+    wide=True,
+    shares=_shares,
 )
 
 

@@ -197,6 +197,10 @@ def _places(graph: Graph, op: Op, facts: Facts, operands: list[_Operand], mesh: 
         if [o.at(mesh) for o in operands] != [S(axis) for axis in exchange.operands]:
             raise SpmdError(op, mesh.name, f"{lowering} of {', '.join(f'{o.name} {o.at(mesh)}' for o in operands)}")
         return [S(exchange.results) for _ in op.outs]
+    if lowering is not None and lowering in facts.selects:
+        if any(o.at(mesh) != R for o in operands):
+            raise SpmdError(op, mesh.name, f"{lowering} of {', '.join(f'{o.name} {o.at(mesh)}' for o in operands)}")
+        return [S(facts.selects[lowering]) for _ in op.outs]
     if len(sharded) == 1 and not partial:
         return _sharded(op, facts, operands, mesh, next(iter(sharded)), lowering)
     if lowering is not None:

@@ -1,15 +1,17 @@
 """Rewrite what placing cannot split as it stands.
 
-The bias of a row-parallel linear is added after the reduction. What is owned goes where its owners are, and back.
+The bias of a row-parallel linear is added after the reduction. Where ranks cannot hold equal parts of what heads share,
+each takes what its own heads need. What is owned goes where its owners are, and back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op, OpError, Ref
-from specc.ir.types import Axis
+from specc.ir.types import Axis, MeshAxis
 from specc.ops.base import Owned, shardable
 from specc.passes.mesh import mesh_of
 from specc.passes.shapes import shapes
@@ -18,7 +20,10 @@ from specc.spec.core import Layout
 
 def legalise(graph: Graph, layout: Layout) -> Graph:
     """linear(x, w, b) whose inner axis is split becomes add_bias(linear(x, w), b); owned elements go there and back."""
-    return _exchanged(_biases_apart(graph, layout), layout)
+    graph = _biases_apart(graph, layout)
+    for mesh in mesh_of(layout):
+        graph = _own_heads(graph, layout, mesh)
+    return _exchanged(graph, layout)
 
 
 def _biases_apart(graph: Graph, layout: Layout) -> Graph:
@@ -41,6 +46,59 @@ def _biases_apart(graph: Graph, layout: Layout) -> Graph:
 def _row_parallel(op: Op, layout: Layout) -> bool:
     out, inner = op.params[0].axes
     return any(shardable(inner, mesh) and not shardable(out, mesh) for mesh in mesh_of(layout))
+
+
+def _own_heads(graph: Graph, layout: Layout, mesh: MeshAxis) -> Graph:
+    """Each rank's own of what heads share, where heads can be split and that cannot: it is whole on every rank.
+
+    So many times each that it can. It stands in front of where heads are split off, or behind parameters of each.
+    """
+    shared = {axis for op in graph.ops if (axis := _shared(graph, op, mesh)) is not None}
+    if not shared:
+        return graph
+    behind: dict[str, list[Op]] = {}
+    moved: dict[Ref, Ref] = {}
+    changed: dict[str, Op] = {}
+    for op in (op for op in graph.ops if op.kind == "split" and op.outs[0].axes[1] in shared):
+        heads, value = op.outs[0].axes[1].length, _before_own(graph, op)
+        times = mesh.size // gcd(heads, mesh.size)
+        attrs = (("heads", heads), ("times", times), ("ranks", mesh.size))
+        own = Op(f"{op.id}_own", "own_heads", (value,), attrs=attrs, scope=op.scope, hint=op.hint, at=op.at)
+        behind.setdefault(value.op, []).append(own)
+        if value in op.inputs:
+            changed[op.id] = op.changed(inputs=(own.ref,)).having(heads=heads * times)
+        else:
+            moved[value] = own.ref
+    ops: list[Op] = []
+    for op in graph.ops:
+        op = changed.get(op.id, op)
+        ops.append(op.changed(inputs=tuple(moved.get(ref, ref) for ref in op.inputs)))
+        ops += behind.get(op.id, [])
+    graph = shapes(graph.with_ops(ops, moved=moved), layout)
+    return graph.with_ops(_grouped(graph, op) if "grouped" in dict(op.attrs) else op for op in graph.ops)
+
+
+def _grouped(graph: Graph, op: Op) -> Op:
+    q, k, *_ = graph.ins(op)
+    return op.having(grouped=q.axes[1].length != k.axes[1].length)
+
+
+def _shared(graph: Graph, op: Op, mesh: MeshAxis) -> Axis | None:
+    """What heads of an op share that ranks cannot hold equal parts of, as they can of the heads."""
+    pair = graph.definition(op).shares(graph.ins(op))
+    if pair is None or not shardable(pair[0], mesh) or pair[1].shard_name not in mesh.shards:
+        return None
+    return None if shardable(pair[1], mesh) else pair[1]
+
+
+def _before_own(graph: Graph, split: Op) -> Ref:
+    """What heads are split off, or the last value that has them split off and was made with parameters of each."""
+    axis, found, ref = split.outs[0].axes[1], split.inputs[0], split.ref
+    while len(users := graph.users(ref)) == 1 and users[0].outs[0].axes[1:2] == (axis,):
+        ref = users[0].ref
+        if any(axis in param.axes for param in users[0].params):
+            found = ref
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from specc.cost.saved import Row, Saved
 from specc.cost.sizes import Sizes
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
+from specc.ops import own
 
 
 def _view(op: Op, sizes: Sizes) -> Saved:
@@ -28,6 +29,11 @@ def _by_heads(graph: Graph, ref: Ref) -> bool:
     if op.kind in ("rope", "scale", "mul", "head_scale", "temper", "convert", "part"):
         return _by_heads(graph, op.inputs[0])
     return op.kind != "split"
+
+
+def _own_heads(op: Op, sizes: Sizes) -> Saved:
+    """A gradient is zero where other ranks have their own."""
+    return Saved(view=not own.copies(op))
 
 
 def _rope(op: Op, sizes: Sizes) -> Saved:
@@ -122,6 +128,7 @@ def _temper(op: Op, sizes: Sizes) -> Saved:
 ROWS: Mapping[str, Row] = {
     "split": _view,
     "merge": _merge,
+    "own_heads": _own_heads,
     "transpose": _view,
     "unsqueeze": _view,
     "rope": _rope,

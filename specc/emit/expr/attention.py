@@ -5,7 +5,8 @@ from __future__ import annotations
 from specc.emit.expr.base import Writer, hole, local_size, number, read
 from specc.emit.parts import ATOM, PRODUCT, SUM, Expr, Hole, Part, Use
 from specc.ir.graph import Graph
-from specc.ir.op import Op
+from specc.ir.op import Op, OpError
+from specc.ops import own
 
 
 def _split(graph: Graph, op: Op) -> Expr:
@@ -22,6 +23,24 @@ def _split(graph: Graph, op: Op) -> Expr:
         ),
         alone=True,
         view=True,
+    )
+
+
+def _own_heads(graph: Graph, op: Op) -> Expr:
+    """One that all share is every rank's own, as it was gathered."""
+    heads, times = op.number("heads"), op.number("times")
+    mesh = next((axis for axis, _ in op.lowering), None)
+    if mesh is None:
+        raise OpError(op, "stands where every rank needs all heads")
+    axis = own.axis_of(graph.ins(op))
+    if heads == 1 and axis.factors:
+        return Expr((Use(op.inputs[0], ATOM),), view=True)
+    width = hole(op, "width", axis.length // heads)
+    count = (", ", hole(op, "times", times)) if own.copies(op) else ()
+    name = "own_heads" if own.copies(op) else "own_head"
+    dim = "" if axis.factors else ", dim=1"
+    return Expr(
+        (f"{name}(", Use(op.inputs[0]), ", ", width, *count, f", self.{mesh}{dim})"), calls=(name,), view=not count
     )
 
 
@@ -92,6 +111,7 @@ def _join(graph: Graph, op: Op) -> Expr:
 TABLE: dict[str, Writer] = {
     "split": _split,
     "merge": _merge,
+    "own_heads": _own_heads,
     "rope": _rope,
     "attention": _attention,
     "plain_attention": _plain_attention,
