@@ -14,7 +14,7 @@ from specc.passes.balance import start_findings
 from specc.passes.checkpoint import checkpoint
 from specc.passes.first_values import init_findings
 from specc.passes.idle import idle_findings
-from specc.passes.saves import save_findings
+from specc.passes.saves import save_findings, split_findings
 from specc.source import Diagnostic, span_of
 from specc.spec.core import Layout, Spec
 
@@ -52,7 +52,9 @@ def noted(doing: str, spec: Spec, layout: Layout) -> Generator[None, None, None]
 
 
 def compile_spec(spec: Spec, layout: Layout, like: Compiled | None = None) -> Compiled:
-    """What only a graph shows (E241, E249, E413, W501, W502) is in `findings`; nothing is emitted of one with errors.
+    """What only a graph shows (E241, E249, E413, E434, W501, W502, W503) is in `findings`.
+
+    Nothing is emitted of one with errors.
 
     `like` is the same model in a layout that differs only in what runs again: its graphs are shared up to there.
 
@@ -69,5 +71,6 @@ def compile_spec(spec: Spec, layout: Layout, like: Compiled | None = None) -> Co
         *init_findings(graph, spec.model.init, spec.root),
         *start_findings(passes["fold"], layout, spec.root),
         *save_findings(passes["legality"], layout, spec.root),
+        *split_findings(passes["legality"], layout, spec.root),
     ]
     return Compiled(passes, findings, decode)

@@ -312,6 +312,11 @@ LAYOUT = (
     Case("E407", DECODER, "stages: 2", "stages: 2, starts: [layers.9]", "|layers.9"),
     Case("E408", DECODER, "stages: 2", "stages: 3, starts: [layers.2, layers.1]", "|[layers.2"),
     Case("E409", DECODER, "stages: 2", "stages: 2, starts: [layers.1, layers.2]", "|[layers.1"),
+    Case("E431", DECODER, "stages: 2", "stages: 2, per_rank: 2", "per_rank: |2"),
+    Case("E432", DECODER, "stages: 2", "stages: 2, schedule: zbv", "|zbv"),
+    Case(
+        "E433", DECODER, "stages: 2}, microbatches: 4", "stages: 4, per_rank: 2}, microbatches: 5", "microbatches: |5"
+    ),
     Case("E414", DECODER, "tp: 2", "generate: true, tp: 2", "generate: |true"),
     Case("E416", ALONE, "theta: 10000", "scaling: {kind: dynamic, factor: 8}", "generate: |true"),
     Case("E415", BOTH, "one: {}", "one: {generate: true}", "|true"),

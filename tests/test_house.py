@@ -359,6 +359,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "LayoutDoc.precision": (BOTH, "one: {}", "one: {precision: bf16}"),
     "LayoutDoc.checkpoint": (BOTH, "one: {}", "one: {checkpoint: full}"),
     "PipelineDoc.stages": (DECODER, "stages: 2", "stages: 3"),
+    "PipelineDoc.per_rank": (DECODER, "stages: 2", "stages: 4, per_rank: 2"),
     "PipelineDoc.schedule": (DECODER, "stages: 2", "stages: 2, schedule: gpipe"),
     "LayoutDoc.microbatches": (DECODER, "microbatches: 4", "microbatches: 8"),
     "PipelineDoc.starts": (DECODER, "stages: 2", "stages: 2, starts: [layers.1]"),

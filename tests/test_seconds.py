@@ -195,10 +195,10 @@ def test_a_compiler_joins_what_is_done_element_by_element() -> None:
 def test_schedules_that_no_layout_has_yet() -> None:
     layout = "pp: 4, microbatches: 8"
     plain = small(layout)
-    for name, virtual in (("interleaved_1f1b", 2), ("interleaved_zero_bubble", 2), ("zbv_zero_bubble", 2)):
+    for name, virtual in (("interleaved_1f1b", 2), ("interleaved_zero_bubble", 2), ("zbv", 2)):
         assert small(layout, run=Run(schedule=name, virtual=virtual)).step < plain.step
     with pytest.raises(ValueError, match="4 microbatches are fewer than 8 stages"):
-        small("pp: 4, microbatches: 4", run=Run(schedule="dual_pipe_v", virtual=2))
+        small("pp: 4, microbatches: 4", run=Run(schedule="dualpipev", virtual=2))
 
 
 def with_measured(measured: Measured) -> Device:

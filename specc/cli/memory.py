@@ -7,25 +7,28 @@ import click
 from specc.cli.table import Lines, table
 from specc.cost.device import Device
 from specc.cost.memory import GIB, OUTSIDE, Memory, fits
+from specc.spec.core import Pipeline
 
 RESERVED = 1.1  # what torch's allocator holds at most for what is allocated
 SHOWN = ("weights", "optimizer states", "gradients", "gathered weights", "activations")
 
 
-def tell_memory(stages: list[Memory], device: Device | None, unknown: tuple[str, ...]) -> None:
-    """A line a stage, a sentence for each place where a peak is, and whether it fits."""
+def tell_memory(stages: list[Memory], pp: Pipeline, device: Device | None, unknown: tuple[str, ...]) -> None:
+    """A line for each rank of the pipeline, a sentence for each place where a peak is, and whether it fits."""
     click.echo("")
     names = dict.fromkeys(name for found in stages for name in found.parts)
     columns = [name for name in SHOWN if name in names]
-    lines: Lines = [("stage", *columns, "other", "peak GiB")]
-    for number, found in enumerate(stages):
+    held = [", ".join(map(str, pp.held(rank))) for rank in range(pp.ranks)]
+    lines: Lines = [("stage" if pp.per_rank == 1 else "stages", *columns, "other", "peak GiB")]
+    for name, found in zip(held, stages, strict=True):
         known = [found.parts.get(name, 0) for name in columns]
-        lines.append((str(number), *map(_gib, (*known, found.peak - sum(known), found.peak))))
+        lines.append((name, *map(_gib, (*known, found.peak - sum(known), found.peak))))
     lines = lines if len(stages) > 1 else [line[1:] for line in lines]
     table(lines, right=tuple(range(len(lines[0]))))
     for place in dict.fromkeys(found.where for found in stages):
-        at = [str(number) for number, found in enumerate(stages) if found.where == place]
-        which = f" of stage {', '.join(at)}" if len(stages) > 1 else ""
+        at = [name for name, found in zip(held, stages, strict=True) if found.where == place]
+        word = "stage" if pp.per_rank == 1 else "the rank with stages"
+        which = f" of {word} {(', ' if pp.per_rank == 1 else ' and ').join(at)}" if len(stages) > 1 else ""
         click.echo(f"peak{which}: {place}")
     if unknown:
         click.echo(f"of {', '.join(unknown)} only what they declare is counted")

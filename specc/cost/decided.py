@@ -312,7 +312,9 @@ def _layout(spec: Spec, layout: Layout, starts: tuple[str, ...]) -> Iterator[Dec
     plain = node is not None and not isinstance(node.value, dict)
     yield _row(spec, pp if plain else (*pp, "stages"), layout.pp.stages, key=f"{key}.stages")
     if layout.pp.stages > 1:
-        yield _row(spec, (*pp, "schedule"), layout.pp.schedule)
+        several = "with several stages a rank" if layout.pp.per_rank > 1 else ""
+        yield _row(spec, (*pp, "per_rank"), layout.pp.per_rank)
+        yield _row(spec, (*pp, "schedule"), layout.pp.schedule, several)
         yield _row(spec, (*pp, "starts") if layout.pp.starts else None, starts, "balanced by flops", f"{key}.starts")
     default = "stages" if layout.pp.stages > 1 else ""
     yield _row(spec, (*at, "microbatches"), layout.microbatches, default)

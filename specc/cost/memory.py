@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TypeVar
@@ -18,14 +18,15 @@ from specc.cost.storage import Live, Storage
 from specc.cost.trace import FLOWING, Env, Tape, Trace, Unit, Value, unit_of
 from specc.cost.units import Units, held_of
 from specc.ir.graph import Graph
-from specc.ir.op import Op, Ref
+from specc.ir.op import Op, Path, Ref
 from specc.ir.repeat import Repeat, layer_of
 from specc.ir.tree import LOSS, Loop
 from specc.spec.core import Layout
+from specc.spec.schedules import ScheduleName
 
 T = TypeVar("T")
 GIB = 2**30
-TURNS = ("1f1b", "gpipe")
+TURNS: tuple[ScheduleName, ...] = ("1f1b", "gpipe")
 """Schedules in which microbatches go back in the order in which they came."""
 OUTSIDE = 2.0
 """GiB that are on a device beside what torch allocates: its context, libraries and their buffers."""
@@ -81,7 +82,7 @@ class _Second:
         live.change(self._left, 1 if do == "F" else -1)
 
 
-def enough(schedule: str, stages: int, microbatches: int) -> int:
+def enough(schedule: ScheduleName, stages: int, microbatches: int) -> int:
     """How many microbatches show the peak: once all that are on their way at a time are, one forward and one backward
     take turns until the last.
     """
@@ -97,13 +98,14 @@ def undeclared(graph: Graph) -> tuple[str, ...]:
 def memories(
     graph: Graph, layout: Layout, symbols: Mapping[str, int], kind: Kind | None = None, whole: bool = False
 ) -> list[Memory]:
-    """Of every stage."""
-    return [memory(graph, layout, symbols, stage, kind, whole) for stage in range(layout.pp.stages)]
+    """Of every rank of the pipeline."""
+    return [memory(graph, layout, symbols, rank, kind, whole) for rank in range(layout.pp.ranks)]
 
 
 def most(graph: Graph, layout: Layout, symbols: Mapping[str, int], kind: Kind | None = None) -> int:
-    """Bytes at the peak of the stage that needs most."""
-    return max(memory(graph, layout, symbols, stage, kind).peak for stage in _unlike(graph, layout))
+    """Bytes at the peak of the rank that needs most."""
+    ranks = _unlike(graph, layout) if layout.pp.per_rank == 1 else range(layout.pp.ranks)
+    return max(memory(graph, layout, symbols, rank, kind).peak for rank in ranks)
 
 
 def _unlike(graph: Graph, layout: Layout) -> list[int]:
@@ -141,33 +143,72 @@ def memory(
     graph: Graph,
     layout: Layout,
     symbols: Mapping[str, int],
-    stage: int = 0,
+    rank: int = 0,
     kind: Kind | None = None,
     whole: bool = False,
 ) -> Memory:
     """Of a step after the first. `symbols`: rows, and tokens of each, of a microbatch on one rank. `whole`: every layer
     is run, where else each block is once, and sums are done again for layers that are alike.
     """
-    return _Step(graph, layout, symbols, stage, kind or Kind(), whole).memory()
+    live, pp = Live(), layout.pp
+    stages: dict[int, _Stage] = {}
+    for stage in pp.held(rank):
+        known = {path for other in stages.values() for path in other.outside}
+        stages[stage] = _Stage(live, graph, layout, symbols, stage, kind or Kind(), whole, known)
+    next(iter(stages.values())).feed()
+    for stage in stages.values():
+        stage.start()
+    schedule = pp.schedule if pp.stages > 1 else "1f1b"  # one rank goes back at once
+    few = enough(schedule, pp.stages, layout.microbatches)
+    order = ordered(schedule, pp.ranks, few, pp.per_rank)[rank]
+    run = {0, 1, few - 1} if schedule in TURNS else {action.microbatch for action in order}
+    last = {action.stage: action.microbatch for action in order if action.do in ("B", "W")}
+    second = _Second(live)
+    for action in order:
+        stage, number = stages[action.stage], action.microbatch
+        if number not in run:
+            second.again(action.do)
+        elif action.do == "F":
+            second.seen("F", number, partial(stage.forward, number))
+        elif action.do != "I":  # as if gradients of inputs freed nothing: those of weights need most of it
+            ends = number == last[action.stage]
+            second.seen("B", number, partial(stage.backward, number, ends))
+            if ends:
+                stage.end()
+    parts = {part: size for part, size in live.at_peak.items() if size}
+    return Memory(live.peak, live.where, parts, sum(stage.saved for stage in stages.values()))
 
 
-class _Step:
-    def __init__(self, graph: Graph, layout: Layout, symbols: Mapping[str, int], stage: int, kind: Kind, whole: bool):
+class _Stage:
+    """One of those of a rank. `known`: weights that an earlier one has, too: a copy of them has no states."""
+
+    def __init__(
+        self,
+        live: Live,
+        graph: Graph,
+        layout: Layout,
+        symbols: Mapping[str, int],
+        stage: int,
+        kind: Kind,
+        whole: bool,
+        known: Collection[Path],
+    ):
         self.graph, self.layout, self.stage = graph, layout, stage
         self.sizes = Sizes(graph, symbols, kind.dtype, kind.on)
-        self.live = Live()
+        self.live = live
         self.run = Trace(self.sizes, ROWS, self.live)
         self.work = StageRun(self.run, stage, whole)
         self.stages, self.last = layout.pp.stages, stage == layout.pp.stages - 1
         self.loss = tuple(op for op in graph.ops if op.scope[:1] == LOSS and op.kind != "input") if self.last else ()
-        self.labels = [op for op in graph.ops if op.scope[:1] == LOSS and op.kind == "input" and op.outs[0].axes]
         self.saved = 0
         data = [axis for axis in graph.mesh if axis.data and not axis.shards]
         ranks = data[0].size if data else 1
-        held = held_of(self.run, self._by_unit(), ranks)
-        elements = sum(part.shard for part in held.values())
-        self.live.make(elements * self.sizes.stored + self._buffers(), WEIGHTS)
-        self.live.make(elements * kind.states, OPTIMIZER)
+        units = self._by_unit()
+        held, own = held_of(self.run, units, ranks), held_of(self.run, units, ranks, known)
+        self.live.make(sum(part.shard for part in held.values()) * self.sizes.stored + self._buffers(), WEIGHTS)
+        self.live.make(sum(part.shard for part in own.values()) * kind.states, OPTIMIZER)
+        self.waiting: dict[int, _Microbatch] = {}
+        self.received: list[Storage] = []
         if data:
             used = layout.dtype if layout.precision != "fp32" else kind.dtype
             self.work.units = Units(self.run, held, used, stays=self.stages > 1)
@@ -202,38 +243,38 @@ class _Step:
         }
         return sum(found.values()) * self.sizes.stored
 
-    def memory(self) -> Memory:
-        """Run a step."""
-        count, live = self.layout.microbatches, self.live
-        crossing = self._crossing
-        batch = [op.ref for op in (*self.graph.inputs, *self.labels)]
+    @property
+    def outside(self) -> set[Path]:
+        """Weights that stand outside of layers."""
+        return {p.path for layer, op in self._ops() if layer is None for p in op.params if p.trained}
+
+    def feed(self) -> None:
+        """The batch of a rank."""
+        count = self.layout.microbatches
+        labels = [op for op in self.graph.ops if op.scope[:1] == LOSS and op.kind == "input" and op.outs[0].axes]
+        batch = [op.ref for op in (*self.graph.inputs, *labels)]
         copies = 2 if self.graph.mesh or count > 1 else 1  # the trainer's, filled up
-        live.make(sum(self.sizes.bytes(ref) for ref in batch) * count * copies, BATCH)
-        received: list[Storage] = []
+        self.live.make(sum(self.sizes.bytes(ref) for ref in batch) * count * copies, BATCH)
+
+    def start(self) -> None:
+        """Before a step."""
         if self.stages > 1:
-            received = self._pipeline(crossing, count)
-        waiting: dict[int, _Microbatch] = {}
-        units = self.work.units
-        schedule = self.layout.pp.schedule if self.stages > 1 else "1f1b"  # one rank goes back at once
-        few = enough(schedule, self.stages, count)
-        orders = ordered(schedule, self.stages, few, 1)[self.stage]
-        run = {0, 1, few - 1} if schedule in TURNS else {action.microbatch for action in orders}
-        second = _Second(live)
-        for action in orders:
-            number = action.microbatch
-            if number not in run:
-                second.again(action.do)
-            elif action.do == "F":
-                waiting[number] = second.seen("F", number, partial(self._forward, crossing))
-            else:
-                if units is not None:
-                    units.last = number == few - 1
-                given = received[number] if received else None
-                second.seen("B", number, partial(self._backward, waiting.pop(number), given))
-        if units is not None:
-            units.end()
-        parts = {part: size for part, size in live.at_peak.items() if size}
-        return Memory(live.peak, live.where, parts, self.saved)
+            self.received = self._pipeline(self._crossing, self.layout.microbatches)
+
+    def forward(self, number: int) -> None:
+        """Of a microbatch."""
+        self.waiting[number] = self._forward(self._crossing)
+
+    def backward(self, number: int, last: bool) -> None:
+        """Of a microbatch; gradients are reduced after the last."""
+        if self.work.units is not None:
+            self.work.units.last = last
+        self._backward(self.waiting.pop(number), self.received[number] if self.received else None)
+
+    def end(self) -> None:
+        """After the last microbatch of a step."""
+        if self.work.units is not None:
+            self.work.units.end()
 
     @cached_property
     def _crossing(self) -> tuple[Ref, ...]:

@@ -25,11 +25,15 @@ Orders = tuple[tuple[Action, ...], ...]
 
 @dataclass(frozen=True)
 class StageSeconds:
-    """Of one microbatch in one stage; `weights` is the part of `backward` that can wait."""
+    """Of one microbatch in one stage; `weights` is the part of `backward` that can wait.
+
+    `again`: what runs once more for that part where it waits.
+    """
 
     forward: float
     backward: float
     weights: float = 0.0
+    again: float = 0.0
 
     def of(self, do: Do) -> float:
         """Seconds of an action."""
@@ -37,7 +41,7 @@ class StageSeconds:
             "F": self.forward,
             "B": self.backward,
             "I": self.backward - self.weights,
-            "W": self.weights,
+            "W": self.weights + self.again,
         }[do]
 
 

@@ -7,20 +7,20 @@ from the end.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Literal
+from itertools import islice
 
 from specc.cost.schedule import Action, Do, Orders
+from specc.spec.schedules import ScheduleName
 
 Order = tuple[Action, ...]
 
 
 @lru_cache(maxsize=64)
-def ordered(name: str, ranks: int, microbatches: int, virtual: int) -> Orders:
-    """What each rank does in a schedule of that name. Raises KeyError, ValueError as the schedule does."""
-    return SCHEDULES[name].orders(ranks, microbatches, virtual)
+def ordered(name: ScheduleName, ranks: int, microbatches: int, virtual: int) -> Orders:
+    """What each rank does in a schedule of that name. Raises ValueError as the schedule does."""
+    return ORDERS[name](ranks, microbatches, virtual)
 
 
 def gpipe(ranks: int, microbatches: int, virtual: int = 1) -> Orders:
@@ -100,7 +100,7 @@ def _interleaved(rank: int, ranks: int, microbatches: int, virtual: int, split: 
     return tuple(order)
 
 
-def zbv_zero_bubble(ranks: int, microbatches: int, virtual: int = 2) -> Orders:
+def zbv(ranks: int, microbatches: int, virtual: int = 2) -> Orders:
     """Two stages a rank in a V, backward in two parts (2401.10241, section 6)."""
     return tuple(_zbv(rank, ranks, microbatches) for rank in range(ranks))
 
@@ -140,7 +140,7 @@ def _zbv(rank: int, ranks: int, microbatches: int) -> Order:
     return tuple(action for action in order if action.microbatch < microbatches)
 
 
-def dual_pipe_v(ranks: int, microbatches: int, virtual: int = 2) -> Orders:
+def dualpipev(ranks: int, microbatches: int, virtual: int = 2) -> Orders:
     """DualPipe folded to a V (2412.19437). Raises ValueError for fewer microbatches than stages.
 
     Where torch runs a forward and a backward together they stand here one after the other, as it runs them unless told
@@ -148,10 +148,10 @@ def dual_pipe_v(ranks: int, microbatches: int, virtual: int = 2) -> Orders:
     """
     if microbatches < 2 * ranks:
         raise ValueError(f"{microbatches} microbatches are fewer than {2 * ranks} stages")
-    return tuple(_dual_pipe_v(rank, ranks, microbatches) for rank in range(ranks))
+    return tuple(_dualpipev(rank, ranks, microbatches) for rank in range(ranks))
 
 
-def _dual_pipe_v(rank: int, ranks: int, microbatches: int) -> Order:
+def _dualpipev(rank: int, ranks: int, microbatches: int) -> Order:
     down, up = rank, 2 * ranks - 1 - rank
     seen: Counter[tuple[str, int]] = Counter()
     waiting: deque[Action] = deque()
@@ -200,25 +200,35 @@ def _dual_pipe_v(rank: int, ranks: int, microbatches: int) -> Order:
     return tuple(order)
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """`orders(ranks, microbatches, virtual)`; stages of a rank, None for any number; how they are shared out."""
+def gathers(order: Order, most: int = 3) -> Counter[int]:
+    """How often a rank gathers the weights of each of its stages: torch has those of the next three ready."""
+    every = {action.stage for action in order}
+    if len(every) <= most:
+        return Counter(every)
+    held: set[int] = set()
+    found: Counter[int] = Counter()
+    for n in range(len(order)):
+        soon = set(islice(_stages(order, n), most))
+        found.update(soon - held)
+        held = soon
+    return found
 
-    orders: Callable[[int, int, int], Orders]
-    virtual: int | None = 1
-    style: Literal["loop", "v"] = "loop"
 
-    def rank(self, stage: int, ranks: int) -> int:
-        """Which rank has the stage."""
-        return 2 * ranks - 1 - stage if self.style == "v" and stage >= ranks else stage % ranks
+def _stages(order: Order, start: int) -> Iterator[int]:
+    seen: set[int] = set()
+    for action in islice(order, start, None):
+        if action.stage not in seen:
+            seen.add(action.stage)
+            yield action.stage
 
 
-SCHEDULES: Mapping[str, Schedule] = {
-    "gpipe": Schedule(gpipe),
-    "1f1b": Schedule(one_f_one_b),
-    "interleaved_1f1b": Schedule(interleaved_1f1b, None),
-    "looped_bfs": Schedule(looped_bfs, None),
-    "interleaved_zero_bubble": Schedule(interleaved_zero_bubble, None),
-    "zbv_zero_bubble": Schedule(zbv_zero_bubble, 2, "v"),
-    "dual_pipe_v": Schedule(dual_pipe_v, 2, "v"),
+ORDERS: Mapping[ScheduleName, Callable[[int, int, int], Orders]] = {
+    "gpipe": gpipe,
+    "1f1b": one_f_one_b,
+    "looped_bfs": looped_bfs,
+    "interleaved_1f1b": interleaved_1f1b,
+    "interleaved_zero_bubble": interleaved_zero_bubble,
+    "zbv": zbv,
+    "dualpipev": dualpipev,
 }
+"""Orders of (ranks, microbatches, stages of a rank)."""

@@ -6,15 +6,16 @@ other is firmer than the number.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from specc.cost.counts import active
 from specc.cost.device import Device
 from specc.cost.roofline import Roofline
-from specc.cost.schedule import StageSeconds, simulated
-from specc.cost.schedules import SCHEDULES, ordered
+from specc.cost.schedule import Orders, StageSeconds, simulated
+from specc.cost.schedules import gathers, ordered
 from specc.cost.sizes import BYTES, Sizes
 from specc.cost.timing import Parts, Run, Timed, Timing, Unit
 from specc.ir.graph import Graph
@@ -68,14 +69,17 @@ class Seconds:
 def step(graph: Graph, layout: Layout, device: Device, symbols: Mapping[str, int], run: Run | None = None) -> Seconds:
     """Of a placed graph. `symbols` are what one rank is fed in a microbatch, as `Sizes` has them.
 
-    Raises KeyError for a schedule that there is not, ValueError where microbatches do not go with it.
+    Raises ValueError where microbatches do not go with the schedule.
     """
     return Step.of(graph, layout, device, symbols, run).seconds()
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A step of which stages are timed, and microbatches not yet in an order. `each`: what a stage takes for one."""
+    """A step of which stages are timed, and microbatches not yet in an order. `each`: what a stage takes for one.
+
+    `once` and `states` are of the rank of the pipeline that spends most on them.
+    """
 
     timing: Timing
     layout: Layout
@@ -104,37 +108,52 @@ class Step:
         stages = tuple(Stage.of(timing, number, number == count - 1) for number in range(count))
         data = Data.of(timing, layout)
         each = tuple(data.overlapped(stage, count > 1) for stage in stages)
-        once = max(data.once(stage, count > 1) for stage in stages)
-        return Step(timing, layout, stages, data, each, once, max(_optimizer(stage, timing, data) for stage in stages))
+        held = [layout.pp.held(rank) for rank in range(layout.pp.ranks)]
+        states = max(sum(_optimizer(stages[n], timing, data) for n in own) for own in held)
+        once = max(sum(data.once(stages[n], count > 1, 1) for n in own) for own in held)
+        if layout.pp.per_rank > 3:  # torch gathers some of them anew
+            gathered = [gathers(order) for order in _orders(layout, timing.how)]
+            once = max(sum(data.once(stages[n], True, gathered[rank][n]) for n in own) for rank, own in enumerate(held))
+        return Step(timing, layout, stages, data, each, once, states)
 
     @cached_property
     def timed(self) -> tuple[StageSeconds, ...]:
         """What the schedule knows of stages."""
-        pairs = zip(self.stages, self.each, strict=True)
-        return tuple(StageSeconds(ahead.total, back.total, stage.weights) for stage, (ahead, back) in pairs)
+        pairs = enumerate(zip(self.stages, self.each, strict=True))
+        return tuple(
+            StageSeconds(ahead.total, back.total, stage.weights, stage.split if n else 0.0)
+            for n, (stage, (ahead, back)) in pairs
+        )
 
     @property
-    def slowest(self) -> int:
-        """The stage that takes longest."""
-        return max(range(len(self.timed)), key=lambda n: self.timed[n].forward + self.timed[n].backward)
+    def slowest(self) -> tuple[int, ...]:
+        """The stages of the rank that takes longest."""
+        pp, timed = self.layout.pp, self.timed
+        held = [pp.held(rank) for rank in range(pp.ranks)]
+        return max(held, key=lambda own: sum(timed[n].forward + timed[n].backward for n in own))
 
     @property
     def least(self) -> float:
-        """Seconds that no schedule is faster than: those of the slowest stage without waiting."""
-        slowest = self.timed[self.slowest]
-        return self.layout.microbatches * (slowest.forward + slowest.backward) + self.once + self.states
+        """Seconds that no schedule is faster than: those of the slowest rank without waiting."""
+        slowest = sum(self.timed[n].forward + self.timed[n].backward for n in self.slowest)
+        return self.layout.microbatches * slowest + self.once + self.states
 
     def seconds(self) -> Seconds:
         """With all microbatches in the order of the schedule."""
         timing, layout, slowest, device = self.timing, self.layout, self.slowest, self.timing.roofline.device
-        took, sent = _scheduled(self.timed, timing, layout, timing.how)
-        both = (self.each[slowest][0] + self.each[slowest][1]).times(layout.microbatches)
-        unknown = unmeasured(self.stages[slowest], device, layout.dtype, timing.ranks * len(self.stages) > 1)
-        parts = _parts(both, took - both.total, sent, self.once, self.states, unknown)
+        orders = _orders(layout, timing.how)
+        took, sent = _scheduled(orders, self.timed, timing, layout, timing.how)
+        apart = [_apart(orders, stage) if layout.pp.splits else 0.0 for stage in range(len(self.stages))]
+        both = sum((self.each[n][0] + self.each[n][1] for n in slowest), Parts()).times(layout.microbatches)
+        again = sum(apart[n] * self.timed[n].again for n in slowest) * layout.microbatches
+        unknown = unmeasured(
+            [self.stages[n] for n in slowest], device, layout.dtype, timing.ranks * layout.pp.ranks > 1
+        )
+        parts = _parts(both, again, took - both.total - again, sent, self.once, self.states, unknown)
         total = took + self.once + self.states
         sheet = {"matrix products", "memory"} & set(unknown)
         low, high = (device.range.low, device.range.high) if sheet else MEASURED
-        used = _utilised(self.stages, timing, layout, device, total)
+        used = _utilised(self.stages, apart, timing, layout, device, total)
         return Seconds(total, total * low, total * high, parts, self.timed, *used, unknown)
 
 
@@ -157,18 +176,26 @@ class Stage:
         return sum((unit.timed.weights * unit.layers for unit in (*self.units, self.rest)), 0.0)
 
     @property
+    def split(self) -> float:
+        """Seconds of what runs again once more where gradients of weights come apart."""
+        return sum((unit.timed.split * unit.recomputed for unit in self.units), 0.0)
+
+    @property
     def elements(self) -> int:
         """Of parameters on a rank, before data ranks share them out."""
         return sum(unit.elements * unit.layers for unit in (*self.units, self.rest))
 
-    @property
-    def flops(self) -> tuple[int, int]:
-        """Of a microbatch on a rank: of the model, three times a forward pass, and those that are done."""
-        model = done = 0
+    def flops(self, apart: float) -> tuple[int, float]:
+        """Of a microbatch on a rank: of the model, three times a forward pass, and those that are done.
+
+        `apart`: the share of microbatches whose gradients of weights come apart.
+        """
+        model, done = 0, 0.0
         for unit in (*self.units, self.rest):
             flops = unit.timed.flops
             model += 3 * flops.forward * unit.layers
-            done += (flops.forward + flops.backward) * unit.layers + flops.again * unit.recomputed
+            done += (flops.forward + flops.backward) * unit.layers
+            done += (flops.again + apart * flops.split) * unit.recomputed
         return model, done
 
 
@@ -219,31 +246,49 @@ class Data:
                 forward, backward = forward + ahead.times(layers), backward + back.times(layers)
         return forward, backward
 
-    def once(self, stage: Stage, piped: bool) -> float:
+    def once(self, stage: Stage, piped: bool, times: int) -> float:
         """Seconds a step that nothing hides: half of those of the unit that holds the rest; in a pipeline gradients of
-        all units at the end, and what the first microbatch waits for.
+        all units at the end, and what the first microbatch waits for, as often as weights are gathered.
         """
         if self.ranks == 1:
             return 0.0
-        rest = (self.gather(stage.rest) * (1 if piped else self.microbatches) + self.reduce(stage.rest)) / 2
+        rest = (self.gather(stage.rest) * (times if piped else self.microbatches) + self.reduce(stage.rest)) / 2
         if not piped:
             return rest
         waits = sum(unit.layers * max(0.0, self.gather(unit) - unit.timed.forward.total) for unit in stage.units)
-        return rest + waits + sum(unit.layers * self.reduce(unit) for unit in stage.units)
+        return rest + times * waits + sum(unit.layers * self.reduce(unit) for unit in stage.units)
 
 
-def _scheduled(stages: Sequence[StageSeconds], timing: Timing, layout: Layout, run: Run) -> tuple[float, float]:
+def _orders(layout: Layout, run: Run) -> Orders:
+    """What each rank does. Stages of the layout may be cut further."""
+    pp = layout.pp
+    if pp.stages == 1:
+        return ordered("1f1b", 1, layout.microbatches, 1)
+    return ordered(run.schedule or pp.schedule, pp.ranks, layout.microbatches, pp.per_rank * run.virtual)
+
+
+def _apart(orders: Orders, stage: int) -> float:
+    """The share of its backward passes in which gradients of weights come apart from those of inputs."""
+    done = Counter(action.do for order in orders for action in order if action.stage == stage)
+    return done["I"] / (done["I"] + done["B"]) if stage else 0.0
+
+
+def _scheduled(
+    orders: Orders, stages: Sequence[StageSeconds], timing: Timing, layout: Layout, run: Run
+) -> tuple[float, float]:
     """Seconds of all microbatches, and how long one value takes from stage to stage."""
     count, device = len(stages), timing.roofline.device
     if count == 1:
         return layout.microbatches * (stages[0].forward + stages[0].backward), 0.0
-    near = timing.ranks * count <= device.node
+    near = timing.ranks * layout.pp.ranks <= device.node
     crossing = max((sum(map(timing.sizes.bytes, op.inputs)) for op in timing.graph.ops if op.kind == "cut"), default=0)
     sent = timing.roofline.sent(crossing, near)
-    name = run.schedule or layout.pp.schedule
-    schedule = SCHEDULES[name]
-    orders = ordered(name, count, layout.microbatches, run.virtual)
-    cut = [stages[schedule.rank(stage, count)] for stage in range(count * run.virtual)]
+    if run.virtual == 1:
+        first = stages[0]  # torch has no input there whose gradient could come before those of weights
+        return simulated(orders, [replace(first, weights=first.backward), *stages[1:]], sent), sent
+    pp = replace(layout.pp, stages=count * run.virtual, per_rank=run.virtual)
+    pp = replace(pp, schedule=run.schedule or pp.schedule)
+    cut = [stages[pp.rank(stage)] for stage in range(pp.stages)]
     each = [StageSeconds(x.forward / run.virtual, x.backward / run.virtual, x.weights / run.virtual) for x in cut]
     return simulated(orders, each, sent), sent
 
@@ -253,7 +298,7 @@ def _optimizer(stage: Stage, timing: Timing, data: Data) -> float:
 
 
 def _parts(
-    both: Parts, waiting: float, sent: float, once: float, states: float, unknown: tuple[str, ...]
+    both: Parts, again: float, waiting: float, sent: float, once: float, states: float, unknown: tuple[str, ...]
 ) -> tuple[Part, ...]:
     def source(name: str, sheet: str, measured: str = "measured") -> str:
         return sheet if name in unknown else measured
@@ -268,6 +313,7 @@ def _parts(
         Part("other kernels", both.elements, memory),
         Part("casts of weights, sums of gradients", both.weights, memory),
         Part("collectives in layers", both.collectives, link),
+        Part("layers run again for weights", again, "once for each weight of a part"),
         Part("waiting for weights and gradients", both.gathers + once, link),
         Part(
             "waiting in the pipeline",
@@ -279,19 +325,18 @@ def _parts(
     return tuple(row for row in rows if row.seconds > 0)
 
 
-def unmeasured(stage: Stage, device: Device, dtype: str, several: bool) -> tuple[str, ...]:
+def unmeasured(stages: Sequence[Stage], device: Device, dtype: str, several: bool) -> tuple[str, ...]:
     """What the step has that is modelled from the sheet: products where a tenth of their time or more is.
 
     `several`: there are ranks to talk to.
     """
     found, any_dtype = device.measured_in(dtype), device.measured
-    modelled = sum(unit.timed.modelled * unit.layers for unit in (*stage.units, stage.rest))
-    products = sum(
-        (unit.timed.forward.matmuls + unit.timed.backward.matmuls) * unit.layers for unit in (*stage.units, stage.rest)
-    )
+    units = [unit for stage in stages for unit in (*stage.units, stage.rest)]
+    modelled = sum(unit.timed.modelled * unit.layers for unit in units)
+    products = sum((unit.timed.forward.matmuls + unit.timed.backward.matmuls) * unit.layers for unit in units)
     known = {
         "matrix products": modelled < 0.1 * products,
-        "attention": bool(found and found.attention) or not any(unit.timed.forward.attention for unit in stage.units),
+        "attention": bool(found and found.attention) or not any(unit.timed.forward.attention for unit in units),
         "memory": any_dtype is not None and any_dtype.bandwidth is not None,
         "collectives": bool(any_dtype and any_dtype.collectives) or not several,
     }
@@ -299,16 +344,16 @@ def unmeasured(stage: Stage, device: Device, dtype: str, several: bool) -> tuple
 
 
 def _utilised(
-    stages: Sequence[Stage], timing: Timing, layout: Layout, device: Device, total: float
+    stages: Sequence[Stage], apart: Sequence[float], timing: Timing, layout: Layout, device: Device, total: float
 ) -> tuple[int, int, float, float, float]:
     """Tokens, ranks, and the three shares of the peak."""
     graph, symbols = timing.graph, timing.sizes.symbols
     fed = graph.groups.size(graph.groups.data)
-    ranks = len(stages) * timing.ranks
+    ranks = layout.pp.ranks * timing.ranks
     lengths = [symbols[name] for name in ("seq", "source", "target") if name in symbols] or [0]
     tokens = symbols.get("batch", 1) * sum(lengths) * layout.microbatches * fed
     most = device.peak(layout.dtype) * total * ranks
-    flops = [stage.flops for stage in stages]
+    flops = [stage.flops(share) for stage, share in zip(stages, apart, strict=True)]
     alike = timing.ranks * layout.microbatches  # every rank of a stage does the same
     model, done = (sum(pair[n] for pair in flops) * alike for n in (0, 1))
     return tokens, ranks, 6 * active(graph) * tokens / most, model / most, done / most

@@ -18,6 +18,7 @@ from specc.ir.repeat import layer_of
 from specc.ir.segments import segments
 from specc.ops.conversions import conversion
 from specc.ops.work import Passes, Work
+from specc.spec.schedules import ScheduleName
 
 FUSED = "attention"  # the kind of op that is one kernel where scores are not written out
 
@@ -31,8 +32,8 @@ class Run:
     selective: tuple[str, ...] = ()  # kinds of ops that run again in backward, whatever the layout says
     whole: bool = False  # what runs again runs to its end; torch stops at the last value that is needed
     cast: bool = True  # weights are in float32 and cast where they are used; else held in half, gradients in float32
-    schedule: str | None = None  # one of SCHEDULES; None: the layout's
-    virtual: int = 1  # stages of a rank; those of the layout are cut into so many
+    schedule: ScheduleName | None = None  # None: the layout's
+    virtual: int = 1  # stages of a rank; one of the layout, which has one a rank, is cut into so many
 
 
 @dataclass(frozen=True)
@@ -73,24 +74,30 @@ class Flops:
     forward: int = 0
     backward: int = 0
     again: int = 0
+    split: int = 0  # what runs again once more where gradients of weights come apart
 
     def __add__(self, other: Flops) -> Flops:
-        return Flops(self.forward + other.forward, self.backward + other.backward, self.again + other.again)
+        forward, backward = self.forward + other.forward, self.backward + other.backward
+        return Flops(forward, backward, self.again + other.again, self.split + other.split)
 
     def times(self, count: int) -> Flops:
         """Of so many."""
-        return Flops(self.forward * count, self.backward * count, self.again * count)
+        return Flops(self.forward * count, self.backward * count, self.again * count, self.split * count)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Of ops that run once. `weights` is the part of `backward` that are gradients of weights."""
+    """Of ops that run once. `weights` is the part of `backward` that are gradients of weights.
+
+    `split`: what runs again once more where a schedule has these gradients apart.
+    """
 
     forward: Parts = Parts()
     backward: Parts = Parts()
     again: Parts = Parts()
     weights: float = 0.0
     flops: Flops = Flops()
+    split: float = 0.0
     modelled: float = 0.0  # seconds of products, forward and backward, that nothing measured is near
 
     def __add__(self, other: Timed) -> Timed:
@@ -100,13 +107,15 @@ class Timed:
             self.again + other.again,
             self.weights + other.weights,
             self.flops + other.flops,
+            self.split + other.split,
             self.modelled + other.modelled,
         )
 
     def times(self, count: int) -> Timed:
         """Of so many."""
         parts = (self.forward.times(count), self.backward.times(count), self.again.times(count))
-        return Timed(*parts, self.weights * count, self.flops.times(count), self.modelled * count)
+        rest = (self.split * count, self.modelled * count)
+        return Timed(*parts, self.weights * count, self.flops.times(count), *rest)
 
 
 @dataclass(frozen=True)
@@ -195,10 +204,10 @@ class Timing:
         """Of ops that run once; with the path of a block, what of it runs again."""
         ops = tuple(ops)
         self.ops.update((op.id, self._op(op)) for op in ops if op.id not in self.ops)
-        again: set[str] = set()
+        again: dict[str, int] = {}  # with the weights of its part
         for part in segments(self.graph).get(path, ()) if path is not None else ():
             redone = part.ops if self.how.whole and part.again else run_again(self.graph, part)
-            again |= {op.id for op in redone if not part.keeps(op)}
+            again |= {op.id: part.weights for op in redone if not part.keeps(op)}
         total = Timed()
         for op in ops:
             found = self.ops[op.id]
@@ -206,7 +215,9 @@ class Timing:
             if op.kind in self.how.selective:
                 total += Timed(backward=found.forward, flops=Flops(backward=found.flops.forward))
             elif op.id in again:
-                total += Timed(again=found.forward, flops=Flops(again=found.flops.forward))
+                flops, times = found.flops.forward, again[op.id]
+                flops = Flops(again=flops, split=times * flops)
+                total += Timed(again=found.forward, flops=flops, split=times * found.forward.total)
         return total
 
     def _op(self, op: Op) -> Timed:

@@ -6,7 +6,7 @@ next one is through.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from specc.cost.sizes import BYTES
@@ -115,7 +115,7 @@ def _name(unit: Unit) -> str:
     return "what stands outside of layers" if unit is None else f"layer {unit[1]}"
 
 
-def held_of(run: Trace, ops: Mapping[Unit, list[Op]], ranks: int) -> dict[Unit, Held]:
+def held_of(run: Trace, ops: Mapping[Unit, list[Op]], ranks: int, without: Collection[Path] = ()) -> dict[Unit, Held]:
     """Units in the order in which they run; rows of parameters are split over that many ranks, and filled up."""
     found: dict[Unit, Held] = {}
     for unit, own in ops.items():
@@ -123,7 +123,7 @@ def held_of(run: Trace, ops: Mapping[Unit, list[Op]], ranks: int) -> dict[Unit, 
         gathered = shard = 0
         for op in own:
             for n, param in enumerate(op.params):
-                if param.path in seen or not param.trained:
+                if param.path in seen or not param.trained or (unit is None and param.path in without):
                     continue
                 seen.add(param.path)
                 size, rows = run.sizes.param(op, n), run.sizes.used(op, n)[0]

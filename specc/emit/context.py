@@ -94,6 +94,18 @@ class Context:
         return tuple(param for param in self.params if param.tied)
 
     @cached_property
+    def shared(self) -> dict[str, tuple[int, ...]]:
+        """Of parameters that several ranks of the pipeline hold: which, the one of the first stage first."""
+        rank = self.layout.pp.rank
+        held = {param.name: tuple(dict.fromkeys(map(rank, param.stages))) for param in self.tied}
+        return {name: ranks for name, ranks in held.items() if len(ranks) > 1}
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether some rank of the pipeline has a parameter in several of its stages."""
+        return any(len(set(map(self.layout.pp.rank, param.stages))) < len(param.stages) for param in self.tied)
+
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         return tuple(str(ident(op.hint)) for op in self.graph.inputs)
 

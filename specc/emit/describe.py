@@ -68,7 +68,8 @@ def _layout(of: Context) -> list[str]:
     words = {axis: axis.words.format(layout.size(axis.name)) for axis in used}
     lines += [words[axis] + ", sequence parallel" * layout.sequence_parallel for axis in used if not axis.data]
     if of.pp:
-        lines.append(f"{len(of.stages)} pipeline stages, {layout.pp.schedule}, {microbatches}")
+        each = f", {layout.pp.per_rank} a rank" * (layout.pp.per_rank > 1)
+        lines.append(f"{layout.pp.stages} pipeline stages{each}, {layout.pp.schedule}, {microbatches}")
     elif layout.microbatches > 1:
         lines.append(f"gradients of {microbatches} add up in a step")
     lines += [words[axis] for axis in used if axis.data]

@@ -48,7 +48,7 @@ def device_mesh(of: Context) -> Code:
     if not of.axes:
         return Code("")
     free = of.elastic
-    sizes = {"pp": len(of.stages)} | {axis.name: axis.size for axis in of.graph.mesh}
+    sizes = {"pp": of.layout.pp.ranks} | {axis.name: axis.size for axis in of.graph.mesh}
     view = Mesh(
         names=Code(", ".join(of.axes)),
         quoted=Code(", ".join(f'"{axis}"' for axis in of.axes) + "," * (len(of.axes) == 1)),
@@ -65,9 +65,10 @@ def device_mesh(of: Context) -> Code:
 def ranks_of(of: Context) -> tuple[str, int]:
     """`2 stages x dp x tp 2`, and what their number is, or must be a multiple of."""
     sizes = {axis.name: axis.size for axis in of.graph.mesh}
-    words = [f"{len(of.stages)} stages"] * of.pp
+    pp = of.layout.pp
+    words = [f"{pp.stages} stages" if pp.per_rank == 1 else f"pp {pp.ranks}"] * of.pp
     words += [name if name == of.elastic else f"{name} {size}" for name, size in sizes.items()]
-    return " x ".join(words), len(of.stages) * prod(size for name, size in sizes.items() if name != of.elastic)
+    return " x ".join(words), pp.ranks * prod(size for name, size in sizes.items() if name != of.elastic)
 
 
 def _refused(of: Context) -> list[str]:

@@ -39,7 +39,9 @@ def fingerprints(unplaced: Graph, graph: Graph, layout: Layout) -> tuple[tuple[s
 
 
 def _plain(value: Pipeline | Checkpoint | Json) -> Json:
-    return asdict(value) if isinstance(value, (Pipeline, Checkpoint)) else value
+    if isinstance(value, Pipeline):
+        return {key: own for key, own in asdict(value).items() if (key, own) != ("per_rank", 1)}
+    return asdict(value) if isinstance(value, Checkpoint) else value
 
 
 def _digest(value: Json) -> str:

@@ -29,6 +29,7 @@ class Stages:
 
     constants: Code
     takes: Code
+    cls: Code  # of what a pipeline calls a stage
     lengths: Code
     made: Code
     values: tuple[tuple[Code, Code], ...]  # meta tensors by name
@@ -49,13 +50,14 @@ def stages(of: Context) -> Code:
     """Constants and `build_stage`."""
     rows = [f"partial({', '.join((s.name, *s.arguments))})" if s.arguments else s.name for s in of.stages]
     lines = [f"STAGES = ({', '.join(rows)})"]
-    tied = [f'"{param.name}": {param.stages!r}' for param in of.tied]
-    lines += [f"TIED = {{{', '.join(tied)}}}  # weights that several stages hold"] if tied else []
+    tied, who = [f'"{name}": {ranks!r}' for name, ranks in of.shared.items()], of.layout.pp.held_by
+    lines += [f"TIED = {{{', '.join(tied)}}}  # weights that several {who} hold"] if tied else []
     meshes = [of_mesh(name, of.graph) for name in of.stages[0].meshes]
     takes = ["index: int", MESH, DEVICE, "batch: int", *(f"{length}: int" for length in of.lengths), SEED]
     view = Stages(
         constants=Code("\n".join(row for line in lines for row in wrapped(line))),
         takes=Code(", ".join(takes)),
+        cls=Code("TurningStage" if of.layout.pp.kind.v else "PipelineStage"),
         lengths=Code(", ".join(("batch", *of.lengths))),
         made=Code(f"STAGES[index]({', '.join(meshes)})"),
         values=tuple((Code(name), Code(source)) for name, source in of.cuts.values),

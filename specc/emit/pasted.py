@@ -11,6 +11,7 @@ from functools import cache
 from specc.emit.code import Code
 from specc.emit.guard import MODULES as ALLOWED
 from specc.emit.guard import Names
+from specc.spec.schedules import SCHEDULES
 from specc.tables import Tables, tables
 
 MODULES = {
@@ -27,7 +28,7 @@ NAMES = {
     "torch": ("Tensor", "nn"),
     "torch.distributed.device_mesh": ("DeviceMesh",),
     "torch.distributed.fsdp": ("FSDPModule", "MixedPrecisionPolicy", "fully_shard"),
-    "torch.distributed.pipelining": ("PipelineStage", "Schedule1F1B", "ScheduleGPipe"),
+    "torch.distributed.pipelining": ("PipelineStage", *(kind.cls for kind in SCHEDULES.values())),
     "torch.distributed.tensor": ("DTensor", "Partial", "Replicate", "Shard"),
     "torch.utils.checkpoint": ("checkpoint",),
 }

@@ -28,6 +28,9 @@ KERNELS = (
         "apart",
         "sum_copies",
         "sum_whole_copies",
+        "mirrored",
+        "StagesOfRank",
+        "TurningStage",
     ),
 )
 """What a trainer and `generate` may call."""
@@ -52,7 +55,11 @@ def shell(of: Context) -> Shell:
     writes = generate(of) if of.layout.generate else Code("")
     after = (device_mesh(of), made, parallelize(of), trains, writes, Code(value.source), *leaf_classes)
     weights = init_weights(of.params, of.model.init, of.distributed)
-    used = (*_kernels(of), *(name for name in KERNELS if f"{name}(" in trains or f"{name}(" in writes), *value.calls)
+    used = (
+        *_kernels(of),
+        *(name for name in KERNELS if any(f"{name}(" in part for part in (made, trains, writes))),
+        *value.calls,
+    )
     used += tuple(name for name in (*STARTS, "uniform", "truncated") if f"{name}(" in weights)
     return Shell(used, tuple(part for part in after if part), weights)
 

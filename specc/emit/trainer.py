@@ -16,8 +16,6 @@ from specc.emit.weights import condition
 from specc.emit.wrap import WIDTH, wrapped
 from specc.ir.types import MeshAxis
 
-SCHEDULES = {"1f1b": "Schedule1F1B", "gpipe": "ScheduleGPipe"}
-
 
 @dataclass(frozen=True)
 class Common:
@@ -80,15 +78,13 @@ class Stages:
 
     inputs: Code  # of the first stage alone
     passed: Code  # of every stage, by keyword
-    sizes: Code  # what its stage is made for
+    made: Lines  # the stages of a rank
     schedule: Code
+    scheduled: Code  # what it is given of them
     loss: Code
     tied: Lines
     reading: Code  # contexts of evaluation in which gradients stay as they are
-    apart: Lines  # what a schedule runs in
-    depth: int  # of that
-    scheduled: Lines
-    summed: Lines
+    run: Lines  # a call of the schedule in its contexts
     outputs: Code  # types of what the last stage gives
 
 
@@ -184,7 +180,7 @@ def _seed(of: Context) -> list[str]:
 def _norm(of: Context) -> str:
     if not of.axes:
         return "nn.utils.get_total_norm(p.grad for p in parameters)"
-    once = "[p for p in parameters if p not in self.copies]" if of.tied else "parameters"
+    once = "[p for p in parameters if p not in self.copies]" if of.shared else "parameters"
     return f"{'gradient_norm' if of.distributed else 'stages_norm'}({once}, self.mesh.device_type)"
 
 
@@ -236,9 +232,13 @@ def _ranks(of: Context) -> Ranks:
     behind = {name: 0 if end is None else end for name, end in ends.items()} | whole  # None: of one shape alone
     blanks = f"({', '.join(f'({behind[name]}, {rows[name]})' for name in fed)})"
     filled = f"{given.filled}({mapping}, self.sizes, {blanks}{given.more})"
-    what = "stage of this rank, its schedule" if of.pp else "model on this rank"
+    several = of.layout.pp.per_rank > 1
+    what = "stages of this rank, their schedule" if several else "stage of this rank, its schedule"
     return Ranks(
-        holds=Code(f"The {what} and {'its' if of.pp else 'an'} optimizer; every rank calls every method."),
+        holds=Code(
+            f"The {what if of.pp else 'model on this rank'} and {'its' if of.pp and not several else 'an'} optimizer; "
+            "every rank calls every method."
+        ),
         fed=lines(wrap(_fed(of), 116)),
         counted=(lines(data),) if data else (),
         kept=lines(row[8:] for row in _kept(f"{{{', '.join(sizes)}}}")),
@@ -293,24 +293,45 @@ def _stages(of: Context, options: str, times: str) -> Stages:
     summed = "sum_copies" if of.distributed else "sum_whole_copies"
     own = [name for name in of.inputs if name not in of.passed]
     outputs = of.graph.outputs
-    depth = 12 if of.tied or of.data else 8
+    pp = of.layout.pp
     passed = "".join(f", {keyword(name)}={name}" for name in of.passed)
     scale = f'loss_kwargs={{"scale": scale{times}}}'
     call = f"schedule(*inputs{passed}, target=labels, losses=losses, {scale}, return_outputs=False)"
     # pipelines drop gradients of FSDP as they turn to evaluation or back; they let go of gathered weights themselves
     apart = "apart(self.module.parameters())" if of.data else "apart(p for p, _ in self.tied)"
+    mirrored = ["mirrored(self.module.copies)"] * of.mirrored
+    run = [*_nested(mirrored, [call]), *[f"{summed}(self.tied)"] * bool(of.shared)]
     held = 'tied_weights(self.module, TIED, self.index, mesh.get_group("pp"))'
     return Stages(
         inputs=Code(f"({', '.join(own)}{',' * (len(own) == 1)})"),
         passed=Code(passed),
-        sizes=listed(["batch // MICROBATCHES", *(_part(of, length) for length in of.lengths)]),
-        schedule=Code(SCHEDULES[of.layout.pp.schedule]),
+        made=lines(_held(of)),
+        schedule=Code(pp.kind.cls),
+        scheduled=Code("stage" if pp.kind.single else "[stage]" if pp.per_rank == 1 else "stages"),
         loss=Code("self.loss" if len(outputs) > 1 else f"partial(loss{options})" if options else "loss"),
-        tied=lines([f"self.tied, self.copies = {held}"]) if of.tied else (),
-        reading=listed([*_reading(of), *["apart(self.module.parameters())"] * bool(of.data)]),
-        apart=lines([f"with {apart}:"] * bool(of.tied or of.data)),
-        depth=depth,
-        scheduled=lines(row[depth:] for row in wrapped(" " * depth + call)),
-        summed=lines([f"{summed}(self.tied)"] * bool(of.tied)),
+        tied=lines([f"self.tied, self.copies = {held}"]) if of.shared else (),
+        reading=listed([*_reading(of), *mirrored, *["apart(self.module.parameters())"] * bool(of.data)]),
+        run=lines(_nested([apart] * bool(of.shared or of.data), run)),
         outputs=listed("Tensor" for _ in outputs),
     )
+
+
+def _nested(contexts: list[str], rows: list[str]) -> list[str]:
+    """Lines under `with` and those contexts, if there are any."""
+    return [f"with {', '.join(contexts)}:", *(f"    {row}" for row in rows)] if contexts else rows
+
+
+def _held(of: Context) -> list[str]:
+    """Lines that make the stages of this rank, and say what it has of the model."""
+    pp, sizes = of.layout.pp, listed(["batch // MICROBATCHES", *(_part(of, length) for length in of.lengths)])
+    if pp.per_rank == 1:
+        stage = f'stage = build_stage(mesh.get_local_rank("pp"), mesh, device, {sizes}, seed)'
+        return [stage, "self.index, self.module = stage.stage_index, stage.submod"]
+    numbers = (
+        "(self.index, len(STAGES) - 1 - self.index)" if pp.kind.v else f"range(self.index, len(STAGES), {pp.ranks})"
+    )
+    return [
+        'self.index = mesh.get_local_rank("pp")',
+        f"stages = [build_stage(n, mesh, device, {sizes}, seed) for n in {numbers}]",
+        "self.module = StagesOfRank(stage.submod for stage in stages)",
+    ]

@@ -31,6 +31,11 @@ class Segment:
     core: bool = False
     labels: tuple[str, ...] = ()
 
+    @property
+    def weights(self) -> int:
+        """How many weights it has, for each of which torch goes back by itself where a schedule splits backward."""
+        return len({param.path for op in self.ops for param in op.params if param.trained})
+
     def keeps(self, op: Op) -> bool:
         """Whether the result is kept inside, not by the cut behind it."""
         return op.id in self.labels or (self.core and op.kind == "attention")

@@ -11,8 +11,8 @@ from specc.spec.core import Layout
 
 
 def save_findings(graph: Graph, layout: Layout, root: Node | None = None) -> list[Diagnostic]:
-    """At most one for each name, in the layout's order: E413 where some layer would get wrong gradients, W501 (a
-    warning) where no layer runs less again.
+    """At most one for each name, in the layout's order: E413 where some layer would get wrong gradients, E434 where its
+    schedule cannot keep it, W501 (a warning) where no layer runs less again.
 
     `graph` has gone through all passes; `root` is the document, for the places. Raises ValueError for a name that no
     layer has.
@@ -32,11 +32,31 @@ def save_findings(graph: Graph, layout: Layout, root: Node | None = None) -> lis
                 "the recomputation, and what comes after it would draw other numbers than before"
             )
             found.append(Diagnostic("E413", message, span, "keep something else, or switch its dropout off"))
+        elif layout.pp.splits and any(part.keeps(op) for op, part, _ in kept):
+            message = (
+                f"{name} is kept inside of what runs again, which torch does once, and {layout.pp.schedule} needs twice"
+            )
+            help = "keep the last result of a branch, or nothing, or use another schedule"
+            found.append(Diagnostic("E434", message, span, help))
         elif not any(_runs_again(graph, op, part, last) for op, part, last in kept):
             message = f"keeping {name} saves nothing: it is not run again, for backward needs nothing after it"
             help = "keep a result with something after it in the layer that backward needs"
             found.append(Diagnostic("W501", message, span, help, severity="warning"))
     return found
+
+
+def split_findings(graph: Graph, layout: Layout, root: Node | None = None) -> list[Diagnostic]:
+    """W503 where layers run again in a schedule that finds gradients of weights apart from those of inputs."""
+    parts = [part for layer in segments(graph).values() for part in layer if part.again]
+    if not layout.pp.splits or not parts:
+        return []
+    times = 1 + max(part.weights for part in parts)
+    message = (
+        f"{layout.pp.schedule} goes back for inputs and for each weight apart, and what runs again does so each time: "
+        f"up to {times} times instead of once"
+    )
+    span = None if root is None else span_of(root, (*layout.at, "checkpoint"))
+    return [Diagnostic("W503", message, span, "leave checkpoint out, or use another schedule", severity="warning")]
 
 
 def _runs_again(graph: Graph, op: Op, part: Segment, last: bool) -> bool:

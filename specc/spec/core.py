@@ -18,6 +18,7 @@ from specc.components.activation import Activation
 from specc.components.base import Config
 from specc.components.norm import Norm
 from specc.source import Node, Path
+from specc.spec.schedules import Pipeline
 from specc.tables import Tables, tables
 
 
@@ -278,15 +279,6 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """Pipeline stages. `starts` names the first layer of each but the first ("layers.2"); () lets specc balance."""
-
-    stages: int = 1
-    schedule: Literal["gpipe", "1f1b"] = "1f1b"
-    starts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Layout:
     """How a model is spread over ranks."""
 
@@ -296,7 +288,7 @@ class Layout:
     generate: bool = False
     dp: int = 1
     cp: int = 1
-    pp: Pipeline = Pipeline()
+    pp: Pipeline = field(default_factory=Pipeline)
     microbatches: int = 1  # parts of a batch, one after the other or through the pipeline
     checkpoint: Checkpoint = Checkpoint()
     at: Path = ()

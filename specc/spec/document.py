@@ -9,6 +9,7 @@ from pydantic import Field, Tag
 from specc.components.base import Config, Dim, Factor, Formula, Rate, RateFormula, by_kind
 from specc.components.norm import Norm, OwnNorm
 from specc.spec.around import EmbeddingDoc, HeadDoc, InitDoc, Input, LossDoc, StackEmbeddingDoc
+from specc.spec.schedules import ScheduleName
 
 LAYERS = 100_000
 """Layers of a stack, at most."""
@@ -150,9 +151,11 @@ class PipelineDoc(Config):
     """Pipeline stages."""
 
     stages: Stages
-    """Number of stages, one a rank."""
-    schedule: Literal["gpipe", "1f1b"] = "1f1b"
-    """Order of forward and backward passes."""
+    """Number of stages."""
+    per_rank: Count = 1
+    """Stages of a rank. Ranks take turns; in `zbv` and `dualpipev` rank r has the r-th from each end."""
+    schedule: ScheduleName | None = None
+    """Order of forward and backward passes. Default: `1f1b`, with several stages a rank `interleaved_1f1b`."""
     starts: Annotated[list[str], Field(default_factory=list)]
     """First layer of each stage but the first, as in `layers.2`; beside an encoder, `decoder.2`. Default: by flops."""
 

@@ -112,7 +112,8 @@ def _layouts(document: Document, report: Report) -> tuple[Layout, ...]:
 
 def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout:
     if isinstance(doc.pp, PipelineDoc):
-        pipeline = Pipeline(doc.pp.stages, doc.pp.schedule, tuple(doc.pp.starts))
+        schedule = doc.pp.schedule or ("1f1b" if doc.pp.per_rank == 1 else "interleaved_1f1b")
+        pipeline = Pipeline(doc.pp.stages, schedule, tuple(doc.pp.starts), doc.pp.per_rank)
     else:
         pipeline = Pipeline(stages=doc.pp)
     more = ((axis, getattr(doc, axis)) for axis in known.axes if axis not in LayoutDoc.model_fields)

@@ -12,6 +12,7 @@ from specc.spec.document import RANKS
 from specc.spec.grammar import listed
 from specc.spec.report import Report
 from specc.spec.rules import STACKS, branches
+from specc.spec.schedules import SCHEDULES, nearest, rounds, takes
 from specc.spec.stated import place
 
 
@@ -130,16 +131,49 @@ def _pipeline(model: Model, layout: Layout, report: Report) -> None:
         message = f"{plural(count, 'layer')} cannot be cut into {plural(pp.stages, 'stage')}"
         report.add("E405", here, message, f"there can be at most {plural(count, 'stage')}", reads=stacks)
     if pp.stages == 1:
-        for key in ("schedule", "starts"):
+        for key in ("schedule", "per_rank", "starts"):
             if find(report.root, (*at, key)) is not None:
                 message = f"{key} is for several pipeline stages, and stages = 1"
                 report.add("E401", (*at, key), message, f"give more stages, or leave {key} out", key=True)
         return
-    if pp.schedule == "1f1b" and layout.microbatches < pp.stages:
-        message = f"1f1b over {pp.stages} stages needs as many microbatches, not {layout.microbatches}"
-        report.add("E406", (*layout.at, "microbatches"), message, f"give at least {pp.stages}")
+    if _shared_out(layout, report):
+        _microbatches(layout, report)
     if pp.starts and all(map(report.sound, stacks)):
         _starts(model, layout, report, count)
+
+
+def _shared_out(layout: Layout, report: Report) -> bool:
+    """Whether stages can be shared out over ranks as the schedule has them."""
+    at, pp = (*layout.at, "pp"), layout.pp
+    good = [n for n in divisors(pp.stages) if n < pp.stages]
+    if pp.per_rank not in good:
+        message = f"{pp.stages} stages cannot be shared out over two ranks or more, {pp.per_rank} a rank"
+        report.add("E431", (*at, "per_rank"), message, f"per_rank can be {choices(good)}")
+        return False
+    wanted = pp.kind.per_rank
+    if wanted in (None, pp.per_rank):
+        return True
+    message = f"{pp.schedule} has {plural(wanted, 'stage')} a rank, not {pp.per_rank}"
+    others = [name for name, kind in SCHEDULES.items() if kind.per_rank in (None, pp.per_rank)]
+    fitting = f"per_rank: {wanted}, or " if wanted in good else ""
+    help = f"give {fitting}one of {listed(others)}"
+    report.add("E432", (*at, "schedule"), message, help, reads=[(*at, "per_rank")])
+    return False
+
+
+def _microbatches(layout: Layout, report: Report) -> None:
+    """Those that torch's schedule takes."""
+    at, pp, count = (*layout.at, "microbatches"), layout.pp, layout.microbatches
+    if takes(pp.kind, pp.ranks, pp.per_rank, count):
+        return
+    if pp.kind.filled:
+        message = f"{pp.schedule} over {pp.stages} stages needs as many microbatches, not {count}"
+        report.add("E406", at, message, f"give at least {pp.stages}")
+        return
+    parts = rounds(pp.ranks, count)
+    message = f"{pp.schedule} over {pp.ranks} ranks runs {count} microbatches in {parts} rounds, which must be equal"
+    near = nearest(pp.kind, pp.ranks, pp.per_rank, count)
+    report.add("E433", at, message, f"give {' or '.join(map(str, near))}")
 
 
 def _starts(model: Model, layout: Layout, report: Report, count: int) -> None:

@@ -7,6 +7,8 @@ import keyword
 import re
 import sys
 
+from specc.spec.schedules import SCHEDULES
+
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,63}", re.ASCII)
 _PART = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 IMPORTED = (
@@ -43,7 +45,8 @@ CLASSES = (
     *("BlockLinear", "LinearScan", "PerChannel", "PerState", "SplitBlockLinear", "SplitPerChannel", "SplitPerState"),
     *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),
     *("Iterable", "Iterator", "Mapping", "MixedPrecisionPolicy", "Partial", "PipelineStage", "Placement", "Replicate"),
-    *("Schedule1F1B", "ScheduleGPipe", "Shard", "Tensor"),
+    *(kind.cls for kind in SCHEDULES.values()),
+    *("Shard", "StagesOfRank", "Tensor", "TurningStage"),
     *("CrossEntropy", "SmoothScores", "SmoothSplitScores", "SplitCrossEntropy"),
 )
 """What generated files define and import; the model's class must not take its place."""

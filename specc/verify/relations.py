@@ -322,7 +322,8 @@ def _number(value: float) -> Tensor:
 def describe(layout: Layout) -> str:
     """`tp 2 sp, pp 4 1f1b, dp 2, checkpoint every 2`."""
     words = [f"tp {layout.tp}{' sp' * layout.sequence_parallel}"] if layout.tp > 1 else []
-    words += [f"pp {layout.pp.stages} {layout.pp.schedule}"] if layout.pp.stages > 1 else []
+    pp = layout.pp
+    words += [f"pp {pp.stages}{f'/{pp.per_rank}' * (pp.per_rank > 1)} {pp.schedule}"] if pp.stages > 1 else []
     words += [f"dp {layout.dp}"] if layout.dp > 1 else []
     words += [f"{axis} {size}" for axis, size in layout.more]
     words += [layout.precision] if layout.precision != "fp32" else []

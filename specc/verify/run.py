@@ -123,4 +123,4 @@ def fill(p: Tensor, value: Tensor) -> None:
 
 def world_size(layout: Layout) -> int:
     """Ranks of a layout."""
-    return math.prod((layout.pp.stages, *(axis.size for axis in mesh_of(layout))))
+    return math.prod((layout.pp.ranks, *(axis.size for axis in mesh_of(layout))))

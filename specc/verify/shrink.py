@@ -9,7 +9,8 @@ from specc.components.base import divisors
 from specc.ir.types import TOKEN_AXES
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Block, Branch, Embed, Frames, Head, Layout, Model, Patches, Run, Sublayer
-from specc.verify.fewer import Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
+from specc.spec.schedules import takes
+from specc.verify.fewer import Groups, Stage, fewer_equal, fewer_layers, fewer_stages, stages_of, starts_of
 
 D_MODEL, MAX_SEQ = 32, 64
 OTHER = 40  # of a stack of another width
@@ -21,7 +22,11 @@ ROWS = 24  # of the vocabulary, on each rank of tp
 def least_ranks(layout: Layout) -> int:
     """Ranks of the smallest layout in which every axis in use stays in use."""
     others = prod(_smallest(size) for _, size in layout.more)
-    return min(layout.dp, 2) * min(layout.pp.stages, 2) * _smallest(layout.tp) * others
+    return min(layout.dp, 2) * min(layout.pp.ranks, 2) * _smallest(layout.tp) * others
+
+
+def _count(groups: Groups) -> int:
+    return sum(map(len, groups))
 
 
 def _smallest(ranks: int) -> int:
@@ -37,7 +42,8 @@ def shrink(model: Model, layout: Layout, ranks: int) -> tuple[Model, Layout]:
     """
     others = {name: _smallest(size) for name, size in layout.more}
     tp, dp, groups = layout.tp, layout.dp, stages_of(model, layout)
-    while prod(others.values()) * tp * dp * sum(map(len, groups)) > max(ranks, least_ranks(layout)):
+    each = layout.pp.per_rank
+    while prod(others.values()) * tp * dp * -(-_count(groups) // each) > max(ranks, least_ranks(layout)):
         smaller = [size for size in divisors(layout.tp) if 1 < size < tp]
         if dp > 2:
             dp = max(2, dp // 2)
@@ -47,9 +53,12 @@ def shrink(model: Model, layout: Layout, ranks: int) -> tuple[Model, Layout]:
             tp = smaller[-1]
         else:
             groups = fewer_stages(groups)
+    while _count(groups) % each:
+        groups = fewer_equal(groups) or fewer_stages(groups)
     stages = fewer_layers(model, groups)
-    microbatches = min(layout.microbatches, 2 * len(stages))
     pipeline = replace(layout.pp, stages=len(stages), starts=starts_of(model, stages))
+    counts = range(min(layout.microbatches, 2 * len(stages)), 0, -1)
+    microbatches = next(n for n in counts if takes(pipeline.kind, pipeline.ranks, each, n))
     small = replace(layout.sized({**others, "tp": tp, "dp": dp}), pp=pipeline, microbatches=microbatches)
     return _model(model, layout, small, stages), small
 
