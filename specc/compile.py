@@ -12,6 +12,7 @@ from specc.lower import lower
 from specc.passes import run, second
 from specc.passes.balance import start_findings
 from specc.passes.checkpoint import checkpoint
+from specc.passes.context import context_findings
 from specc.passes.first_values import init_findings
 from specc.passes.idle import idle_findings
 from specc.passes.saves import save_findings, split_findings
@@ -52,7 +53,7 @@ def noted(doing: str, spec: Spec, layout: Layout) -> Generator[None, None, None]
 
 
 def compile_spec(spec: Spec, layout: Layout, like: Compiled | None = None) -> Compiled:
-    """What only a graph shows (E241, E249, E413, E434, W501, W502, W503) is in `findings`.
+    """What only a graph shows (E241, E249, E413, E431, E434, W501, W502, W503) is in `findings`.
 
     Nothing is emitted of one with errors.
 
@@ -69,6 +70,7 @@ def compile_spec(spec: Spec, layout: Layout, like: Compiled | None = None) -> Co
     findings = [
         *idle_findings(passes["fold"], spec.model.inputs, spec.root),
         *init_findings(graph, spec.model.init, spec.root),
+        *context_findings(passes["fold"], layout, spec.root),
         *start_findings(passes["fold"], layout, spec.root),
         *save_findings(passes["legality"], layout, spec.root),
         *split_findings(passes["legality"], layout, spec.root),

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from specc.compile import compile_spec
+from specc.cost.device import Device, device
+from specc.cost.fed import fed
+from specc.cost.seconds import step
 from specc.emit import emit
-from specc.source import Source
+from specc.lower import lower
+from specc.passes import run
+from specc.passes.check import SpmdError, check
+from specc.source import Diagnostic, Source
 from specc.spec import Spec, load
 from specc.verify.relations import layout_relations, setting
 from specc.verify.shrink import shrink
 from tests import zoo
+from tests.mutants import mutants, retyped, short_cut
 
+CONTIGUOUS = "cp: {size: 4, order: contiguous}"
 SP = "tp: 2, sequence_parallel: true"
 EVERY = (
     *("transformer", "gpt2", "llama-tied", "llama", "hybrid", "packed", "latent", "biased", "ends", "experts"),
@@ -19,11 +28,18 @@ EVERY = (
 WIDE = ("{cp: 2}", "{cp: 4, checkpoint: full}", f"{{cp: 2, {SP}}}", "{cp: 2, dp: 2, pp: 2}", "{cp: 2, tp: 2, dp: 2}")
 FEW = (
     ("packed", "{cp: 2}"),
-    ("biased", f"{{cp: 2, {SP}, checkpoint: full}}"),
-    ("kept", "{cp: 2}"),
-    ("transformer", "{cp: 2, pp: 2}"),
+    ("biased", f"{{cp: {{size: 2, order: zigzag}}, {SP}}}"),
+    ("kept", "{cp: {size: 2, order: contiguous}}"),
+    ("llama-tied", "{cp: 2, pp: 2, checkpoint: {save: [attention.core]}}"),
 )
+ASKED = ("prefix", "biased", "routed", "hybrid")  # with masks that no flag says
 ALL = (*FEW, *(pytest.param(name, layout, marks=pytest.mark.matrix) for name in EVERY for layout in WIDE))
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", ASKED)
+def test_masks_follow_positions(name: str) -> None:
+    exact(spec_of(name, f"{{cp: {{size: 2, order: zigzag}}, {SP}, checkpoint: full}}"))
 
 
 def spec_of(name: str, layout: str) -> Spec:
@@ -60,8 +76,79 @@ def test_a_trainer_is_given_whole_rows() -> None:
     for line in (
         "whole rows of which a rank of cp takes its part.",
         "        if seq % 4:",
-        '        return [part_of_rows(x, self.mesh["cp"]) for x in rows]',
-        '        logits = whole_rows(logits, self.mesh["cp"])',
+        '        return [chunks_of_rows(x, self.mesh["cp"]) for x in rows]',
+        '        logits = rows_of_chunks(logits, self.mesh["cp"])',
+        "        early, late = causal_chunks(positions, self.cp)",
+        "        x = attention_of_chunks(q, k, v, early, late, self.cp, enable_gqa=True)",
     ):
         assert f"{line}\n" in text, line
+    text = source_of("llama", "{cp: {size: 2, order: contiguous}}")
+    for line in ("        mask = causal_part(positions, self.cp)", '[part_of_rows(x, self.mesh["cp"]) for x in rows]'):
+        assert f"{line}\n" in text, line
     assert "device, batch // MICROBATCHES, seq // 4, seed)\n" in source_of("llama", "{cp: 4, pp: 2}")
+
+
+def order(name: str, layout: str) -> str:
+    """In which ranks hold rows."""
+    return "zigzag" if "chunks_of_rows" in source_of(name, layout) else "contiguous"
+
+
+def test_rows_are_cut_as_zigzag_where_that_helps() -> None:
+    """A causal mask alone, in some layers, and nothing that needs tokens in a row."""
+    assert [order(name, "{cp: 2}") for name in ("llama", "transformer", "hybrid")] == ["zigzag"] * 3
+    assert [order(name, "{cp: 2}") for name in ("prefix", "packed", "steps", "recurrent")] == ["contiguous"] * 4
+    assert order("llama", "{cp: {size: 2, order: contiguous}}") == "contiguous"
+    spec = spec_of("recurrent", "{cp: {size: 2, order: zigzag}}")
+    (found,) = compile_spec(spec, spec.layout()).findings
+    assert found.code == "E431" and "selective_scan" in found.message
+
+
+LONG = """\
+specc: 1
+name: long
+d_model: 4096
+vocab: 128256
+max_seq: 131072
+decoder:
+  layers: 4
+  block:
+    - attention: {heads: 32, kv_heads: 8, rope: {theta: 500000}}
+    - ffn: {kind: gated, hidden: 14336}
+"""
+
+
+def attention(layout: str) -> float:
+    """Seconds of attention in a step of two long rows."""
+    spec = load(Source("long.yaml", f"{LONG}layout: {layout}\n"))
+    assert isinstance(spec, Spec), spec
+    graph = compile_spec(spec, spec.layout()).placed
+    symbols = fed(spec, spec.layout(), graph, 4)
+    h100 = device("h100")
+    assert not isinstance(symbols, Diagnostic) and isinstance(h100, Device)
+    found = step(graph, spec.layout(), h100, symbols)
+    return next(part.seconds for part in found.parts if part.name == "attention")
+
+
+def test_zigzag_is_as_much_work_for_every_rank() -> None:
+    """So attention takes as long as where ranks share samples out; in their order the last rank has almost twice."""
+    rows, zigzag, plain = (attention(f"{{{key}, precision: bf16}}") for key in ("dp: 4", "cp: 4", CONTIGUOUS))
+    assert zigzag == pytest.approx(rows, rel=0.01)
+    assert plain == pytest.approx((2 - 1 / 4) * zigzag, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["llama", pytest.param("transformer", marks=pytest.mark.matrix)])
+def test_rejects_every_mutant(name: str) -> None:
+    spec = spec_of(name, f"{{cp: 2, {SP}}}")
+    model, small = shrink(spec.model, spec.layout(), 8)
+    graph = dict(run(lower(model), small))["place"]
+    survivors: list[str] = []
+    count = 0
+    for description, mutant in (*mutants(graph), *short_cut(graph)):
+        count += 1
+        for again in (False, True):
+            try:
+                check(retyped(mutant) if again else mutant, small)
+                survivors.append(f"{description}{' derived again' * again}")
+            except SpmdError:
+                pass
+    assert count > 200 and survivors == []

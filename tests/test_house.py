@@ -21,7 +21,7 @@ from specc.source import Source
 from specc.spec import Spec, load
 from specc.spec.language import language
 from specc.tables import tables
-from tests.broken import BOTH, DECODER, FFN, PATTERN
+from tests.broken import BOTH, DECODER, FFN, PARTED, PATTERN
 from tests.component_keys import KEYS
 from tests.frame_keys import FRAME
 
@@ -355,6 +355,8 @@ READ: dict[str, tuple[str, str, str]] = {
     "LayoutDoc.generate": (PATTERN, "layout: {tp: 2}", "layout: {tp: 2, generate: true}"),
     "LayoutDoc.dp": (BOTH, "one: {}", "one: {dp: 2}"),
     "LayoutDoc.cp": (BOTH, "one: {}", "one: {cp: 2}"),
+    "ContextDoc.size": (BOTH, "one: {}", "one: {cp: {size: 2}}"),
+    "ContextDoc.order": (PARTED, "cp: 2,", "cp: {size: 2, order: contiguous},"),
     "LayoutDoc.pp": (BOTH, "one: {}", "one: {pp: 2}"),
     "LayoutDoc.precision": (BOTH, "one: {}", "one: {precision: bf16}"),
     "LayoutDoc.checkpoint": (BOTH, "one: {}", "one: {checkpoint: full}"),

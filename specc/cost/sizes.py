@@ -9,7 +9,7 @@ from math import prod
 
 from specc.ir.graph import Graph
 from specc.ir.op import Op, Ref
-from specc.ir.types import Axis, Spmd, TensorType
+from specc.ir.types import TOKEN_AXES, Axis, Spmd, TensorType
 
 BYTES = {"int64": 8, "bool": 1, "float": 4, "float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}  # of an element
 
@@ -43,10 +43,20 @@ class Sizes:
             if axis.data
         }
 
+    @cached_property
+    def _parts(self) -> dict[str, int]:
+        """Ranks that a row of each length is shared out to: symbols count a rank's own part of it."""
+        lengths = {
+            name: [axis.size for axis in self.graph.mesh if axis.data and name in axis.tokens] for name in TOKEN_AXES
+        }
+        return {name: prod(ranks) for name, ranks in lengths.items() if ranks}
+
     def axis(self, axis: Axis, spmd: Spmd) -> int:
         """Of a tensor axis, the elements on the rank that has most of them."""
-        size = axis.elements(self.symbols)
+        size = axis.elements(self.symbols) * self._parts.get(str(axis.size), 1)
         for mesh in spmd.shards(axis):
+            if axis.size in self._parts and axis.shard_name in self._fed.get(mesh, ()):
+                size //= self.ranks[mesh]  # of a whole row, this rank's part
             if axis.shard_name not in self._fed.get(mesh, ()):
                 size = -(-size // self.ranks[mesh])
         return size

@@ -134,11 +134,31 @@ def _attention(x: Local) -> Passes:
     """One kernel; backward makes the scores again: five products in place of two (2205.14135, algorithm 4)."""
     q, k, v = x.ins[:3]
     keys, dim, value = k.axes[2].length, q.axes[-1].length, v.axes[-1].length
+    share, done, chunks = _pairs(x, q.axes[2].length, keys)
     pairs = q.numel({}) // dim * keys
-    done = 0.5 + 0.5 / keys if dict(x.op.attrs).get("causal") else 1.0
-    forward = Work(flops=x.flops, bytes=x.bytes(*x.ins, *x.outs), kernels=1, done=done)
+    moved = x.bytes(*x.ins, *x.outs)
+    copied = 2 * x.bytes(k, v, x.outs[0]) if chunks > 1 else 0  # keys and values in order, chunks joined
     again = 2 * pairs * (3 * dim + 2 * value)
-    return Passes(forward, Work(flops=again, bytes=2 * forward.bytes, kernels=1, done=done), "fused")
+    kernels = chunks + 3 * (chunks > 1)
+    forward = Work(flops=round(share * x.flops), bytes=moved + copied, kernels=kernels, done=done)
+    backward = Work(flops=round(share * again), bytes=2 * moved + copied, kernels=kernels, done=done)
+    return Passes(forward, backward, "fused")
+
+
+def _pairs(x: Local, queries: int, keys: int) -> tuple[float, float, int]:
+    """The share of all pairs of queries and keys that kernels are given, what share of these is computed, and in how
+    many chunks. Of parts of rows in their order the last rank has most; of zigzag all have as many.
+    """
+    attrs = dict(x.op.attrs)
+    if attrs.get("causal"):
+        return 1.0, 0.5 + 0.5 / keys, 1
+    if "parts" not in attrs:
+        return 1.0, 1.0, 1
+    ranks = keys // queries
+    if len(x.ins) == 4:
+        return 1.0, 1 - (queries - 1) / (2 * keys), 1
+    given = (2 * ranks + 1) / (4 * ranks)
+    return given, (0.5 + 0.5 / keys) / given, 2
 
 
 def _scores(x: Local, passes: int = 0) -> Passes:

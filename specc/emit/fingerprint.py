@@ -17,7 +17,7 @@ from specc.ir.parameters import template
 from specc.ir.repeat import Repeat
 from specc.ir.stored import stored
 from specc.ir.types import Axis, Place, Spmd, TensorType
-from specc.spec.core import Checkpoint, Layout, Pipeline
+from specc.spec.core import Checkpoint, Context, Layout, Pipeline
 
 Json = object
 
@@ -38,10 +38,10 @@ def fingerprints(unplaced: Graph, graph: Graph, layout: Layout) -> tuple[tuple[s
     )
 
 
-def _plain(value: Pipeline | Checkpoint | Json) -> Json:
+def _plain(value: Pipeline | Checkpoint | Context | Json) -> Json:
     if isinstance(value, Pipeline):
         return {key: own for key, own in asdict(value).items() if (key, own) != ("per_rank", 1)}
-    return asdict(value) if isinstance(value, Checkpoint) else value
+    return asdict(value) if isinstance(value, (Checkpoint, Context)) else value
 
 
 def _digest(value: Json) -> str:

@@ -18,7 +18,7 @@ from specc.ir.op import STARTS
 
 KERNELS = (
     *("check_length", "filled", "filled_of", "evaluating", "resharding", "whole"),
-    *("part_of_rows", "whole_rows"),
+    *("part_of_rows", "whole_rows", "chunks_of_rows", "rows_of_chunks"),
     *("Cache", "next_tokens"),
     *(
         "gradient_norm",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 from textwrap import wrap
 
 from specc.emit.code import Code, lit, part
@@ -150,17 +150,18 @@ def _checks(of: Context) -> list[str]:
         found += ['    raise ValueError(f"a batch of {batch} cannot be cut into {MICROBATCHES} equal microbatches")']
     axes = [axis for axis in of.graph.mesh if set(axis.tokens) & set(of.lengths)]
     lengths = list(dict.fromkeys(length for axis in axes for length in of.lengths if length in axis.tokens))
-    parts = prod(axis.size for axis in axes)
+    inner = prod(axis.size for axis in axes if axis not in of.parted)
+    parts = prod(axis.size for axis in of.parted) * (lcm(2, inner) if of.zigzag else inner)
     if len(lengths) == 1:
-        found += [f"if {lengths[0]} % {parts}:", f"    {_uneven(lengths[0], axes)}"]
+        found += [f"if {lengths[0]} % {parts}:", f"    {_uneven(lengths[0], axes, of.zigzag)}"]
     elif lengths:
         found += [f"for length in ({', '.join(lengths)}):", f"    if length % {parts}:"]
-        found += [f"        {_uneven('length', axes)}"]
+        found += [f"        {_uneven('length', axes, of.zigzag)}"]
     return found
 
 
-def _uneven(length: str, axes: list[MeshAxis]) -> str:
-    words = " and ".join(f"{axis.name} = {axis.size}" for axis in axes)
+def _uneven(length: str, axes: list[MeshAxis], zigzag: bool) -> str:
+    words = " and ".join(f"{axis.name} = {axis.size}" for axis in axes) + ", zigzag" * zigzag
     return f'raise ValueError(f"sequences of {{{length}}} tokens cannot be cut into equal parts for {words}")'
 
 
@@ -249,7 +250,7 @@ def _ranks(of: Context) -> Ranks:
             if of.parted
             else "Filled up to the size the trainer is built for"
         ),
-        joined=lines(f'logits = whole_rows(logits, self.mesh["{axis.name}"])' for axis in reversed(of.parted)),
+        joined=_joined(of),
         last=Code(of.inputs[-1]),
         own=Code(" of this rank's samples" * of.apart),
         whole=Code(_whole(of)),
@@ -260,10 +261,16 @@ def _filled(of: Context, filled: str) -> list[str]:
     """Lines that return what is filled up, or the part of it that this rank holds."""
     if not of.parted:
         return [f"return {filled}"]
-    part = "x"
+    part, kernel = "x", "chunks_of_rows" if of.zigzag else "part_of_rows"
     for axis in of.parted:
-        part = f'part_of_rows({part}, self.mesh["{axis.name}"])'
+        part = f'{kernel}({part}, self.mesh["{axis.name}"])'
     return [f"rows = {filled}", f"return [{part} for x in rows]"]
+
+
+def _joined(of: Context) -> Lines:
+    """Lines that make whole rows of logits."""
+    kernel = "rows_of_chunks" if of.zigzag else "whole_rows"
+    return lines(f'logits = {kernel}(logits, self.mesh["{axis.name}"])' for axis in reversed(of.parted))
 
 
 def _fed(of: Context) -> str:

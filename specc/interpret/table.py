@@ -199,6 +199,12 @@ def mask(*operands: Tensor, of: tuple[str, ...], window: int | None = None, chun
     return reduce(torch.logical_and, terms)
 
 
+def causal_bias(positions: Tensor, *, chunks: int) -> Any:
+    """positions [seq] -> which keys each query sees [seq, keys], as often as there are chunks"""
+    mask = positions <= positions[:, None]
+    return mask if chunks == 1 else (mask,) * chunks
+
+
 def mask_bias(mask: Tensor) -> Tensor:
     """A mask of any shape -> 0 where it is true, -inf where not"""
     return torch.where(mask, 0.0, -torch.inf)
@@ -266,6 +272,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "real_positions": real_positions,
     "mask": mask,
     "mask_bias": mask_bias,
+    "causal_bias": causal_bias,
     "advance": advance,
     "slots": slots,
     "appended": appended,

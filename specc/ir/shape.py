@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from specc.ir.graph import Graph
 from specc.ir.op import Ref
-from specc.ir.types import Spmd, TensorType
+from specc.ir.types import TOKEN_AXES, Spmd, TensorType
 
 
 def shape(graph: Graph, ref: Ref, axes: tuple[tuple[str, str], ...]) -> str:
-    """`[batch, seq/tp, d_model]`, axes renamed by `axes`; data axes are left out, every tensor is local to them."""
+    """`[batch, seq/tp, d_model]`, axes renamed by `axes`; data axes show where they cut rows, samples are local."""
     type, spmd = graph.type(ref), graph.spmd(ref)
     key = (id(type), id(spmd), axes)
     found = graph.shown.get(key)
@@ -21,7 +21,9 @@ def _shape(graph: Graph, type: TensorType, spmd: Spmd, axes: dict[str, str]) -> 
     model = graph.groups.model
     words: list[str] = []
     for *packed, axis in type.dims:
-        by = "*".join(name for held in (*packed, axis) for name in spmd.shards(held) if name in model)
+        split = [(name, held.name) for held in (*packed, axis) for name in spmd.shards(held)]
+        by = "*".join(name for name, held in split if name in model or held in TOKEN_AXES)
+        by = f"({by})" if "*" in by else by
         first, star, rest = axis.name.partition("*")
         first = axes.get(first, first)
         words.append(f"{first}{f'/{by}' if by else ''}{star}{rest}")

@@ -42,7 +42,8 @@ POSITIONS = OpDef(
 
 
 def _per_position(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
-    places = [R, *shards_of(ins[0], mesh)]
+    own = shards_of(ins[0], mesh)
+    places = [*own, R] if mesh.data else [R, *own]  # what ranks are fed is theirs alone
     return [Signature((t, *((None,) * (len(ins) - 1))), (t,)) for t in places]
 
 
@@ -177,6 +178,15 @@ MASK_BIAS = OpDef(  # what a mask adds to scores: 0, and -inf where it hides
     lambda op, ins: Facts(),
 )
 
+CAUSAL_BIAS = OpDef(  # of positions of queries [seq]: each sees the keys up to itself; two of zigzag, one a chunk
+    "causal_bias",
+    lambda op, ins: (replace(ins[0], dtype="bool"),) * op.number("chunks"),
+    lambda op, ins, mesh, stream: [
+        Signature((t,), (t,) * op.number("chunks")) for t in (*(shards_of(ins[0], mesh) if mesh.data else ()), R)
+    ],
+    lambda op, ins: Facts(),
+)
+
 OPS = (
     INPUT,
     POSITIONS,
@@ -191,4 +201,5 @@ OPS = (
     REAL_POSITIONS,
     MASK,
     MASK_BIAS,
+    CAUSAL_BIAS,
 )

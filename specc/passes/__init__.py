@@ -8,6 +8,7 @@ from dataclasses import replace
 from specc.ir.graph import Graph
 from specc.passes.check import check
 from specc.passes.checkpoint import checkpoint
+from specc.passes.context import context
 from specc.passes.dead import dead
 from specc.passes.decode import decode
 from specc.passes.fold import fold
@@ -22,7 +23,20 @@ from specc.spec.core import Checkpoint, Layout
 
 Pass = Callable[[Graph, Layout], Graph]
 
-PASSES: tuple[Pass, ...] = (shapes, dead, fold, order, precision, stages, legalise, place, check, checkpoint, legality)
+PASSES: tuple[Pass, ...] = (
+    shapes,
+    dead,
+    fold,
+    context,
+    order,
+    precision,
+    stages,
+    legalise,
+    place,
+    check,
+    checkpoint,
+    legality,
+)
 
 
 def typed(graph: Graph, layout: Layout | None = None) -> Graph:

@@ -18,11 +18,17 @@ def fold(graph: Graph, layout: Layout) -> Graph:
 
 
 def _folded(graph: Graph, op: Op, split: set[str]) -> Op:
-    if op.kind != "attention" or len(op.inputs) < 4:
-        return op
-    mask = graph.op(op.inputs[3].op)
-    if mask.kind != "mask" or mask.attr("of") != ("queries", "keys") or len(set(mask.inputs)) > 1:
-        return op
-    if graph.op(mask.inputs[0].op).kind != "positions" or graph.type(mask.ref).axes[0].name in split:
+    mask = causal_alone(graph, op)
+    if mask is None or graph.type(mask.ref).axes[0].name in split:
         return op
     return replace(op.having(causal=True), inputs=op.inputs[:3])
+
+
+def causal_alone(graph: Graph, op: Op) -> Op | None:
+    """The mask of an attention that hides later keys of whole sequences and nothing else."""
+    if op.kind != "attention" or len(op.inputs) < 4:
+        return None
+    mask = graph.op(op.inputs[3].op)
+    if mask.kind != "mask" or mask.attr("of") != ("queries", "keys") or len(set(mask.inputs)) > 1:
+        return None
+    return mask if graph.op(mask.inputs[0].op).kind == "positions" else None

@@ -33,7 +33,8 @@ def precision(graph: Graph, layout: Layout) -> Graph:
 
 def _is_mask(graph: Graph, op: Op) -> bool:
     """Whether it tells kernels of attention, and nobody else, what is hidden."""
-    users = graph.users(op.ref) if len(op.outs) == 1 and op.outs[0].dtype == "bool" else ()
+    dense = len(op.outs) == 1 and op.outs[0].dtype == "bool" and op.outs[0].dim("keys") is not None
+    users = graph.users(op.ref) if dense else ()
     return bool(users) and all(user.kind == "attention" and op.ref in user.inputs[3:] for user in users)
 
 

@@ -279,6 +279,13 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Context:
+    """How ranks of cp share out rows."""
+
+    order: Literal["contiguous", "zigzag"] | None = None  # None: as the model allows, see specc.passes.context
+
+
+@dataclass(frozen=True)
 class Layout:
     """How a model is spread over ranks."""
 
@@ -288,6 +295,7 @@ class Layout:
     generate: bool = False
     dp: int = 1
     cp: int = 1
+    context: Context = Context()
     pp: Pipeline = field(default_factory=Pipeline)
     microbatches: int = 1  # parts of a batch, one after the other or through the pipeline
     checkpoint: Checkpoint = Checkpoint()

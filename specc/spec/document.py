@@ -160,6 +160,17 @@ class PipelineDoc(Config):
     """First layer of each stage but the first, as in `layers.2`; beside an encoder, `decoder.2`. Default: by flops."""
 
 
+class ContextDoc(Config):
+    """Ranks that hold parts of every sample."""
+
+    size: Count
+    """Number of ranks."""
+    order: Literal["contiguous", "zigzag"] | None = None
+    """Which tokens of a row a rank holds: one of as many parts, or two of twice as many, one from either end, so that
+    causal attention is as much work for all. Default: zigzag where some attention has no other mask than the causal
+    one, and nothing needs tokens in a row, as recurrent mixers, convolutions, segments and multi_token do."""
+
+
 class EveryDoc(Config):
     """Some layers are recomputed in backward, or all but for some results: one of the two keys."""
 
@@ -178,7 +189,7 @@ class LayoutDoc(Config):
     """Split activations between blocks over tp, too."""
     dp: Count = 1
     """Ranks that hold different samples (FSDP2)."""
-    cp: Count = 1
+    cp: Annotated[Annotated[Count, Tag("number")] | Annotated[ContextDoc, Tag("mapping")], by_kind] = 1
     """Ranks that hold parts of every sample (context parallel): keys and values are gathered over them."""
     pp: Annotated[Annotated[Stages, Tag("number")] | Annotated[PipelineDoc, Tag("mapping")], by_kind] = 1
     """Pipeline stages."""

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from specc.source import Path
 from specc.spec.blocks import Written, written_blocks
-from specc.spec.core import Checkpoint, Common, Layout, Loss, Model, MultiToken, Pipeline, Spec, Stack
+from specc.spec.core import Checkpoint, Common, Context, Layout, Loss, Model, MultiToken, Pipeline, Spec, Stack
 from specc.spec.document import (
+    ContextDoc,
     Document,
     EveryDoc,
     LayoutDoc,
@@ -123,7 +124,8 @@ def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout
         sequence_parallel=doc.sequence_parallel,
         generate=doc.generate,
         dp=doc.dp,
-        cp=doc.cp,
+        cp=doc.cp.size if isinstance(doc.cp, ContextDoc) else doc.cp,
+        context=Context(doc.cp.order) if isinstance(doc.cp, ContextDoc) else Context(),
         precision=doc.precision,
         pp=pipeline,
         microbatches=pipeline.stages if doc.microbatches is None else doc.microbatches,

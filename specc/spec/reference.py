@@ -77,6 +77,7 @@ SECTIONS: tuple[tuple[str, type[Config]], ...] = (
     ("init", around.InitDoc),
     ("start", around.StartDoc),
     ("layout", OWN["LayoutDoc"]),
+    ("context", document.ContextDoc),
     ("pipeline", document.PipelineDoc),
     ("checkpoint", document.EveryDoc),
 )

@@ -64,9 +64,9 @@ def shrink(model: Model, layout: Layout, ranks: int) -> tuple[Model, Layout]:
 
 
 def lengths(layout: Layout, inputs: int) -> list[int]:
-    """Of each input of a batch, in tokens: different ones that tp divides, and what else splits them."""
+    """Of each input of a batch, in tokens: different ones that tp divides, and twice what else splits them."""
     ranks = prod(axis.size for axis in mesh_of(layout) if axis.name == "tp" or set(axis.tokens) & set(TOKEN_AXES))
-    return [ranks * (max(2, -(-8 // ranks)) + 2 * n) for n in range(inputs)]
+    return [ranks * (2 * max(1, -(-8 // (2 * ranks))) + 2 * n) for n in range(inputs)]
 
 
 def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> Model:

@@ -58,12 +58,27 @@ def _attention(op: Op, sizes: Sizes) -> Saved:
     if _written_out(op, sizes):
         return _steps(op, sizes)
     own, values = (statistic,), ("in0", "in1", "in2", "out0")
+    if "parts" in dict(op.attrs):
+        return _parts(op, sizes, statistic)
     for ref in op.inputs[3:]:
         if graph.type(ref).dtype == "bool":  # as what is added to scores
             own = (*own, ("mask", sizes.numel(ref) * sizes.element(op.outs[0])))
         else:
             values = (*values, "in3")
     return Saved(values, own, results=1)
+
+
+def _parts(op: Op, sizes: Sizes, statistic: tuple[str, int]) -> Saved:
+    """Of a rank's part of queries. Of two chunks, keys and values stay in their order, and each chunk's result; a CPU
+    has the mask, as what is added to scores."""
+    queries, keys = sizes.dims(op.inputs[0])[2], sizes.dims(op.inputs[1])[2]
+    chunks = len(op.inputs) - 3
+    pairs = queries * keys if chunks == 1 else (queries // 2) * (keys + queries // 2)
+    own = [statistic, *[("mask", pairs * sizes.element(op.outs[0]))] * (sizes.on == "cpu")]
+    if chunks == 1:
+        return Saved(("in0", "in1", "in2", "out0"), tuple(own), results=1)
+    own += [("keys in order", sizes.bytes(op.inputs[1])), ("values in order", sizes.bytes(op.inputs[2]))]
+    return Saved(("in0",), (*own, ("chunks", sizes.bytes(op.ref))), results=1)
 
 
 def _layout(op: Op, sizes: Sizes) -> tuple[int, int, int]:

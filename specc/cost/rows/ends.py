@@ -95,6 +95,7 @@ ROWS: Mapping[str, Row] = {
     "relative_bias": lambda op, sizes: Saved(("in0",)),
     "biased": _biased,
     "mask": _mask,
+    "causal_bias": lambda op, sizes: Saved(),
     "mask_bias": lambda op, sizes: Saved(forward=4 * sizes.numel(op.ref)),
     "alibi": lambda op, sizes: Saved(forward=8 * sizes.numel(op.ref) // sizes.dims(op.ref)[0]),
     "buckets": lambda op, sizes: Saved(forward=21 * sizes.numel(op.ref)),

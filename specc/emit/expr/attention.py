@@ -45,17 +45,19 @@ def _own_heads(graph: Graph, op: Op) -> Expr:
 
 
 def _attention(graph: Graph, op: Op) -> Expr:
-    q, k, v, *mask = op.inputs
-    parts: list[Part] = ["F.scaled_dot_product_attention(", Use(q), ", ", Use(k), ", ", Use(v)]
-    if mask:
-        parts += [", ", Use(mask[0])]
+    q, k, v, *masks = op.inputs
+    name = {1: "attention_of_part", 2: "attention_of_chunks"}.get(len(masks)) if "parts" in dict(op.attrs) else None
+    parts: list[Part] = [f"{name or 'F.scaled_dot_product_attention'}(", Use(q), ", ", Use(k), ", ", Use(v)]
+    parts += [part for mask in masks for part in (", ", Use(mask))]
+    if len(masks) > 1:
+        parts += [f", self.{mesh}" for mesh in graph.spmd(q).shards(op.outs[0].axes[2])]
     parts.append(
         hole(op, "dropout", op.attr("dropout"), 0.0, before=", dropout_p=", after=" if self.training else 0.0")
     )
     parts.append(hole(op, "causal", op.attr("causal"), False, before=", is_causal="))
     parts.append(Hole(f"{op.id}.scale", "scale", repr(op.attr("scale")), before=", scale=", default="None"))
     parts.append(hole(op, "grouped", op.attr("grouped"), False, before=", enable_gqa="))
-    return Expr((*parts, ")"), alone=True)
+    return Expr((*parts, ")"), calls=(name,) if name else (), alone=True)
 
 
 def _plain_attention(graph: Graph, op: Op) -> Expr:

@@ -17,7 +17,11 @@ def _positions(graph: Graph, op: Op) -> Expr:
     dim = [a.name for a in graph.type(like).axes].index(axis.name)
     whole = "".join(f" * self.{name}.size()" for name in graph.spmd(like).shards(axis))
     use = Use(like, ATOM, named=True)
-    return Expr(("torch.arange(", use, f".size({dim}){whole}, device=", use, ".device)"))
+    made: tuple[Part, ...] = ("torch.arange(", use, f".size({dim}){whole}, device=", use, ".device)")
+    over = [mesh.name for mesh in graph.mesh if mesh.data and mesh.name in graph.spmd(like).shards(axis)]
+    if "order" not in dict(op.attrs):
+        return Expr(made)
+    return Expr(("zigzag(", *made, f", 0, self.{over[0]})"), calls=("zigzag",))
 
 
 def _rope_table(graph: Graph, op: Op) -> Expr:
@@ -117,6 +121,13 @@ def _mask_bias(graph: Graph, op: Op) -> Expr:
     return Expr(("torch.where(", Use(op.inputs[0], named=True), f", 0.0, -torch.inf){CAST}"), alone=True, called="mask")
 
 
+def _causal_bias(graph: Graph, op: Op) -> Expr:
+    """Of this rank's queries."""
+    (over,) = graph.spmd(op.inputs[0]).shards(op.outs[0].axes[0])
+    name = "causal_chunks" if op.number("chunks") > 1 else "causal_part"
+    return Expr((f"{name}(", Use(op.inputs[0]), f", self.{over})"), calls=(name,), alone=True)
+
+
 TABLE: dict[str, Writer] = {
     "positions": _positions,
     "rope_table": _rope_table,
@@ -130,5 +141,6 @@ TABLE: dict[str, Writer] = {
     "real_positions": _kernel,
     "mask": _mask,
     "mask_bias": _mask_bias,
+    "causal_bias": _causal_bias,
     "zero": _zero,
 }
