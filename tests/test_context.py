@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
 from specc.compile import compile_spec
 from specc.cost.device import Device, device
 from specc.cost.fed import fed
 from specc.cost.seconds import step
+from specc.cost.sizes import Sizes
 from specc.emit import emit
 from specc.lower import lower
+from specc.ops.conversions import conversion
 from specc.passes import run
 from specc.passes.check import SpmdError, check
 from specc.source import Diagnostic, Source
@@ -20,6 +24,7 @@ from tests import zoo
 from tests.mutants import mutants, retyped, short_cut
 
 CONTIGUOUS = "cp: {size: 4, order: contiguous}"
+ULYSSES = "cp: {size: 2, attention: ulysses}"
 SP = "tp: 2, sequence_parallel: true"
 EVERY = (
     *("transformer", "gpt2", "llama-tied", "llama", "hybrid", "packed", "latent", "biased", "ends", "experts"),
@@ -31,6 +36,7 @@ FEW = (
     ("biased", f"{{cp: {{size: 2, order: zigzag}}, {SP}}}"),
     ("kept", "{cp: {size: 2, order: contiguous}}"),
     ("llama-tied", "{cp: 2, pp: 2, checkpoint: {save: [attention.core]}}"),
+    ("biased", f"{{{ULYSSES}, {SP}}}"),
 )
 ASKED = ("prefix", "biased", "routed", "hybrid")  # with masks that no flag says
 ALL = (*FEW, *(pytest.param(name, layout, marks=pytest.mark.matrix) for name in EVERY for layout in WIDE))
@@ -62,6 +68,13 @@ def exact(spec: Spec, ranks: int = 8) -> None:
 
 @pytest.mark.parametrize(("name", "layout"), ALL)
 def test_parts_of_rows_are_exact(name: str, layout: str) -> None:
+    exact(spec_of(name, layout))
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("layout", [f"{{{ULYSSES}, checkpoint: full}}", f"{{{ULYSSES}, dp: 2, pp: 2}}"])
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("kept", "routed")])
+def test_heads_in_place_of_parts_of_rows_are_exact(name: str, layout: str) -> None:
     exact(spec_of(name, layout))
 
 
@@ -136,9 +149,12 @@ def test_zigzag_is_as_much_work_for_every_rank() -> None:
     assert plain == pytest.approx((2 - 1 / 4) * zigzag, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["llama", pytest.param("transformer", marks=pytest.mark.matrix)])
-def test_rejects_every_mutant(name: str) -> None:
-    spec = spec_of(name, f"{{cp: 2, {SP}}}")
+@pytest.mark.parametrize(
+    ("name", "cp"),
+    [("llama", "cp: 2"), ("llama", ULYSSES), pytest.param("transformer", "cp: 2", marks=pytest.mark.matrix)],
+)
+def test_rejects_every_mutant(name: str, cp: str) -> None:
+    spec = spec_of(name, f"{{{cp}, {SP}}}")
     model, small = shrink(spec.model, spec.layout(), 8)
     graph = dict(run(lower(model), small))["place"]
     survivors: list[str] = []
@@ -152,3 +168,34 @@ def test_rejects_every_mutant(name: str) -> None:
             except SpmdError:
                 pass
     assert count > 200 and survivors == []
+
+
+def sent(layout: str) -> Fraction:
+    """Elements that a rank sends over cp in attention of one layer, forward: (n - 1) / n of what it has in the end."""
+    spec = load(Source("long.yaml", f"{LONG}layout: {layout}\n"))
+    assert isinstance(spec, Spec), spec
+    graph = compile_spec(spec, spec.layout()).placed
+    symbols = fed(spec, spec.layout(), graph, BATCH, LENGTH)
+    assert not isinstance(symbols, Diagnostic)
+    sizes, total = Sizes(graph, symbols), Fraction(0)
+    for op in graph.ops:
+        link = (
+            conversion(op.place("src"), op.place("dst")) if op.kind == "convert" and op.text("mesh") == "cp" else None
+        )
+        if link is not None and link.forward and graph.type(op.ref).grad:
+            assert link.forward in ("all-gather", "all-to-all") and link.backward in ("reduce-scatter", "all-to-all")
+            total += Fraction(RANKS - 1, RANKS) * max(sizes.numel(op.inputs[0]), sizes.numel(op.ref))
+    return total
+
+
+BATCH, LENGTH, RANKS, HEADS, KV_HEADS, HEAD_DIM = 2, 4096, 4, 32, 8, 128
+
+
+def test_ranks_send_what_is_published() -> None:
+    """Keys and values once around (Llama 3, 3.3.2; a ring sends as much), or parts of q, k, v and the result (DeepSpeed
+    Ulysses, 3.2: 4 N h / P where all heads have keys of their own).
+    """
+    rows = BATCH * LENGTH * HEAD_DIM
+    gathered = Fraction(RANKS - 1, RANKS) * 2 * KV_HEADS * rows
+    exchanged = Fraction(RANKS - 1, RANKS) * (2 * HEADS + 2 * KV_HEADS) * rows / RANKS
+    assert sent("{cp: 4}") == gathered and sent("{cp: {size: 4, attention: ulysses}}") == exchanged

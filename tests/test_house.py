@@ -356,6 +356,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "LayoutDoc.dp": (BOTH, "one: {}", "one: {dp: 2}"),
     "LayoutDoc.cp": (BOTH, "one: {}", "one: {cp: 2}"),
     "ContextDoc.size": (BOTH, "one: {}", "one: {cp: {size: 2}}"),
+    "ContextDoc.attention": (PARTED, "cp: 2,", "cp: {size: 2, attention: ulysses},"),
     "ContextDoc.order": (PARTED, "cp: 2,", "cp: {size: 2, order: contiguous},"),
     "LayoutDoc.pp": (BOTH, "one: {}", "one: {pp: 2}"),
     "LayoutDoc.precision": (BOTH, "one: {}", "one: {precision: bf16}"),

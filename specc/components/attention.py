@@ -193,6 +193,7 @@ ATTENTION = Component(
     shards=heads.SHARDS,
     grows=("heads", "kv_heads"),
     split_by_tp=heads.split_by_tp,
+    spread=heads.spread,
     results=results,
     shrink=shrink,
     normed=normed,

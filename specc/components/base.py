@@ -196,6 +196,8 @@ class Component(Generic[C]):
     end in `heads`, the later ones divide the first. Without them a spec cannot be scaled (`specc init --like`)."""
     split_by: Mapping[str, Callable[[C], tuple[tuple[str, int], ...]]] = field(default_factory=dict[str, Any])
     """The same of other axes of the mesh, by name."""
+    spread: Callable[[C], tuple[tuple[str, int], ...]] = lambda config: ()
+    """Those of heads that ranks with parts of rows share out while attention computes, where a layout says so."""
     reads: tuple[Outside, ...] = ()
     """Values of the stack that it reads beside x; masks and documents may be missing."""
     streamed: Callable[[C], bool] = lambda config: False

@@ -51,6 +51,7 @@ CROSS_ATTENTION = Component(
     shards=heads.SHARDS,
     grows=("heads", "kv_heads"),
     split_by_tp=heads.split_by_tp,
+    spread=heads.spread,
     results=heads.results,
     shrink=heads.shrink,
     normed=heads.normed,

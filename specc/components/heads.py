@@ -156,6 +156,11 @@ def split_by_tp(config: Heads) -> tuple[tuple[str, int], ...]:
     return (("heads", config.heads),)
 
 
+def spread(config: Heads) -> tuple[tuple[str, int], ...]:
+    """What ranks share out that exchange parts of rows for heads."""
+    return (("heads", config.heads), ("kv_heads", sizes(config)[0]))
+
+
 def results(config: Heads) -> tuple[str, ...]:
     """Results that checkpointing can keep. What is no kernel has no result of its own."""
     core = () if written_out(config) else ("core",)

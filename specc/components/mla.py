@@ -239,6 +239,7 @@ MLA = Component(
     shards=("heads",),
     grows=("heads", "q_rank", "kv_rank"),
     split_by_tp=lambda config: (("heads", config.heads),),
+    spread=lambda config: (("heads", config.heads),),
     results=results,
     shrink=shrink,
     normed=lambda config, model: config.model_copy(update={"norm": norm.own(config.norm, model)}),

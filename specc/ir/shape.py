@@ -22,7 +22,8 @@ def _shape(graph: Graph, type: TensorType, spmd: Spmd, axes: dict[str, str]) -> 
     words: list[str] = []
     for *packed, axis in type.dims:
         split = [(name, held.name) for held in (*packed, axis) for name in spmd.shards(held)]
-        by = "*".join(name for name, held in split if name in model or held in TOKEN_AXES)
+        shown = {axis.name: (*TOKEN_AXES, *axis.heads) for axis in graph.mesh}
+        by = "*".join(name for name, held in split if name in model or held in shown[name])
         by = f"({by})" if "*" in by else by
         first, star, rest = axis.name.partition("*")
         first = axes.get(first, first)

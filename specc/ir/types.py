@@ -163,7 +163,7 @@ class MeshAxis:
     """An axis of the device mesh: which token axes it splits, and by which names it splits parameters.
 
     `data`: its ranks are fed different tokens, so gradients of what it does not split are sums over it. Else all of
-    its ranks are fed the same.
+    its ranks are fed the same. `heads`: by which names attention may split values over it, in place of tokens.
     """
 
     name: str
@@ -171,3 +171,4 @@ class MeshAxis:
     tokens: tuple[str, ...] = ()
     shards: tuple[str, ...] = ()
     data: bool = False
+    heads: tuple[str, ...] = ()

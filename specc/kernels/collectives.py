@@ -80,6 +80,12 @@ def exchange(x: Tensor, sent: list[int], got: list[int], ranks: DeviceMesh) -> T
     return Collective.apply(there, back, x, ranks)
 
 
+def swap_shards(x: Tensor, whole: int, part: int, cp: DeviceMesh) -> Tensor:
+    """x that has all along the dim `whole` and this rank's part along `part`, the other way round."""
+    ones = [1] * cp.size()
+    return torch.cat(exchange(torch.stack(x.chunk(cp.size(), whole)), ones, ones, cp).unbind(), part)
+
+
 def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
     """This rank's shard of `dim` of a replicated value whose gradient is summed elsewhere."""
     return x.chunk(tp.size(), dim)[tp.get_local_rank()]

@@ -75,6 +75,9 @@ def _flagged(op: Op) -> bool:
 def _attention_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
     heads, kv_heads = ins[0].axes[1], ins[1].axes[1]
     found: list[Signature] = []
+    if mesh.heads:
+        own = S(heads.name)
+        return [Signature((own, *[S(kv_heads.name)] * 2, *(demand(t, own) for t in ins[3:])), (own,))]
     if shardable(heads, mesh) and shardable(kv_heads, mesh):
         own = S(heads.name)
         found.append(Signature((own, *[S(kv_heads.name)] * 2, *(demand(t, own) for t in ins[3:])), (own,)))

@@ -34,6 +34,7 @@ CONVERSIONS = (
     Conversion("S", "R", "all_gather", 2, "all-gather", "reduce-scatter"),
     Conversion("S", "I", "all_gather_whole", 2, "all-gather"),
     Conversion("R", "S", "shard", 0),
+    Conversion("S", "S", "swap_shards", 1, "all-to-all", "all-to-all"),
 )
 _BY_KINDS = {(item.source, item.target): item for item in CONVERSIONS}
 

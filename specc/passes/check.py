@@ -138,7 +138,7 @@ def _check_formed(graph: Graph, op: Op, axes: tuple[Axis, ...], spmd: Spmd, what
             raise SpmdError(op, mesh.name, f"{what} is {place}, which is no type")
         if place.kind == "S" and place.axis not in [axis.shard_name for axis in axes]:
             raise SpmdError(op, mesh.name, f"{what} is {place}, but has no such axis")
-        if place.kind == "S" and place.axis not in (*mesh.tokens, *mesh.shards):
+        if place.kind == "S" and place.axis not in (*mesh.tokens, *mesh.shards, *mesh.heads):
             raise SpmdError(op, mesh.name, f"{what} is {place}, an axis that {mesh.name} does not split")
     nested = [(place.axis, name) for name, place in places.items() if place.kind == "S"]
     told = [(axis, name) for axis, names in nesting.items() for name in names]

@@ -25,7 +25,7 @@ def context(graph: Graph, layout: Layout) -> Graph:
     Zigzag, where it is asked for or gives every rank as much to do: rank r of n holds chunks r and 2n - 1 - r.
     """
     axes = [axis for axis in mesh_of(layout) if axis.data and set(axis.tokens) & set(TOKEN_AXES)]
-    if len(axes) != 1:
+    if len(axes) != 1 or axes[0].heads:  # attention then has whole rows of some heads
         return graph
     masks = {op.id: mask for op in graph.ops if (mask := causal_alone(graph, op))}
     zigzag = _zigzag(graph, layout, bool(masks))
@@ -66,8 +66,8 @@ def _zigzag(graph: Graph, layout: Layout, gains: bool) -> bool:
 
 
 def in_a_row(graph: Graph) -> tuple[Op, ...]:
-    """Ops that need tokens as they follow each other: what mixes them, but for attention, which goes by positions."""
-    return tuple(op for op in graph.ops if op.kind != "attention" and set(graph.facts(op).mix) & set(TOKEN_AXES))
+    """Ops that need tokens as they follow each other: what mixes them. What goes by masks has keys, and positions."""
+    return tuple(op for op in graph.ops if set(graph.facts(op).mix) & set(TOKEN_AXES))
 
 
 def context_findings(graph: Graph, layout: Layout, root: Node | None = None) -> list[Diagnostic]:

@@ -13,7 +13,7 @@ from specc.spec.core import Layout
 
 def fold(graph: Graph, layout: Layout) -> Graph:
     """Before anything reads what scopes take. A rank that has part of the queries only needs the mask itself."""
-    split = {axis for mesh in mesh_of(layout) if mesh.data for axis in mesh.tokens}
+    split = {axis for mesh in mesh_of(layout) if mesh.data and not mesh.heads for axis in mesh.tokens}
     return dead(graph.with_ops(_folded(graph, op, split) for op in graph.ops), layout)
 
 

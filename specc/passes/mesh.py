@@ -6,6 +6,8 @@ from specc.extension import LayoutAxis
 from specc.ir.types import MeshAxis
 from specc.spec.core import Layout
 
+HEADS = ("heads", "kv_heads")
+
 
 def mesh_of(layout: Layout) -> tuple[MeshAxis, ...]:
     """Axes that placing works on, outer to inner; those of size 1 are left out."""
@@ -18,4 +20,5 @@ def _axis(layout: Layout, axis: LayoutAxis) -> MeshAxis:
     shards = dict.fromkeys([*(by_components if axis.features else ()), *axis.shards])
     tokens = axis.tokens if not axis.when or getattr(layout, axis.when) else ()
     like = (name for name, others in known.alike.items() if axis.data and set(others) & set(tokens))
-    return MeshAxis(axis.name, layout.size(axis.name), (*tokens, *like), tuple(shards), axis.data)
+    heads = HEADS if axis.name == "cp" and layout.context.how == "ulysses" else ()
+    return MeshAxis(axis.name, layout.size(axis.name), (*tokens, *like), tuple(shards), axis.data, heads)

@@ -118,9 +118,18 @@ def _chosen(
     """`pinned` says of each output whether it must have the stream type."""
     chosen = {axis.name: _choose(graph, op, ins, produced, pinned, axis) for axis in mesh}
     wanted = [_wanted(t, {name: s.inputs[n] for name, s in chosen.items()}) for n, t in enumerate(produced)]
-    types = [Spmd.of({name: s.outputs[out] for name, s in chosen.items()}) for out in range(len(op.outs))]
+    types = [_made({axis: chosen[axis.name].outputs[out] for axis in mesh}) for out in range(len(op.outs))]
     lowering = tuple((name, s.lowering) for name, s in chosen.items() if s.lowering != "plain")
     return _Choice(tuple(wanted), tuple(types), _uses(op, chosen), lowering)
+
+
+def _made(places: dict[MeshAxis, Place]) -> Spmd:
+    """The type of a result: shards of one axis nest as mesh axes do, but what was exchanged for them is innermost."""
+    exchanged = [axis for axis, place in places.items() if place.axis in axis.heads]
+    made = Spmd.of({axis.name: R if axis in exchanged else place for axis, place in places.items()})
+    for axis in exchanged:
+        made = made.put(axis.name, places[axis])
+    return made
 
 
 def _wanted(produced: Spmd, places: dict[str, Place | None]) -> Spmd:
@@ -158,7 +167,7 @@ def _choose(
     for out in (out for out in range(len(op.outs)) if pinned[out]):
         offered = [s for s in offered if s.outputs[out] == stream(mesh)(op.outs[out])]
     for signature in offered:
-        costs = [_cost(t, a, b) for t, a, b in zip(ins, places, signature.inputs, strict=True)]
+        costs = [_cost(t, a, b, mesh) for t, a, b in zip(ins, places, signature.inputs, strict=True)]
         known = [cost for cost in costs if cost is not None]
         parted = sum(t.grad and a == R != b for t, a, b in zip(ins, places, signature.inputs, strict=True))
         if len(known) == len(costs) and (best is None or (sum(known), parted) < best[0]):
@@ -169,13 +178,13 @@ def _choose(
     return best[1]
 
 
-def _cost(value: TensorType, produced: Place, wanted: Place | None) -> int | None:
+def _cost(value: TensorType, produced: Place, wanted: Place | None, mesh: MeshAxis) -> int | None:
     if wanted is None or produced == wanted:
         return 0
     if produced == P and not value.grad:
         return None
     link = conversion(produced, wanted)
-    if link is None:
+    if link is None or (produced.kind == wanted.kind == "S" and not mesh.heads):
         return None
     if not link.moved:
         return 0

@@ -282,6 +282,7 @@ class Checkpoint:
 class Context:
     """How ranks of cp share out rows."""
 
+    how: Literal["gather", "ulysses"] = "gather"
     order: Literal["contiguous", "zigzag"] | None = None  # None: as the model allows, see specc.passes.context
 
 

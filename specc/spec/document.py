@@ -165,6 +165,9 @@ class ContextDoc(Config):
 
     size: Count
     """Number of ranks."""
+    attention: Literal["gather", "ulysses"] = "gather"
+    """How attention sees whole rows: `gather` keys and values of all ranks, or by an all-to-all there and back have all
+    of a row in some of the heads (`ulysses`, of DeepSpeed), where tp * size divides heads and kv_heads."""
     order: Literal["contiguous", "zigzag"] | None = None
     """Which tokens of a row a rank holds: one of as many parts, or two of twice as many, one from either end, so that
     causal attention is as much work for all. Default: zigzag where some attention has no other mask than the causal

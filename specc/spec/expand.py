@@ -125,7 +125,7 @@ def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout
         generate=doc.generate,
         dp=doc.dp,
         cp=doc.cp.size if isinstance(doc.cp, ContextDoc) else doc.cp,
-        context=Context(doc.cp.order) if isinstance(doc.cp, ContextDoc) else Context(),
+        context=Context(doc.cp.attention, doc.cp.order) if isinstance(doc.cp, ContextDoc) else Context(),
         precision=doc.precision,
         pp=pipeline,
         microbatches=pipeline.stages if doc.microbatches is None else doc.microbatches,

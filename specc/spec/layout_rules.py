@@ -23,6 +23,7 @@ def layout_rules(model: Model, layout: Layout, report: Report) -> None:
     _tensor(model, layout, report)
     _others(model, layout, report)
     _rows(model, layout, report)
+    _spread(model, layout, report)
     _pipeline(model, layout, report)
     _saves(model, layout, report)
     _generate(model, layout, report)
@@ -71,6 +72,27 @@ def _rows(model: Model, layout: Layout, report: Report) -> None:
             report.add("E430", (*layout.at, axis), message, f"leave {axis} out, or drop_path", reads=[("drop_path",)])
 
 
+def _spread(model: Model, layout: Layout, report: Report) -> None:
+    """Heads that ranks with parts of rows share out beside tp, while attention computes."""
+    if layout.cp == 1 or layout.context.how != "ulysses":
+        return
+    at, ranks = (*layout.at, "cp"), layout.tp * layout.cp
+    parts = list(_split(model, "heads", report))
+    for (key, number), places in _indivisible(parts, ranks).items():
+        good = divisors(*(number for _, sizes in parts for _, number in sizes))
+        could = [n // layout.tp for n in good if n % layout.tp == 0]
+        help = f"cp can be {choices(could)}, or attention: gather" if could else "give attention: gather"
+        notes = tuple((span_of(report.root, path), f"{key} is set here") for path in dict.fromkeys(places))
+        message = f"{plural(number, key[:-1])} cannot be shared out over tp * cp = {ranks} by ulysses"
+        report.add("E402", (*at, "size"), message, help, notes=notes)
+    if layout.context.order == "zigzag":
+        message = "zigzag is for ranks with all heads of a part of a row; by ulysses they attend to whole rows"
+        report.add("E432", (*at, "order"), message, "leave order out")
+    if any(getattr(branch.component, "sinks", False) for _, branch in branches(model)):
+        message = "sinks are parameters of heads, which every rank of cp has, and ulysses shares heads out"
+        report.add("E432", (*at, "attention"), message, "give attention: gather", reads=STACKS)
+
+
 def _others(model: Model, layout: Layout, report: Report) -> None:
     """Axes beside dp and tp."""
     for axis, size in layout.more:
@@ -105,11 +127,12 @@ def _tell(
 
 
 def _split(model: Model, axis: str, report: Report) -> Iterator[Split]:
-    """What an axis must divide in each component, and where it is stated."""
+    """What an axis, or what shares out heads, must divide in each component, and where it is stated."""
     for _, branch in branches(model):
         if all(map(report.sound, (branch.at, *branch.under))):
             component = model.tables.component(branch.component)
-            split = component.split_by_tp if axis == "tp" else component.split_by.get(axis)
+            own = {"tp": component.split_by_tp, "heads": component.spread}
+            split = own.get(axis) or component.split_by.get(axis)
             sizes = () if split is None else split(branch.component)
             yield {key: place(report, branch, (key,)) for key, _ in sizes}, sizes
 

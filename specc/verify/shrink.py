@@ -73,10 +73,11 @@ def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> 
     uneven = small.tp - 1 if model.vocab % layout.tp else 0  # one token less on the last rank
     rows = model.vocab // layout.tp  # odd or even, for FSDP2
     layers = iter([sum(run) for run in zip(*stages, strict=True)])
+    parts = small.tp * (small.cp if small.context.how == "ulysses" else 1)  # of heads
     stacks = tuple(
         replace(
             stack,
-            runs=tuple(Run(_blocks(model, run.blocks, small.tp), next(layers)) for run in stack.runs),
+            runs=tuple(Run(_blocks(model, run.blocks, parts), next(layers)) for run in stack.runs),
             d_model=None if stack.d_model is None else OTHER,
         )
         for stack in model.stacks
@@ -91,7 +92,7 @@ def _model(model: Model, layout: Layout, small: Layout, stages: list[Stage]) -> 
         embed=_embed(model.embed, most, small.tp),
         head=_head(model),
         multi_token=model.multi_token
-        and replace(model.multi_token, blocks=_blocks(model, model.multi_token.blocks, small.tp)),
+        and replace(model.multi_token, blocks=_blocks(model, model.multi_token.blocks, parts)),
         pad=None if model.pad is None else min(model.pad, 1),
         stacks=tuple(replace(stack, embed=embed) for stack, embed in zip(stacks, embeds, strict=True)),
     )

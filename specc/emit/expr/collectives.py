@@ -14,6 +14,9 @@ def _convert(graph: Graph, op: Op) -> Expr:
     made = conversion(source, target)
     if made is None:
         raise OpError(op, f"no function of generated code converts {source} to {target}")
+    if source.kind == target.kind == "S":
+        dims = f"{op.outs[0].dim(target.axis)}, {op.outs[0].dim(source.axis)}"
+        return Expr((f"{made.kernel}(", Use(op.inputs[0]), f", {dims}, self.{mesh})"), calls=(made.kernel,))
     axis = target.axis or source.axis
     dim = op.outs[0].dim(axis) if axis else 0
     if not made.forward and axis:
