@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import prod
 from typing import TypeVar
 
 from specc.cost.device import Device
@@ -202,7 +203,7 @@ class _Stage:
         self.loss = tuple(op for op in graph.ops if op.scope[:1] == LOSS and op.kind != "input") if self.last else ()
         self.saved = 0
         data = [axis for axis in graph.mesh if axis.data and not axis.shards]
-        ranks = data[0].size if data else 1
+        ranks = prod(axis.size for axis in data)
         units = self._by_unit()
         held, own = held_of(self.run, units, ranks), held_of(self.run, units, ranks, known)
         self.live.make(sum(part.shard for part in held.values()) * self.sizes.stored + self._buffers(), WEIGHTS)
@@ -254,6 +255,8 @@ class _Stage:
         labels = [op for op in self.graph.ops if op.scope[:1] == LOSS and op.kind == "input" and op.outs[0].axes]
         batch = [op.ref for op in (*self.graph.inputs, *labels)]
         copies = 2 if self.graph.mesh or count > 1 else 1  # the trainer's, filled up
+        if self.sizes.parts:
+            copies = 1 + max(self.sizes.parts.values())  # what is given are whole rows
         self.live.make(sum(self.sizes.bytes(ref) for ref in batch) * count * copies, BATCH)
 
     def start(self) -> None:

@@ -44,7 +44,7 @@ class Sizes:
         }
 
     @cached_property
-    def _parts(self) -> dict[str, int]:
+    def parts(self) -> dict[str, int]:
         """Ranks that a row of each length is shared out to: symbols count a rank's own part of it."""
         lengths = {
             name: [axis.size for axis in self.graph.mesh if axis.data and name in axis.tokens] for name in TOKEN_AXES
@@ -53,9 +53,9 @@ class Sizes:
 
     def axis(self, axis: Axis, spmd: Spmd) -> int:
         """Of a tensor axis, the elements on the rank that has most of them."""
-        size = axis.elements(self.symbols) * self._parts.get(str(axis.size), 1)
+        size = axis.elements(self.symbols) * self.parts.get(str(axis.size), 1)
         for mesh in spmd.shards(axis):
-            if axis.size in self._parts and axis.shard_name in self._fed.get(mesh, ()):
+            if axis.size in self.parts and axis.shard_name in self._fed.get(mesh, ()):
                 size //= self.ranks[mesh]  # of a whole row, this rank's part
             if axis.shard_name not in self._fed.get(mesh, ()):
                 size = -(-size // self.ranks[mesh])
