@@ -53,7 +53,7 @@ def noted(doing: str, spec: Spec, layout: Layout) -> Generator[None, None, None]
 
 
 def compile_spec(spec: Spec, layout: Layout, like: Compiled | None = None) -> Compiled:
-    """What only a graph shows (E241, E249, E413, E431, E434, W501, W502, W503) is in `findings`.
+    """What only a graph shows (E241, E249, E413, E434, E441, W501, W502, W503) is in `findings`.
 
     Nothing is emitted of one with errors.
 

@@ -254,8 +254,7 @@ MODEL = (
     Case(
         "E418", f"{SEEN}layout: {{tp: 2, sequence_parallel: true}}\n", "{stem", "{class_token: true, stem", ": |true}"
     ),
-    Case("E402", PARTED, "{cp: 2,", "{cp: {size: 8, attention: ulysses},", "size: |8"),
-    Case("E432", PARTED, "{cp: 2,", "{cp: {size: 2, attention: ulysses, order: zigzag},", "order: |zigzag"),
+    Case("E442", PARTED, "{cp: 2,", "{cp: {size: 2, attention: ulysses, order: zigzag},", "order: |zigzag"),
     Case("E430", PARTED, "vocab: 97", "vocab: 97\nhead: {kind: vector, pool: mean}", "cp: |2"),
     Case("E430", PARTED, "vocab: 97", "vocab: 97\ndrop_path: 0.1", "cp: |2"),
     Case("E418", SEEN, "head: none", "head: none\nlayout: {cp: 2}", "cp: |2"),

@@ -62,7 +62,7 @@ def test_every_code_has_a_breakage_and_a_line_in_the_documents() -> None:
         "E249",
         "E299",
         "E413",
-        "E431",
+        "E441",
         "E434",
         "E701",
         "E702",

@@ -113,7 +113,7 @@ def test_rows_are_cut_as_zigzag_where_that_helps() -> None:
     assert order("llama", "{cp: {size: 2, order: contiguous}}") == "contiguous"
     spec = spec_of("recurrent", "{cp: {size: 2, order: zigzag}}")
     (found,) = compile_spec(spec, spec.layout()).findings
-    assert found.code == "E431" and "selective_scan" in found.message
+    assert found.code == "E441" and "selective_scan" in found.message
 
 
 LONG = """\
@@ -199,3 +199,11 @@ def test_ranks_send_what_is_published() -> None:
     gathered = Fraction(RANKS - 1, RANKS) * 2 * KV_HEADS * rows
     exchanged = Fraction(RANKS - 1, RANKS) * (2 * HEADS + 2 * KV_HEADS) * rows / RANKS
     assert sent("{cp: 4}") == gathered and sent("{cp: {size: 4, attention: ulysses}}") == exchanged
+
+
+def test_heads_that_cannot_be_shared_out_are_told() -> None:
+    text = (zoo.ROOT / "specs" / "tiny" / "llama-tiny.yaml").read_text()
+    found = load(Source("llama.yaml", f"{text}layout: {{cp: {{size: 4, attention: ulysses}}, tp: 2}}\n"))
+    assert isinstance(found, list) and [item.code for item in found] == ["E402"]
+    assert found[0].message == "4 kv_heads cannot be shared out over tp * cp = 8 by ulysses"
+    assert found[0].help == "cp can be 1 or 2, or attention: gather"

@@ -71,7 +71,7 @@ def in_a_row(graph: Graph) -> tuple[Op, ...]:
 
 
 def context_findings(graph: Graph, layout: Layout, root: Node | None = None) -> list[Diagnostic]:
-    """E431 where zigzag is asked for, and something needs tokens in a row. `graph` is typed, and not placed."""
+    """E441 where zigzag is asked for, and something needs tokens in a row. `graph` is typed, and not placed."""
     if layout.cp == 1 or layout.context.order != ZIGZAG:
         return []
     kinds = list(dict.fromkeys(op.kind for op in in_a_row(graph)))
@@ -79,4 +79,4 @@ def context_findings(graph: Graph, layout: Layout, root: Node | None = None) -> 
         return []
     span = None if root is None else span_of(root, (*layout.at, "cp", "order"))
     message = f"{', '.join(kinds)} needs tokens as they follow each other, and zigzag gives a rank two parts of a row"
-    return [Diagnostic("E431", message, span, "give order: contiguous, or leave order out")]
+    return [Diagnostic("E441", message, span, "give order: contiguous, or leave order out")]

@@ -87,10 +87,10 @@ def _spread(model: Model, layout: Layout, report: Report) -> None:
         report.add("E402", (*at, "size"), message, help, notes=notes)
     if layout.context.order == "zigzag":
         message = "zigzag is for ranks with all heads of a part of a row; by ulysses they attend to whole rows"
-        report.add("E432", (*at, "order"), message, "leave order out")
+        report.add("E442", (*at, "order"), message, "leave order out")
     if any(getattr(branch.component, "sinks", False) for _, branch in branches(model)):
         message = "sinks are parameters of heads, which every rank of cp has, and ulysses shares heads out"
-        report.add("E432", (*at, "attention"), message, "give attention: gather", reads=STACKS)
+        report.add("E442", (*at, "attention"), message, "give attention: gather", reads=STACKS)
 
 
 def _others(model: Model, layout: Layout, report: Report) -> None:
