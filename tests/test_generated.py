@@ -102,7 +102,7 @@ def test_it_builds_alone_what_the_table_says(name: str, alone: dict[str, list[di
         assert (len(on) == 1 and on[0] in stages_of_all) if ranged else on == stages_of_all, key
     total = sum(prod(shape) for shape, *_, trained in wanted.values() if trained)
     assert f"\n{total:,} parameters in float32;" in (ast.get_docstring(tree_of(name)) or "")
-    ranks = layout.tp * layout.dp
+    ranks = layout.tp * layout.dp * layout.cp
     assert all(stage["local"] * ranks >= sum(map(prod, stage["parameters"].values())) for stage in stages)
     if ranks == 1:
         assert stages[0]["logits"] == [standalone.BATCH, standalone.LENGTH, zoo.spec(name).model.vocab]
@@ -130,7 +130,7 @@ def test_the_formatter_and_the_linter_are_content() -> None:
 MOST = {
     "gpt2": 206,
     "llama-3.1-8b": 464,
-    "llama-3.1-405b": 467,
+    "llama-3.1-405b": 534,
     "transformer-base": 518,
     "gemma-3-4b": 500,
     "t5-small": 548,

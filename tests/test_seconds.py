@@ -236,7 +236,7 @@ def test_a_measured_device_has_a_narrower_range_and_says_so() -> None:
 
 
 def test_a_layout_costs_milliseconds() -> None:
-    """Of the CPU, a 405B model in 16 stages of 8 ranks with 32 microbatches; a second layout of one graph less."""
+    """Of the CPU, a 405B model in 4 stages with 32 microbatches; a second layout of one graph less."""
     from time import process_time
 
     from tests import zoo

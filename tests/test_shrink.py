@@ -45,7 +45,7 @@ def pipe(stages: int, *starts: str) -> Layout:
 STAGED: dict[str, tuple[Model, Layout]] = {
     "mask": (spec(MASK).model, spec(MASK).layout()),
     "memory": (spec(MEMORY).model, spec(MEMORY).layout()),
-    "405b": (zoo.model("llama-3.1-405b"), zoo.spec("llama-3.1-405b").layout()),
+    "405b": (zoo.model("llama-3.1-405b"), replace(zoo.spec("llama-3.1-405b").layout(), cp=1, pp=Pipeline(16))),
     "8b": (zoo.model("llama-3.1-8b"), zoo.spec("llama-3.1-8b").layout()),
     "transformer": (zoo.model("transformer-base"), pipe(4)),
     "eleven": (zoo.model("transformer-base"), pipe(11)),

@@ -68,7 +68,8 @@ def make_class(name: str, bodies: list[Body], axes: list[str]) -> Class:
     ]
     forward = "\n".join(line for method in methods for line in (method.takes, *method.body))
     text = "\n".join([*init, forward])
-    meshes = [axis for axis in axes if re.search(rf"\b{axis}\b", text)]
+    code = re.sub(r"# .*", "", text)  # without what comments say of shapes
+    meshes = [axis for axis in axes if re.search(rf"\b{axis}\b", code)]
     stored = [axis for axis in meshes if re.search(rf"\bself\.{axis}\b", forward)]
     stored += dict.fromkeys(arg for n, arg in arguments.items() if n in read)
     typed = {arg: _annotation([hole.value for hole in columns[n]]) for n, arg in arguments.items()}

@@ -44,13 +44,13 @@ def in_order(x: Tensor, dim: int, cp: DeviceMesh) -> Tensor:
 
 
 def causal_part(positions: Tensor, cp: DeviceMesh) -> CausalBias:
-    """Of this rank's queries [seq/cp], which stand in a row: each sees the keys up to itself."""
+    """What this rank's queries [seq/cp], which stand in a row, see: the keys up to each."""
     size = len(positions)
     return causal_lower_right(size, size * (cp.get_local_rank() + 1))
 
 
 def causal_chunks(positions: Tensor, cp: DeviceMesh) -> tuple[CausalBias, CausalBias]:
-    """Of each of the two chunks of this rank's queries [seq/cp]."""
+    """What each of the two chunks of this rank's queries [seq/cp] sees: the keys up to each query."""
     size, rank = len(positions) // 2, cp.get_local_rank()
     return causal_lower_right(size, size * (rank + 1)), causal_lower_right(size, size * (2 * cp.size() - rank))
 
