@@ -52,6 +52,12 @@ def test_ways_to_share_out() -> None:
     found = list(splits(on, 16, 2))
     assert len(set(found)) == len(found) and all(one.tp * one.stages * one.data == 16 for one in found)
     assert {one.tp for one in found} == {1, 2, 4, 8} and {one.stages for one in found} == {1, 2}
+    assert all(split.parts == 1 for split in found)
+    long = list(splits(on, 16, 2, 32768))
+    assert {split.parts for split in long} == {1, 2, 4} and all(
+        split.tp * split.stages * split.data * split.parts == 16 for split in long
+    )
+    assert Split(2, 1, 2, 4).text(1, "none", "fp32") == "{tp: 2, sequence_parallel: true, cp: 4, dp: 2}"
     assert Split(2, 1, 8).text(1, "none", "fp32") == "{tp: 2, sequence_parallel: true, dp: 8}"
 
 

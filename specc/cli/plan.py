@@ -71,7 +71,8 @@ def plan(
         if isinstance(on, list):
             loaded.tell(on)
             return loaded.finish("")
-        wish = Wish(on, gpus, batch, tuple(name for name in save_names(only.model) if name.endswith((".core", ".o"))))
+        keep = tuple(name for name in save_names(only.model) if name.endswith((".core", ".o")))
+        wish = Wish(on, gpus, batch, keep, only.model.max_seq if seq is None else seq)
         best = searched(spec, only, layout, wish, seq)
         if isinstance(best, Diagnostic):
             loaded.tell([best])

@@ -14,20 +14,22 @@ from specc.ir.graph import Graph
 from specc.spec.core import Layout
 
 MOST = 5  # layouts that are told
+PART = 8192  # tokens of a row that a rank of cp has at least: shorter ones are no work to share out
 
 
 @dataclass(frozen=True)
 class Split:
-    """How ranks are shared out: tp within a node, stages, and data ranks with what is left."""
+    """How ranks are shared out: tp within a node, stages, parts of rows, and data ranks with what is left."""
 
     tp: int
     stages: int
     data: int
+    parts: int = 1
 
     def text(self, microbatches: int, checkpoint: str, precision: str) -> str:
         """The layout as it stands in a spec; what is 1, or the default, is left out."""
         keys: dict[str, int | str] = {"tp": self.tp} | ({"sequence_parallel": "true"} if self.tp > 1 else {})
-        keys |= {"pp": self.stages, "dp": self.data, "microbatches": microbatches}
+        keys |= {"cp": self.parts, "pp": self.stages, "dp": self.data, "microbatches": microbatches}
         keys |= {} if checkpoint == "none" else {"checkpoint": checkpoint}
         keys |= {} if precision == "fp32" else {"precision": precision}
         return f"{{{', '.join(f'{name}: {value}' for name, value in keys.items() if value != 1)}}}"
@@ -71,12 +73,15 @@ class _Tried:
 
 @dataclass(frozen=True)
 class Wish:
-    """So many devices for `rows` sequences of a step; `keep` are results that may be kept where layers run again."""
+    """So many devices for `rows` sequences of a step, each of `length` tokens; `keep` are results that may be kept
+    where layers run again.
+    """
 
     device: Device
     ranks: int
     rows: int
     keep: tuple[str, ...] = ()
+    length: int = 0
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -87,7 +92,7 @@ class Wish:
 
 def search(wish: Wish, layers: int, precision: str, make: Make, feed: Feed) -> list[Found]:
     """The fastest that fit, at most one of each way to share out ranks."""
-    every = splits(wish.device, wish.ranks, layers)
+    every = splits(wish.device, wish.ranks, layers, wish.length)
     tried = [item for split in every for item in _tried(split, wish, precision, make, feed)]
     fitting = _Fitting(wish.device, tried)
     found: dict[Split, Found] = {}
@@ -129,12 +134,13 @@ class _Fitting:
         return item.rows <= self._fit.get(item.way, 0)
 
 
-def splits(device: Device, ranks: int, layers: int) -> Iterator[Split]:
-    """Powers of 2; tp does not leave its node."""
+def splits(device: Device, ranks: int, layers: int, length: int = 0) -> Iterator[Split]:
+    """Powers of 2; tp does not leave its node, and only long rows are shared out."""
     for tp in _powers(min(device.node, ranks)):
         for stages in _powers(min(layers, ranks // tp)):
-            if ranks % (tp * stages) == 0:
-                yield Split(tp, stages, ranks // (tp * stages))
+            for parts in _powers(max(1, min(length // PART, ranks // (tp * stages)))):
+                if ranks % (tp * stages * parts) == 0:
+                    yield Split(tp, stages, ranks // (tp * stages * parts), parts)
 
 
 def _powers(most: int) -> list[int]:
