@@ -49,8 +49,8 @@ def test_masks_follow_positions(name: str) -> None:
 
 
 def spec_of(name: str, layout: str) -> Spec:
-    text = (zoo.ROOT / "specs" / "tiny" / f"{name}-tiny.yaml").read_text()
-    found = load(Source(f"{name}.yaml", f"{text}layout: {layout}\n"))
+    text = (zoo.ROOT / "specs" / "tiny" / f"{name}-tiny.yaml").read_text().partition("\nlayout")[0]
+    found = load(Source(f"{name}.yaml", f"{text}\nlayout: {layout}\n"))
     assert isinstance(found, Spec), found
     return found
 
@@ -189,6 +189,13 @@ def sent(layout: str) -> Fraction:
 
 
 BATCH, LENGTH, RANKS, HEADS, KV_HEADS, HEAD_DIM = 2, 4096, 4, 32, 8, 128
+
+
+def test_zigzag_needs_two_chunks_a_rank() -> None:
+    spec = spec_of("llama", "{cp: 4}")
+    found = fed(spec, spec.layout(), compile_spec(spec, spec.layout()).placed, 1, 12)
+    assert isinstance(found, Diagnostic) and found.help == "the nearest are 8 and 16"
+    assert found.message == "sequences of 12 tokens cannot be cut into equal parts for cp = 4, zigzag"
 
 
 def test_ranks_send_what_is_published() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import lcm, prod
 
 from specc.ir.graph import Graph
 from specc.ir.types import TOKEN_AXES, MeshAxis
@@ -52,11 +52,12 @@ def _rows(spec: Spec, layout: Layout, graph: Graph, batch: int) -> Diagnostic | 
 
 def _tokens(spec: Spec, layout: Layout, graph: Graph, length: int) -> Diagnostic | None:
     """Those that ranks of a model axis share between layers must divide, too."""
-    axes = (*_splitting(graph, TOKEN_AXES), *_splitting(graph, TOKEN_AXES, data=False))
-    parts = prod(axis.size for axis in axes)
+    outer, inner = _splitting(graph, TOKEN_AXES), _splitting(graph, TOKEN_AXES, data=False)
+    axes, shared = (*outer, *inner), prod(axis.size for axis in inner)
+    parts = prod(axis.size for axis in outer) * (lcm(2, shared) if graph.zigzag else shared)
     if length % parts == 0:
         return None
-    words = " and ".join(f"{axis.name} = {axis.size}" for axis in axes)
+    words = " and ".join(f"{axis.name} = {axis.size}" for axis in axes) + ", zigzag" * graph.zigzag
     message = f"sequences of {length} tokens cannot be cut into equal parts for {words}"
     return _told(spec, (*layout.at, axes[-1].name), message, _near(length, parts))
 

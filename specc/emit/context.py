@@ -48,11 +48,6 @@ class Context:
         """Axes whose ranks hold parts of every row, outer to inner."""
         return tuple(axis for axis in self.graph.mesh if axis.data and set(axis.tokens) & set(self.lengths))
 
-    @cached_property
-    def zigzag(self) -> bool:
-        """Whether such a part is two chunks of a row."""
-        return any("order" in dict(op.attrs) for op in self.graph.ops if op.kind == "positions")
-
     @property
     def apart(self) -> bool:
         """Whether ranks are fed rows of their own."""

@@ -151,12 +151,12 @@ def _checks(of: Context) -> list[str]:
     axes = [axis for axis in of.graph.mesh if set(axis.tokens) & set(of.lengths)]
     lengths = list(dict.fromkeys(length for axis in axes for length in of.lengths if length in axis.tokens))
     inner = prod(axis.size for axis in axes if axis not in of.parted)
-    parts = prod(axis.size for axis in of.parted) * (lcm(2, inner) if of.zigzag else inner)
+    parts = prod(axis.size for axis in of.parted) * (lcm(2, inner) if of.graph.zigzag else inner)
     if len(lengths) == 1:
-        found += [f"if {lengths[0]} % {parts}:", f"    {_uneven(lengths[0], axes, of.zigzag)}"]
+        found += [f"if {lengths[0]} % {parts}:", f"    {_uneven(lengths[0], axes, of.graph.zigzag)}"]
     elif lengths:
         found += [f"for length in ({', '.join(lengths)}):", f"    if length % {parts}:"]
-        found += [f"        {_uneven('length', axes, of.zigzag)}"]
+        found += [f"        {_uneven('length', axes, of.graph.zigzag)}"]
     return found
 
 
@@ -261,7 +261,7 @@ def _filled(of: Context, filled: str) -> list[str]:
     """Lines that return what is filled up, or the part of it that this rank holds."""
     if not of.parted:
         return [f"return {filled}"]
-    part, kernel = "x", "chunks_of_rows" if of.zigzag else "part_of_rows"
+    part, kernel = "x", "chunks_of_rows" if of.graph.zigzag else "part_of_rows"
     for axis in of.parted:
         part = f'{kernel}({part}, self.mesh["{axis.name}"])'
     return [f"rows = {filled}", f"return [{part} for x in rows]"]
@@ -269,7 +269,7 @@ def _filled(of: Context, filled: str) -> list[str]:
 
 def _joined(of: Context) -> Lines:
     """Lines that make whole rows of logits."""
-    kernel = "rows_of_chunks" if of.zigzag else "whole_rows"
+    kernel = "rows_of_chunks" if of.graph.zigzag else "whole_rows"
     return lines(f'logits = {kernel}(logits, self.mesh["{axis.name}"])' for axis in reversed(of.parted))
 
 

@@ -109,6 +109,11 @@ class Graph:
         return tuple({op.hint: op for op in reversed(fed)}[name] for name in dict.fromkeys(op.hint for op in fed))
 
     @cached_property
+    def zigzag(self) -> bool:
+        """Whether ranks that share out rows hold a chunk from either end of each."""
+        return any("order" in dict(op.attrs) for op in self.ops if op.kind == "positions")
+
+    @cached_property
     def passed(self) -> tuple[Op, ...]:
         """Those of the inputs that pipeline stages behind the first are fed, too."""
         later = {op.hint for op in self.ops if op.kind == "input" and stage_of(op.scope)}
