@@ -15,7 +15,8 @@ from specc.passes.checkpoint import checkpoint
 from specc.passes.context import context_findings
 from specc.passes.first_values import init_findings
 from specc.passes.idle import idle_findings
-from specc.passes.saves import save_findings, split_findings
+from specc.passes.saves import save_findings
+from specc.passes.split import split_findings
 from specc.source import Diagnostic, span_of
 from specc.spec.core import Layout, Spec
 
@@ -53,7 +54,7 @@ def noted(doing: str, spec: Spec, layout: Layout) -> Generator[None, None, None]
 
 
 def compile_spec(spec: Spec, layout: Layout, like: Compiled | None = None) -> Compiled:
-    """What only a graph shows (E241, E249, E413, E434, E441, W501, W502, W503) is in `findings`.
+    """What only a graph shows (E241, E249, E413, E434, E435, E441, W501, W502, W503) is in `findings`.
 
     Nothing is emitted of one with errors.
 

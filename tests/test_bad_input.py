@@ -64,6 +64,7 @@ def test_every_code_has_a_breakage_and_a_line_in_the_documents() -> None:
         "E413",
         "E441",
         "E434",
+        "E435",
         "E701",
         "E702",
         "E703",

@@ -18,7 +18,7 @@ from specc.verify.shrink import least_ranks, shrink
 from tests import zoo
 
 LISTS = tuple(name for name, kind in SCHEDULES.items() if not kind.single)
-NAMES = ("llama-tied-tiny", "transformer-tiny", "hybrid-tiny", "routed-tiny", "shared-tiny")
+NAMES = ("llama-tied-tiny", "biased-tiny", "hybrid-tiny", "routed-tiny", "shared-tiny")
 
 
 def layout(name: ScheduleName, stages: int = 4, per_rank: int = 2, microbatches: int = 4, **more: Any) -> Layout:
@@ -33,6 +33,7 @@ DEFAULT = (
 )
 WIDER = [
     *product(NAMES, (layout(name, microbatches=6, **more) for name in LISTS for more in ({"tp": 2}, {"dp": 2}))),
+    *product(("transformer-tiny",), (layout(name, 4) for name in LISTS if not SCHEDULES[name].split)),
     *product(NAMES[:2], (layout(name, 4, 1) for name in LISTS if SCHEDULES[name].per_rank is None)),
     *product(NAMES[:1], (layout(name, checkpoint=Checkpoint(save=("attention.o",))) for name in LISTS)),
 ]
@@ -102,3 +103,24 @@ def test_what_a_split_backward_can_keep(name: ScheduleName, checkpoint: Checkpoi
     assert [item.code for item in found] == codes
     if checkpoint.every:
         assert "up to 10 times instead of once" in found[0].message  # 7 matrices and 2 norms
+
+
+@pytest.mark.parametrize(
+    ("name", "starts", "stage"),
+    [
+        ("transformer-tiny", ("encoder.1", "decoder.0", "decoder.1"), 2),
+        ("transformer-tiny", ("decoder.1",), None),
+        ("steps-tiny", (), 3),  # what comes next is embedded in the last stage
+        ("shared-tiny", (), None),
+    ],
+)
+def test_weights_that_follow_from_no_input(name: str, starts: tuple[str, ...], stage: int | None) -> None:
+    """Of these torch says that it goes through the graph a second time; in stage 0 it goes back as a whole."""
+    number = len(starts) + 1 if starts else 4
+    for schedule in ("interleaved_zero_bubble", "interleaved_1f1b"):
+        laid = Layout(pp=Pipeline(number, schedule, starts, number // 2), microbatches=4)
+        found = compile_spec(Spec(zoo.model(name), (laid,)), laid).findings
+        wanted = [f"torch cannot in stage {stage}"] if stage and laid.pp.splits else []
+        found = [item for item in found if item.severity == "error"]
+        assert [item.code for item in found] == ["E435" for _ in wanted]
+        assert all(words in item.message for words, item in zip(wanted, found, strict=True))

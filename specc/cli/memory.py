@@ -7,15 +7,16 @@ import click
 from specc.cli.table import Lines, table
 from specc.cost.device import Device
 from specc.cost.memory import GIB, OUTSIDE, Memory, fits
-from specc.spec.core import Pipeline
+from specc.spec.core import Checkpoint, Layout
 
 RESERVED = 1.1  # what torch's allocator holds at most for what is allocated
 SHOWN = ("weights", "optimizer states", "gradients", "gathered weights", "activations")
 
 
-def tell_memory(stages: list[Memory], pp: Pipeline, device: Device | None, unknown: tuple[str, ...]) -> None:
+def tell_memory(stages: list[Memory], layout: Layout, device: Device | None, unknown: tuple[str, ...]) -> None:
     """A line for each rank of the pipeline, a sentence for each place where a peak is, and whether it fits."""
     click.echo("")
+    pp = layout.pp
     names = dict.fromkeys(name for found in stages for name in found.parts)
     columns = [name for name in SHOWN if name in names]
     held = [", ".join(map(str, pp.held(rank))) for rank in range(pp.ranks)]
@@ -32,6 +33,10 @@ def tell_memory(stages: list[Memory], pp: Pipeline, device: Device | None, unkno
         click.echo(f"peak{which}: {place}")
     if unknown:
         click.echo(f"of {', '.join(unknown)} only what they declare is counted")
+    if pp.splits and layout.checkpoint != Checkpoint():
+        click.echo(
+            f"what runs again for {pp.schedule} is held until gradients of weights are there, which is not counted"
+        )
     most = max(found.peak for found in stages) / GIB
     high = most * RESERVED + OUTSIDE
     click.echo(f"{most:.2f} GiB are allocated; with what torch reserves and other buffers up to {high:.0f} GiB")

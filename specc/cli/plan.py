@@ -109,7 +109,7 @@ def plan(
     if any(op.kind == "convert" or op.lowering for op in graph.ops):
         _collectives(graph, layout, only.model)
     if held:
-        tell_memory(held, layout.pp, on, undeclared(graph))
+        tell_memory(held, layout, on, undeclared(graph))
     if taken is not None and on is not None and batch is not None:
         tell_seconds(taken, on, batch)
     return code

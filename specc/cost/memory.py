@@ -171,7 +171,9 @@ def memory(
             second.again(action.do)
         elif action.do == "F":
             second.seen("F", number, partial(stage.forward, number))
-        elif action.do != "I":  # as if gradients of inputs freed nothing: those of weights need most of it
+        elif action.do == "I":
+            stage.split(number)
+        else:
             ends = number == last[action.stage]
             second.seen("B", number, partial(stage.backward, number, ends))
             if ends:
@@ -210,6 +212,7 @@ class _Stage:
         self.live.make(sum(part.shard for part in own.values()) * kind.states, OPTIMIZER)
         self.waiting: dict[int, _Microbatch] = {}
         self.received: list[Storage] = []
+        self.apart: dict[int, Storage] = {}
         if data:
             used = layout.dtype if layout.precision != "fp32" else kind.dtype
             self.work.units = Units(self.run, held, used, stays=self.stages > 1)
@@ -268,11 +271,20 @@ class _Stage:
         """Of a microbatch."""
         self.waiting[number] = self._forward(self._crossing)
 
+    def split(self, number: int) -> None:
+        """Gradients of the input alone: nothing is freed, and what comes to each weight is kept. The first has none."""
+        if self.stage:
+            weighty = (op for _, op in self._ops() if any(param.trained for param in op.params))
+            refs = [Ref(op.id, n) for op in weighty for n in range(len(op.outs))]
+            self.apart[number] = self.live.make(sum(map(self.sizes.bytes, refs)), FLOWING)
+
     def backward(self, number: int, last: bool) -> None:
-        """Of a microbatch; gradients are reduced after the last."""
+        """Of a microbatch, as a whole or of weights; gradients are reduced after the last."""
         if self.work.units is not None:
             self.work.units.last = last
         self._backward(self.waiting.pop(number), self.received[number] if self.received else None)
+        if number in self.apart:
+            self.live.drop(self.apart.pop(number))
 
     def end(self) -> None:
         """After the last microbatch of a step."""
@@ -287,6 +299,7 @@ class _Stage:
         refs = dict.fromkeys(ref for _, op in self._ops() for ref in op.inputs if ref.op not in made)
         loops = (item for item in self.work.items if isinstance(item, Loop))
         refs |= dict.fromkeys(ref for loop in loops for ref in loop.repeat.inputs if ref.op not in made)
+        refs |= dict.fromkeys(self._leaving)  # some go through
         return tuple(ref for ref in refs if self.graph.op(ref.op).kind == "cut")
 
     @cached_property

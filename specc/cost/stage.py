@@ -96,7 +96,7 @@ class StageRun:
                 uses[ref] -= 1
                 if not uses[ref] and ref not in fed:
                     _drop(live, env.pop(ref))
-        return {ref: env[ref] for ref in leaving}
+        return {ref: _held(live, env[ref]) if ref in fed else env[ref] for ref in leaving}
 
     def bodies(self, loop: Loop) -> dict[int, Body]:
         """Blocks of a loop by their place in the period."""

@@ -45,20 +45,6 @@ def save_findings(graph: Graph, layout: Layout, root: Node | None = None) -> lis
     return found
 
 
-def split_findings(graph: Graph, layout: Layout, root: Node | None = None) -> list[Diagnostic]:
-    """W503 where layers run again in a schedule that finds gradients of weights apart from those of inputs."""
-    parts = [part for layer in segments(graph).values() for part in layer if part.again]
-    if not layout.pp.splits or not parts:
-        return []
-    times = 1 + max(part.weights for part in parts)
-    message = (
-        f"{layout.pp.schedule} goes back for inputs and for each weight apart, and what runs again does so each time: "
-        f"up to {times} times instead of once"
-    )
-    span = None if root is None else span_of(root, (*layout.at, "checkpoint"))
-    return [Diagnostic("W503", message, span, "leave checkpoint out, or use another schedule", severity="warning")]
-
-
 def _runs_again(graph: Graph, op: Op, part: Segment, last: bool) -> bool:
     """Whether recomputation would reach the op if it were not kept: it goes through a part in order up to the last
     value that backward needs.
