@@ -21,6 +21,8 @@ from tests.parity_specs import PUBLISHED
 
 FOLDER = zoo.ROOT / "generated"
 SPECS = tuple(sorted(path.stem for path in (zoo.ROOT / "specs").glob("*.yaml")))
+FILES = (*SPECS, "llama-3.1-8b-interleaved")
+"""Of the first layout of each spec, and of some others."""
 PUBLIC = {"device_mesh", "build_model", "build_stage", "loss", "Trainer"}
 
 
@@ -34,14 +36,14 @@ def tree_of(name: str) -> ast.Module:
 
 
 def test_every_spec_has_its_files_and_there_are_no_others() -> None:
-    wanted = {path_of(name).with_suffix(suffix) for name in SPECS for suffix in (".py", ".params")}
+    wanted = {path_of(name).with_suffix(suffix) for name in FILES for suffix in (".py", ".params")}
     assert {path for path in FOLDER.iterdir() if path.name != "__pycache__"} == wanted
 
 
 # --- standing alone -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", FILES)
 def test_only_torch_and_the_standard_library_are_imported(name: str) -> None:
     roots: set[str] = set()
     for node in ast.walk(tree_of(name)):
@@ -130,6 +132,7 @@ def test_the_formatter_and_the_linter_are_content() -> None:
 MOST = {
     "gpt2": 206,
     "llama-3.1-8b": 464,
+    "llama-3.1-8b-interleaved": 494,
     "llama-3.1-405b": 534,
     "transformer-base": 518,
     "gemma-3-4b": 500,

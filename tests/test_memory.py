@@ -169,9 +169,7 @@ def test_the_most_of_every_stage(ranks: int, tmp_path: Path) -> None:
     (tmp_path / "middle.yaml").write_text(MIDDLE)
     spec = load(tmp_path / "middle.yaml")
     layouts = {
-        name: layout
-        for name, layout in LAYOUTS.items()
-        if layout.tp * layout.dp * layout.cp * layout.pp.ranks == ranks
+        name: layout for name, layout in LAYOUTS.items() if layout.tp * layout.dp * layout.cp * layout.pp.ranks == ranks
     }
     told: dict[str, list[Memory]] = {}
     sources: dict[str, tuple[str, Shapes, int]] = {}

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import click
 
 from specc.cli.table import Lines, table
+from specc.compile import compile_spec
 from specc.cost.device import Device
-from specc.cost.memory import GIB, OUTSIDE, Memory, fits
+from specc.cost.memory import GIB, OUTSIDE, Kind, Memory, fits, memories
+from specc.cost.starts import Starts, lighter, names_of
+from specc.spec import Spec
 from specc.spec.core import Checkpoint, Layout
 
+Fed = tuple[Mapping[str, int], Kind]
+"""What one rank is fed, and whose kernels run."""
 RESERVED = 1.1  # what torch's allocator holds at most for what is allocated
 SHOWN = ("weights", "optimizer states", "gradients", "gathered weights", "activations")
 
@@ -42,6 +50,29 @@ def tell_memory(stages: list[Memory], layout: Layout, device: Device | None, unk
     click.echo(f"{most:.2f} GiB are allocated; with what torch reserves and other buffers up to {high:.0f} GiB")
     if device is not None:
         click.echo(verdict(most, device))
+
+
+def tight(stages: list[Memory], device: Device) -> bool:
+    """Whether what is lost between allocations may be too much."""
+    return max(stage.peak for stage in stages) * RESERVED + OUTSIDE * GIB > device.memory
+
+
+def tell_starts(spec: Spec, layout: Layout, starts: tuple[str, ...], fed: Fed, stages: list[Memory]) -> None:
+    """Other starts of stages with which the fullest rank needs less, if there are any near."""
+    names, given, kind = names_of(spec.model), *fed
+
+    def laid(numbers: Starts) -> Layout:
+        return replace(layout, pp=replace(layout.pp, starts=tuple(names[n] for n in numbers)))
+
+    def peaks(numbers: Starts) -> list[int]:
+        one = laid(numbers)
+        return [found.peak for found in memories(compile_spec(spec, one).placed, one, given, kind)]
+
+    numbers = tuple(map(names.index, starts))
+    found = lighter(layout.pp, numbers, len(names), [stage.peak for stage in stages], peaks)
+    if found is not None:
+        told = ", ".join(laid(found[0]).pp.starts)
+        click.echo(f"with starts: [{told}] the fullest rank needs {found[1] / GIB:.2f} GiB")
 
 
 def verdict(most: float, device: Device) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from specc.cli.memory import tell_memory
+from specc.cli.memory import tell_memory, tell_starts, tight
 from specc.cli.search import searched, tell_search
 from specc.cli.seconds import tell_seconds
 from specc.cli.specs import layout_of, load_all
@@ -84,7 +84,7 @@ def plan(
     if loaded.code:
         return loaded.finish("")
     graph = compiled.placed
-    on, taken, held = None, None, list[Memory]()
+    on, taken, held, batch_fed = None, None, list[Memory](), None
     if batch is not None:
         on = None if device_name is None else device(device_name)
         given = fed(only, layout, graph, batch, seq)
@@ -92,7 +92,8 @@ def plan(
         if isinstance(on, list) or isinstance(given, Diagnostic):
             return loaded.finish("")
         taken = None if on is None else step(graph, layout, on, given)
-        held = memories(graph, layout, given, Kind("cpu" if on is not None and on.name == "cpu" else "cuda"))
+        kind = Kind("cpu" if on is not None and on.name == "cpu" else "cuda")
+        held, batch_fed = memories(graph, layout, given, kind), (given, kind)
     code = int(must_fit and on is not None and not fits(max(stage.peak for stage in held), on))
     if as_json:
         told = {"memory": [asdict(stage) for stage in held]}
@@ -110,14 +111,20 @@ def plan(
         _collectives(graph, layout, only.model)
     if held:
         tell_memory(held, layout, on, undeclared(graph))
+        if on is not None and batch_fed is not None and layout.pp.stages > 1 and tight(held, on):
+            tell_starts(only, layout, starts_of(costs), batch_fed, held)
     if taken is not None and on is not None and batch is not None:
         tell_seconds(taken, on, batch)
     return code
 
 
+def starts_of(costs: list[StageCost]) -> tuple[str, ...]:
+    """The first layer of each stage but the first."""
+    return tuple(f"{path}.{first}" for path, first, _ in (cost.layers[0] for cost in costs[1:]))
+
+
 def _values(spec: Spec, layout: Layout, costs: list[StageCost]) -> None:
-    starts = tuple(f"{path}.{first}" for path, first, _ in (cost.layers[0] for cost in costs[1:]))
-    values = [(row.key, row.value, row.origin) for row in decided(spec, layout, starts)]
+    values = [(row.key, row.value, row.origin) for row in decided(spec, layout, starts_of(costs))]
     table([("value", "is", "from"), *values], widest=45)
 
 

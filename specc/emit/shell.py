@@ -30,6 +30,7 @@ KERNELS = (
         "sum_whole_copies",
         "mirrored",
         "StagesOfRank",
+        "MirroredStages",
         "TurningStage",
     ),
 )

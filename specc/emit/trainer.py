@@ -340,5 +340,5 @@ def _held(of: Context) -> list[str]:
     return [
         'self.index = mesh.get_local_rank("pp")',
         f"stages = [build_stage(n, mesh, device, {sizes}, seed) for n in {numbers}]",
-        "self.module = StagesOfRank(stage.submod for stage in stages)",
+        f"self.module = {'MirroredStages' if of.mirrored else 'StagesOfRank'}(stage.submod for stage in stages)",
     ]

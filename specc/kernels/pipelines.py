@@ -9,6 +9,24 @@ from torch.distributed.pipelining import PipelineStage
 
 
 class StagesOfRank(nn.Module):
+    """Several stages as one module, in which everything has its name in the whole model."""
+
+    def __init__(self, stages: Iterable[nn.Module]):
+        super().__init__()
+        self.stages = tuple(stages)  # so that they are no submodules
+        stacks: dict[str, nn.ModuleDict] = {}
+        for name, child in (pair for stage in self.stages for pair in stage.named_children()):
+            if isinstance(child, nn.ModuleDict):
+                stacks.setdefault(name, nn.ModuleDict()).update(dict(child.items()))
+            self.add_module(name, stacks.get(name, child))
+
+    def train(self, mode: bool = True) -> nn.Module:
+        for stage in self.stages:
+            stage.train(mode)
+        return super().train(mode)
+
+
+class MirroredStages(nn.Module):
     """Several stages as one module, in which everything has its name in the whole model.
 
     `copies`: weights of later stages that an earlier one holds too, each with that one.
@@ -16,7 +34,7 @@ class StagesOfRank(nn.Module):
 
     def __init__(self, stages: Iterable[nn.Module]):
         super().__init__()
-        self.stages, self.copies = tuple(stages), []  # a tuple: they are no submodules
+        self.stages, self.copies = tuple(stages), []  # a tuple, so that they are no submodules
         for stage in self.stages:
             for name, child in stage.named_children():
                 self.add(self, name, child)

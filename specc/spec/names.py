@@ -46,7 +46,7 @@ CLASSES = (
     *("AbstractContextManager", "Callable", "CheckpointPolicy", "DTensor", "DeviceMesh", "F", "FSDPModule", "Function"),
     *("Iterable", "Iterator", "Mapping", "MixedPrecisionPolicy", "Partial", "PipelineStage", "Placement", "Replicate"),
     *(kind.cls for kind in SCHEDULES.values()),
-    *("Shard", "StagesOfRank", "Tensor", "TurningStage"),
+    *("MirroredStages", "Shard", "StagesOfRank", "Tensor", "TurningStage"),
     *("CrossEntropy", "SmoothScores", "SmoothSplitScores", "SplitCrossEntropy"),
 )
 """What generated files define and import; the model's class must not take its place."""
