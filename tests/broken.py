@@ -305,6 +305,8 @@ BLOCKS = (
 
 LAYOUT = (
     Case("E401", DECODER, "stages: 2", "stages: 1, schedule: gpipe", "|schedule"),
+    Case("E451", DECODER, "tp: 2", "tp: 2, rules: {head: none}", "{|head: none"),
+    Case("E452", DECODER, "tp: 2", "tp: 2, rules: {attention.heads: dp}", "heads: |dp"),
     Case("E402", DECODER, "tp: 2", "tp: 8", "tp: |8"),
     Case("E403", DECODER, "vocab: 97", "vocab: 1", "tp: |2"),
     Case("E404", DECODER, "tp: 2", "sequence_parallel: true", "|true"),

@@ -96,7 +96,7 @@ CHOICES = {
     "E217": "choose from encoder, decoder, head",
     "E220": "did you mean joined? blocks here are local, global, joined",
     "E222": "did you mean attention? components here are attention, ffn",
-    "E402": "tp can be 1, 2 or 4",
+    "E402": "tp can be 1, 2 or 4; or with rules: {attention.heads: none} every rank has all",
     "E403": "tp can be 1",
     "E405": "there can be at most 1 stage",
     "E406": "give at least 2",
@@ -118,12 +118,15 @@ def test_findings_name_the_valid_choices(code: str) -> None:
 def test_choices_of_tp_are_good_for_the_whole_model() -> None:
     text = changed(DECODER, ("tp: 2", "tp: 6"), ("heads: 4", "heads: 12, head_dim: 8"), ("hidden: 64", "hidden: 20"))
     assert told(text) == ["E402 hidden = 20 cannot be split over tp = 6"]
-    assert findings(text)[0].help == "tp can be 1, 2 or 4"
+    assert findings(text)[0].help == "tp can be 1, 2 or 4; or with rules: {ffn.ffn: none} every rank has all"
     for tp in (1, 2, 4):
         assert not findings(text.replace("tp: 6", f"tp: {tp}"))
     assert not findings(changed(DECODER, ("heads: 4", "heads: 4, kv_heads: 1")))
     (item,) = findings(changed(DECODER, ("heads: 4", "heads: 1, head_dim: 8")))
-    assert (item.message, item.help) == ("1 head cannot be split over tp = 2", "tp can be 1")
+    assert (item.message, item.help) == (
+        "1 head cannot be split over tp = 2",
+        "tp can be 1; or with rules: {attention.heads: none} every rank has all",
+    )
     assert [(span.place, note) for span, note in item.notes] == [((10, 26), "heads is set here")]
 
 

@@ -352,6 +352,7 @@ READ: dict[str, tuple[str, str, str]] = {
     **KEYS,
     "LayoutDoc.tp": (DECODER, "tp: 2", "tp: 4"),
     "LayoutDoc.sequence_parallel": (DECODER, "tp: 2", "tp: 2, sequence_parallel: true"),
+    "LayoutDoc.rules": (DECODER, "tp: 2", "tp: 2, rules: {vocab: none}"),
     "LayoutDoc.generate": (PATTERN, "layout: {tp: 2}", "layout: {tp: 2, generate: true}"),
     "LayoutDoc.dp": (BOTH, "one: {}", "one: {dp: 2}"),
     "LayoutDoc.cp": (BOTH, "one: {}", "one: {cp: 2}"),

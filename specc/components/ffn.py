@@ -117,7 +117,7 @@ def results(config: Layer) -> tuple[str, ...]:
 def shrink(config: Ffn, tp: int) -> Ffn:
     """A few features a rank."""
     hidden = min(config.hidden, 16 * tp)
-    return config.model_copy(update={"hidden": hidden - hidden % tp})
+    return config.model_copy(update={"hidden": hidden - hidden % tp or hidden})
 
 
 def normed(config: Ffn, model: Norm) -> Ffn:

@@ -91,7 +91,7 @@ def shrink(config: GatedDelta, tp: int) -> GatedDelta:
     """Few heads a rank, as many of them share one of queries and keys."""
     qk_heads, v_head_dim = sizes(config)
     few = fewer(qk_heads, tp)
-    least = tp // gcd(few, tp)  # that a rank must have of each
+    least = 1 if config.heads % tp else tp // gcd(few, tp)  # that a rank must have of each
     shared = min(config.heads // qk_heads // least, 3)
     small = {"head_dim": min(config.head_dim, 8), "v_head_dim": min(v_head_dim, 6), "conv": min(config.conv, 4)}
     return config.model_copy(update={"qk_heads": few, "heads": few * least * shared, **small})

@@ -176,7 +176,7 @@ def shrink(config: AnyHeads, tp: int) -> AnyHeads:
     """Grouping of heads stays, and several on a rank are two."""
     kv_heads, head_dim = sizes(config)
     few = fewer(kv_heads, tp)
-    least = tp // gcd(few, tp)  # that a rank must have of each
+    least = 1 if config.heads % tp else tp // gcd(few, tp)  # that a rank must have of each
     shared = config.heads // kv_heads // least
     heads = few * least * (shared if shared <= 4 else next(n for n in (4, 3, 2, 5, 7, shared) if shared % n == 0))
     small = min(head_dim, SMALL_HEAD)

@@ -17,6 +17,7 @@ from specc.components.base import (
     Synonyms,
     choices,
     divisors,
+    fewer,
     too_large,
 )
 from specc.components.norm import Norm, OwnNorm
@@ -77,7 +78,7 @@ def rules(config: Lightning, d_model: int, stated: Callable[[str], bool]) -> Pro
 
 def shrink(config: Lightning, tp: int) -> Lightning:
     """Few heads a rank."""
-    return config.model_copy(update={"heads": tp * min(config.heads // tp, 2), "head_dim": min(width(config), 6)})
+    return config.model_copy(update={"heads": fewer(config.heads, tp), "head_dim": min(width(config), 6)})
 
 
 def lower(config: Lightning, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:

@@ -63,7 +63,7 @@ def shrink(config: Mamba, tp: int) -> Mamba:
     """A few channels a rank, and small states."""
     hidden, dt_rank = sizes(config)
     few = min(hidden, 16 * tp)
-    small = {"hidden": few - few % tp, "dt_rank": min(dt_rank, 4), "state": min(config.state, 6)}
+    small = {"hidden": few - few % tp or few, "dt_rank": min(dt_rank, 4), "state": min(config.state, 6)}
     return config.model_copy(update={**small, "conv": min(config.conv, 4)})
 
 

@@ -100,7 +100,7 @@ def rules(config: Mamba2, d_model: int, stated: Callable[[str], bool]) -> Proble
 def shrink(config: Mamba2, tp: int) -> Mamba2:
     """Few heads a rank in as many groups, and small states."""
     groups = 1 if config.groups == 1 else fewer(config.groups, tp)
-    least = tp // gcd(groups, tp)  # heads that a rank must have of each group
+    least = 1 if config.heads % tp else tp // gcd(groups, tp)  # heads that a rank must have of each group
     shared = config.heads // config.groups // least
     heads = groups * least * min(shared, 2)
     sizes = {"head_dim": min(config.head_dim, 8), "state": min(config.state, 6), "conv": min(config.conv, 4)}

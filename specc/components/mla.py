@@ -21,6 +21,7 @@ from specc.components.base import (
     Synonyms,
     Table,
     by_kind,
+    fewer,
     settled,
     too_large,
 )
@@ -125,7 +126,7 @@ def shrink(config: Mla, tp: int) -> Mla:
     value = nope if value_dim(config) == config.nope_dim else min(value_dim(config), 5)
     return config.model_copy(
         update={
-            "heads": tp * min(config.heads // tp, 2),
+            "heads": fewer(config.heads, tp),
             "q_rank": config.q_rank and min(config.q_rank, SMALL_RANK),
             "kv_rank": min(config.kv_rank, SMALL_RANK - 2),
             "nope_dim": nope,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from specc.components import activation, convolution
 from specc.components.activation import Activation
-from specc.components.base import Component, Config, Dim, Given, Problem, Problems, choices, divisors, too_large
+from specc.components.base import Component, Config, Dim, Given, Problem, Problems, choices, divisors, fewer, too_large
 from specc.ir.op import Init, Ref
 from specc.ir.types import Axis
 from specc.source import plural
@@ -50,7 +50,7 @@ def rules(config: RgLru, d_model: int, stated: Callable[[str], bool]) -> Problem
 
 def shrink(config: RgLru, tp: int) -> RgLru:
     """Few heads a rank, of a few channels."""
-    heads = tp * min(config.heads // tp, 2)
+    heads = fewer(config.heads, tp)
     return config.model_copy(
         update={"heads": heads, "hidden": heads * min(hidden(config) // config.heads, 6), "conv": min(config.conv, 4)}
     )

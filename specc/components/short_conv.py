@@ -44,7 +44,7 @@ def rules(config: ShortConv, d_model: int, stated: Callable[[str], bool]) -> Pro
 def shrink(config: ShortConv, tp: int) -> ShortConv:
     """A few channels a rank."""
     few = min(hidden(config), 16 * tp)
-    return config.model_copy(update={"hidden": few - few % tp, "conv": min(config.conv, 4)})
+    return config.model_copy(update={"hidden": few - few % tp or few, "conv": min(config.conv, 4)})
 
 
 def lower(config: ShortConv, b: Builder, x: Ref, given: Given, features: Axis) -> Ref:

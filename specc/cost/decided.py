@@ -319,6 +319,7 @@ def _layout(spec: Spec, layout: Layout, starts: tuple[str, ...]) -> Iterator[Dec
     default = "stages" if layout.pp.stages > 1 else ""
     yield _row(spec, (*at, "microbatches"), layout.microbatches, default)
     yield _row(spec, (*at, "precision"), layout.precision)
+    yield from (_row(spec, (*at, "rules", axis), mesh) for axis, mesh in layout.rules)
     saved = layout.checkpoint
     every = "every layer" if saved.every == 1 else f"layers whose number is a multiple of {saved.every}"
     text = f"every layer but for {', '.join(saved.save)}" if saved.save else every if saved.every else "none"

@@ -67,6 +67,8 @@ def _layout(of: Context) -> list[str]:
     used = [axis for name, axis in layout.tables.axes.items() if layout.size(name) > 1]
     words = {axis: axis.words.format(layout.size(axis.name)) for axis in used}
     lines += [words[axis] + ", sequence parallel" * layout.sequence_parallel for axis in used if not axis.data]
+    if whole := [axis for axis, mesh in layout.rules if mesh == "none"]:
+        lines.append(f"{', '.join(whole)} whole on every rank")
     if of.pp:
         each = f", {layout.pp.per_rank} a rank" * (layout.pp.per_rank > 1)
         lines.append(f"{layout.pp.stages} pipeline stages{each}, {layout.pp.schedule}, {microbatches}")

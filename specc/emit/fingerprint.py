@@ -92,7 +92,7 @@ def _compute(graph: Graph) -> Json:
 
 
 def _op(op: Op, numbers: Mapping[str, int], types: Mapping[int, Json]) -> list[Json]:
-    attrs = {key: _attr(value) for key, value in op.attrs}
+    attrs = {key: _attr(value) for key, value in op.attrs if key != "whole"}  # which is of the layout
     if op.kind == "end":
         attrs["repeat"] = numbers[op.text("repeat")]
     layers = [[part.offset, part.run] for part in op.scope if isinstance(part, Layer)]
@@ -117,7 +117,9 @@ def _type(type: TensorType) -> Json:
 
 
 def _attr(value: Attr) -> Json:
-    if isinstance(value, (Axis, Place)):
+    if isinstance(value, Axis):
+        return str(value).replace(", whole=True)", ")").replace(", whole=False)", ")")
+    if isinstance(value, Place):
         return str(value)
     if isinstance(value, tuple):
         return [_attr(item) for item in value]

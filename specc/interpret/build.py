@@ -161,7 +161,7 @@ def _attributes(graph: Graph, op: Op) -> dict[str, Any]:
             more = {"masked": len(op.inputs) > 3}
         elif op.kind in ("usage", "total"):
             more = {"tokens": int(graph.type(op.inputs[0]).axes[0].name == "batch")}
-        return {name: value for name, value in op.attrs if name != "dtype"} | more
+        return {name: value for name, value in op.attrs if name not in ("dtype", "whole")} | more
     (axis,), names = op.outs[0].axes, [axis.name for axis in graph.type(op.inputs[0]).axes]
     if axis.name not in names:
         raise ValueError(f"{op.id}: no axis {axis.name} in {names}")

@@ -40,6 +40,7 @@ class Scope:
     names: tuple[str, ...] = ()  # candidate class names, shortest first
     outputs: tuple[Ref, ...] = ()
     verb: str = ""  # what a part of a layer is called that runs it
+    component: str = ""  # the key of the component that it is a call of
 
     def moved(self, moved: Mapping[Ref, Ref]) -> Scope:
         """The same scope where values are others now."""
@@ -245,6 +246,11 @@ class Graph:
     @cached_property
     def scope_at(self) -> dict[Path, Scope]:
         return {scope.path: scope for scope in self.scopes}
+
+    def component(self, op: Op) -> str:
+        """The key of the component that an op is of, "" where it is of none."""
+        within = (self.scope_at.get(op.scope[:depth]) for depth in range(len(op.scope), 0, -1))
+        return next((scope.component for scope in within if scope is not None and scope.component), "")
 
     @cached_property
     def repeats(self) -> tuple[Repeat, ...]:

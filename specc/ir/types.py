@@ -24,6 +24,7 @@ class Axis(NamedTuple):
     size: Size
     ragged: bool = False  # the size is a value (rows per expert)
     factors: tuple[tuple[str, int], ...] = ()  # of a compound one, outer to inner; or see above
+    whole: bool = False  # no mesh axis splits it: the layout says so
 
     @staticmethod
     def of(**factors: int) -> Axis:

@@ -71,12 +71,12 @@ class Builder:
 
     @contextmanager
     def scope(
-        self, name: str | Layer, inputs: tuple[Ref, ...], names: tuple[str, ...], verb: str = ""
+        self, name: str | Layer, inputs: tuple[Ref, ...], names: tuple[str, ...], verb: str = "", component: str = ""
     ) -> Iterator[None]:
         """A call: what is lowered inside stands in a module of that name. It returns its last value, or what `returns`
         says."""
         outer, self.path = self.path, (*self.path, name)
-        place, own = len(self.scopes), Scope(self.path, inputs, names, verb=verb)
+        place, own = len(self.scopes), Scope(self.path, inputs, names, verb=verb, component=component)
         self.scopes.append(own)
         self._returned.append(())
         yield

@@ -272,7 +272,7 @@ def _lower_branch(
     if "memory" in component.reads and "memory" not in given:
         raise ValueError(f"{branch.at}: {branch.name} without an encoder")
     names = _class_names(component.class_name, stack, block, component.variant(config))
-    with b.scope(branch.name, (inner, *given.values()), names, component.verb):
+    with b.scope(branch.name, (inner, *given.values()), names, component.verb, component.key):
         before = dict(b.named)
         out = component.lower(config, b, inner, given, features)
         b.returns(out, *b.left, *(b.named[name] for name in _new(b, before)))

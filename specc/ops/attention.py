@@ -18,13 +18,13 @@ def _split_out(op: Op, ins: Types) -> Types:
     if seq.name == "batch":
         batch, seq = seq, batch
     (heads, n), (head_dim, features) = joint.factors
-    return (replace(ins[0], axes=(batch, Axis(heads, n), seq, Axis(head_dim, features))),)
+    return (replace(ins[0], axes=(batch, Axis(heads, n, whole=joint.whole), seq, Axis(head_dim, features))),)
 
 
 def _merge_out(op: Op, ins: Types) -> Types:
     """[batch, heads, seq, head_dim] -> [batch, seq, heads*head_dim]; with `first` tokens, seq first"""
     batch, heads, seq, head_dim = ins[0].axes
-    joint = Axis.of(**{heads.name: heads.length, head_dim.name: head_dim.length})
+    joint = Axis.of(**{heads.name: heads.length, head_dim.name: head_dim.length})._replace(whole=heads.whole)
     first, second = (seq, batch) if dict(op.attrs).get("first") == "tokens" else (batch, seq)
     return (replace(ins[0], axes=(first, second, joint)),)
 

@@ -127,7 +127,7 @@ class OpDef:
 def shardable(axis: Axis, mesh: MeshAxis) -> bool:
     """Whether the mesh axis splits parameters by that axis; vocab may be uneven, all else must divide."""
     name = axis.shard_name
-    return name in mesh.shards and (name == "vocab" or axis.divides(mesh.size))
+    return name in mesh.shards and not axis.whole and (name == "vocab" or axis.divides(mesh.size))
 
 
 def splits_tokens(axis: Axis, mesh: MeshAxis) -> bool:

@@ -15,9 +15,13 @@ def _places(value: TensorType, mesh: MeshAxis) -> list[Place]:
     return [*shards_of(value, mesh, ("keys",) if mesh.data else ("keys", *TOKEN_AXES)), R]
 
 
+def _heads(op: Op) -> Axis:
+    return Axis("heads", op.number("heads"), whole="whole" in dict(op.attrs))
+
+
 SLOPES = OpDef(
     "slopes",  # of heads: how fast scores fall with the distance
-    lambda op, ins: (TensorType((Axis("heads", op.number("heads")),), made_in(op), grad=False),),
+    lambda op, ins: (TensorType((_heads(op),), made_in(op), grad=False),),
     lambda op, ins, mesh, stream: [Signature((None,), (R,))],
     lambda op, ins: Facts(shape_only=(0,), source=True),
 )

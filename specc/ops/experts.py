@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from specc.ir.op import Op
-from specc.ir.types import Axis, MeshAxis, P, Place, R, S, TensorType
+from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, TensorType
 from specc.ops.base import Exchange, Facts, OpDef, Owned, Signature, Stream, Traffic, Types, as_first, shardable
 from specc.ops.places import demand, use_of, whole_or_tokens
 
@@ -19,6 +19,14 @@ def _tokens(type: TensorType, mesh: MeshAxis) -> Place:
 
 def _along(ins: Types, outs: Types, mesh: MeshAxis) -> Signature:
     return Signature(tuple(_tokens(x, mesh) for x in ins), tuple(_tokens(x, mesh) for x in outs))
+
+
+def _everywhere(ins: Types, outs: Types, mesh: MeshAxis) -> list[Signature]:
+    """Where all ranks do the same with the same."""
+    if mesh.data:
+        return []
+    given, made = (tuple(I if t.grad else R for t in types) for types in (ins, outs))
+    return [Signature(given, made)]
 
 
 def _as_rows(tokens: TensorType) -> dict[str, str]:
@@ -36,10 +44,16 @@ def _dispatch_out(op: Op, ins: Types) -> Types:
     return (replace(ins[0], axes=(slots, ins[0].axes[-1])), whole, whole)
 
 
+def _dispatch_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
+    """What experts are given is each rank's own part of a gradient, but where all of them are whole."""
+    outs = _dispatch_out(op, ins)
+    return [_along(ins, outs, mesh), *(_everywhere(ins, outs, mesh) if "whole" in dict(op.attrs) else [])]
+
+
 DISPATCH = OpDef(
     "dispatch",
     _dispatch_out,
-    lambda op, ins, mesh, stream: [_along(ins, _dispatch_out(op, ins), mesh)],
+    _dispatch_signatures,
     lambda op, ins: Facts(linear=(0, *range(2, len(ins))), regroup=_as_rows(ins[1])),
     saves=lambda op: ("in1",) if len(op.inputs) == 2 else ("in0", "in1", "in2"),
     owned=Owned("slots", "experts", "to_experts", "from_experts"),
@@ -108,7 +122,7 @@ def _grouped_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> l
         return [Signature((R, R), (S(out.shard_name),), (S(out.shard_name),) * count)]
     if shardable(inner, mesh):
         return [Signature((S(inner.shard_name), R), (P,), (S(inner.shard_name),))]
-    return [Signature((R, R), (R,), (R,) * count)]
+    return [Signature((R, R), (R,), (R,) * count), Signature((I, R), (I,), (I,) * count)]
 
 
 def _grouped_facts(op: Op, ins: Types) -> Facts:
@@ -139,8 +153,8 @@ def _combine_out(op: Op, ins: Types) -> Types:
 
 
 def _combine_signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
-    whole = [] if mesh.data else [Signature((P, R, R), (P,))]
-    return [*whole, _along(ins, _combine_out(op, ins), mesh)]
+    whole, outs = [] if mesh.data else [Signature((P, R, R), (P,))], _combine_out(op, ins)
+    return [*whole, _along(ins, outs, mesh), *_everywhere(ins, outs, mesh)]
 
 
 COMBINE = OpDef(

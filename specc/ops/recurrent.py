@@ -84,12 +84,12 @@ LATER_CONV = OpDef(  # of the tokens behind those of which the cache has the las
 def _groups(ins: Types) -> Axis:
     """The axis of what heads share, of an operand [batch, groups, ...] beside some by heads; or that of heads."""
     found = (t.axes[1] for t in ins if len(t.axes) == 4 and t.axes[1].name != "heads")
-    return next(found, Axis("heads", _heads(ins)))
+    return next(found, _heads(ins))
 
 
 def _shares(ins: Types) -> tuple[Axis, Axis] | None:
     """One group serves all heads as it is."""
-    heads, groups = Axis("heads", _heads(ins)), _groups(ins)
+    heads, groups = _heads(ins), _groups(ins)
     return None if groups.name == "heads" or groups.length == 1 else (heads, groups)
 
 
@@ -104,7 +104,7 @@ def _scan_signatures(lowering: str, count: int = 0) -> Writer:
     def signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Signature]:
         groups = _groups(ins)
         one = groups.length == 1 and groups.name != "heads"
-        if shardable(Axis("heads", _heads(ins)), mesh) and (one or shardable(groups, mesh)):
+        if shardable(_heads(ins), mesh) and (one or shardable(groups, mesh)):
             own, theirs = S("heads"), R if one else S(groups.name)
             inputs = tuple(_by_heads(t, own, groups, theirs) for t in ins)
             return [Signature(inputs, (own,), (own,) * len(op.params))]  # what is read of the states is split, too
@@ -113,8 +113,8 @@ def _scan_signatures(lowering: str, count: int = 0) -> Writer:
     return signatures
 
 
-def _heads(ins: Types) -> int:
-    return next(t.axes[1].length for t in ins if len(t.axes) == 4 and t.axes[1].name == "heads")
+def _heads(ins: Types) -> Axis:
+    return next(t.axes[1] for t in ins if len(t.axes) == 4 and t.axes[1].name == "heads")
 
 
 def _scan_facts(state: str, lowering: str = "", count: int = 0) -> Callable[[Op, Types], Facts]:

@@ -17,6 +17,7 @@ from specc.passes.legality import legality
 from specc.passes.order import order
 from specc.passes.place import place
 from specc.passes.precision import precision
+from specc.passes.rules import rules
 from specc.passes.shapes import shapes
 from specc.passes.stages import stages
 from specc.spec.core import Checkpoint, Layout
@@ -25,6 +26,7 @@ Pass = Callable[[Graph, Layout], Graph]
 
 PASSES: tuple[Pass, ...] = (
     shapes,
+    rules,
     dead,
     fold,
     context,
@@ -49,7 +51,7 @@ def typed(graph: Graph, layout: Layout | None = None) -> Graph:
 def second(graph: Graph, layout: Layout) -> Graph:
     """The graph of `decode`, the second entry of a model with a cache, after all passes that it needs."""
     alone = replace(layout, checkpoint=Checkpoint())
-    for step in (shapes, dead, decode, precision, legalise, place, check, checkpoint, legality):
+    for step in (shapes, rules, dead, decode, precision, legalise, place, check, checkpoint, legality):
         graph = step(graph, alone)
     return graph
 

@@ -85,7 +85,7 @@ def _alike(graph: Graph, op: Op) -> Alike:
 
 def stream_type(type: TensorType, mesh: MeshAxis) -> Place:
     """The type on a mesh axis of what enters or leaves a block, a repeat or a stage."""
-    named = [axis for axis in type.axes if axis.shard_name in mesh.shards and type.grad]
+    named = [axis for axis in type.axes if axis.shard_name in mesh.shards and type.grad and not axis.whole]
     split = [axis.shard_name for axis in named if axis.shard_name == "vocab" or axis.divides(mesh.size)]
     tokens = [axis.shard_name for axis in type.axes if axis.shard_name in mesh.tokens and axis.divides(mesh.size)]
     if not (type.grad or mesh.data):
@@ -138,6 +138,12 @@ def _check_formed(graph: Graph, op: Op, axes: tuple[Axis, ...], spmd: Spmd, what
             raise SpmdError(op, mesh.name, f"{what} is {place}, which is no type")
         if place.kind == "S" and place.axis not in [axis.shard_name for axis in axes]:
             raise SpmdError(op, mesh.name, f"{what} is {place}, but has no such axis")
+        if (
+            place.kind == "S"
+            and place.axis in mesh.shards
+            and any(axis.whole for axis in axes if axis.shard_name == place.axis)
+        ):
+            raise SpmdError(op, mesh.name, f"{what} is {place}, which the layout keeps whole")
         if place.kind == "S" and place.axis not in (*mesh.tokens, *mesh.shards, *mesh.heads):
             raise SpmdError(op, mesh.name, f"{what} is {place}, an axis that {mesh.name} does not split")
     nested = [(place.axis, name) for name, place in places.items() if place.kind == "S"]

@@ -58,7 +58,8 @@ def _ordered(graph: Graph, op: Op, last: set[str]) -> list[Op]:
         return [_made(graph, op, 0, "transpose")]
     if op.id in last and _by_row(types[0]):
         made = _made(graph, op, 0, "transpose")
-        return [made if op.params[0].axes[0].name == "vocab" else made.having(mixed=True)]
+        split = op.params[0].axes[0].name == "vocab" and not op.params[0].axes[0].whole
+        return [made if split else made.having(mixed=True)]
     if op.kind == "add" and len({len(type.axes) for type in types}) > 1:
         return [_made(graph, op, n, "unsqueeze") for n, type in enumerate(types) if type.axes[0].name in TOKEN_AXES]
     return []

@@ -303,6 +303,7 @@ class Layout:
     at: Path = ()
     others: tuple[tuple[str, int], ...] = ()  # axes of extensions that it has, with their sizes
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of activations and weights in use
+    rules: tuple[tuple[str, str], ...] = ()  # an axis, or component.axis, and a mesh axis or none
     tables: Tables = field(default_factory=tables, compare=False, repr=False)  # what its axes are
 
     @property
@@ -318,6 +319,11 @@ class Layout:
     def size(self, axis: str) -> int:
         """Ranks of an axis of the mesh."""
         return {"dp": self.dp, "cp": self.cp, "tp": self.tp, **dict(self.others)}.get(axis, 1)
+
+    def keeps_whole(self, component: str, axis: str) -> bool:
+        """Whether no mesh axis splits an axis of a component, "" outside of all; what is said of its own holds."""
+        said = dict(self.rules)
+        return said.get(f"{component}.{axis}", said.get(axis)) == "none"
 
     def sized(self, sizes: Mapping[str, int]) -> Layout:
         """With other numbers of ranks."""

@@ -200,6 +200,8 @@ class LayoutDoc(Config):
     """Parts of a batch: through the pipeline, or one after the other. Default: stages with pp, else 1."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of activations and weights in use; parameters, gradients, sums of them over ranks, loss and norm are in fp32."""
+    rules: Annotated[dict[str, Annotated[str, Field(max_length=64)]], Field(default_factory=dict, max_length=64)]
+    """What splits an axis, by `axis` or `component.axis`: a mesh axis, or `none`, so that it is whole on every rank."""
     generate: bool = False
     """Write `generate` too, and the cache that it needs; of decoders alone, without pp, dp and sequence_parallel."""
     checkpoint: Annotated[

@@ -127,6 +127,7 @@ def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout
         cp=doc.cp.size if isinstance(doc.cp, ContextDoc) else doc.cp,
         context=Context(doc.cp.attention, doc.cp.order) if isinstance(doc.cp, ContextDoc) else Context(),
         precision=doc.precision,
+        rules=tuple(doc.rules.items()),
         pp=pipeline,
         microbatches=pipeline.stages if doc.microbatches is None else doc.microbatches,
         checkpoint=_checkpoint(doc.checkpoint),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from specc.components.base import choices, divisors
 from specc.source import Path, find, plural, span_of
+from specc.spec.axis_rules import axis_of, axis_rules
 from specc.spec.core import Layout, Model
 from specc.spec.document import RANKS
 from specc.spec.grammar import listed
@@ -21,6 +23,7 @@ def layout_rules(model: Model, layout: Layout, report: Report) -> None:
     if not layout.at or not report.sound(layout.at):
         return
     _tensor(model, layout, report)
+    axis_rules(model, layout, report)
     _others(model, layout, report)
     _rows(model, layout, report)
     _spread(model, layout, report)
@@ -32,10 +35,11 @@ def layout_rules(model: Model, layout: Layout, report: Report) -> None:
 def _tensor(model: Model, layout: Layout, report: Report) -> None:
     at: Path = (*layout.at, "tp")
     rows = -(-model.vocab // layout.tp)
-    empty = model.vocab > 0 and (layout.tp - 1) * rows >= model.vocab
-    parts = list(_split(model, "tp", report))
+    whole = layout.keeps_whole("", "vocab")
+    empty = model.vocab > 0 and not whole and (layout.tp - 1) * rows >= model.vocab
+    parts = list(_split(model, layout, "tp", report))
     wrong = _indivisible(parts, layout.tp)
-    help = f"tp can be {choices(_sizes(model, report, parts))}" if empty or wrong else None
+    help = f"tp can be {choices(_sizes(model, report, parts, whole))}" if empty or wrong else None
     _tell(wrong, layout, "tp", help, report)
     if empty:
         message = f"a vocabulary of {model.vocab} leaves some of tp = {layout.tp} ranks without a token"
@@ -77,12 +81,13 @@ def _spread(model: Model, layout: Layout, report: Report) -> None:
     if layout.cp == 1 or layout.context.how != "ulysses":
         return
     at, ranks = (*layout.at, "cp"), layout.tp * layout.cp
-    parts = list(_split(model, "heads", report))
+    parts = list(_split(model, layout, "heads", report))
     for (key, number), places in _indivisible(parts, ranks).items():
-        good = divisors(*(number for _, sizes in parts for _, number in sizes))
+        good = divisors(*(number for part in parts for _, number in part.sizes))
         could = [n // layout.tp for n in good if n % layout.tp == 0]
         help = f"cp can be {choices(could)}, or attention: gather" if could else "give attention: gather"
-        notes = tuple((span_of(report.root, path), f"{key} is set here") for path in dict.fromkeys(places))
+        stated = dict.fromkeys(path for path, _ in places)
+        notes = tuple((span_of(report.root, path), f"{key} is set here") for path in stated)
         message = f"{plural(number, key[:-1])} cannot be shared out over tp * cp = {ranks} by ulysses"
         report.add("E402", (*at, "size"), message, help, notes=notes)
     if layout.context.order == "zigzag":
@@ -96,51 +101,63 @@ def _spread(model: Model, layout: Layout, report: Report) -> None:
 def _others(model: Model, layout: Layout, report: Report) -> None:
     """Axes beside dp and tp."""
     for axis, size in layout.more:
-        parts = list(_split(model, axis, report))
-        numbers = [number for _, sizes in parts for _, number in sizes]
+        parts = list(_split(model, layout, axis, report))
+        numbers = [number for part in parts for _, number in part.sizes]
         good = [n for n in divisors(*numbers) if n <= RANKS] if numbers else []
         _tell(_indivisible(parts, size), layout, axis, f"{axis} can be {choices(good)}" if good else None, report)
 
 
-Split = tuple[dict[str, Path], tuple[tuple[str, int], ...]]
-"""Keys and numbers of a component, and where they are stated."""
+@dataclass(frozen=True)
+class _Parts:
+    """Of a component: keys and numbers that ranks must divide, where they stand, and what rules call their axes."""
+
+    sizes: tuple[tuple[str, int], ...]
+    paths: dict[str, Path]
+    words: dict[str, str]
 
 
-def _indivisible(parts: list[Split], ranks: int) -> dict[tuple[str, int], list[Path]]:
-    """Keys and numbers that so many ranks do not divide, and where they are stated; the first of each component."""
-    wrong: dict[tuple[str, int], list[Path]] = {}
-    for paths, sizes in parts:
-        bad = next(((key, number) for key, number in sizes if number % ranks), None)
+Wrong = dict[tuple[str, int], list[tuple[Path, str]]]
+
+
+def _indivisible(parts: list[_Parts], ranks: int) -> Wrong:
+    """Keys and numbers that so many ranks do not divide, with place and word; the first of each component."""
+    wrong: Wrong = {}
+    for part in parts:
+        bad = next(((key, number) for key, number in part.sizes if number % ranks), None)
         if bad is not None:
-            wrong.setdefault(bad, []).append(paths[bad[0]])
+            wrong.setdefault(bad, []).append((part.paths[bad[0]], part.words[bad[0]]))
     return wrong
 
 
-def _tell(
-    wrong: dict[tuple[str, int], list[Path]], layout: Layout, axis: str, help: str | None, report: Report
-) -> None:
+def _tell(wrong: Wrong, layout: Layout, axis: str, help: str | None, report: Report) -> None:
     for (key, number), places in wrong.items():
         number_of = plural(number, key[:-1]) if key.endswith("s") else f"{key} = {number}"
-        notes = tuple((span_of(report.root, path), f"{key} is set here") for path in dict.fromkeys(places))
+        stated, words = (dict.fromkeys(one) for one in zip(*places, strict=True))
+        notes = tuple((span_of(report.root, path), f"{key} is set here") for path in stated)
         message = f"{number_of} cannot be split over {axis} = {layout.size(axis)}"
-        report.add("E402", (*layout.at, axis), message, help, notes=notes)
+        whole = f"with rules: {{{', '.join(f'{word}: none' for word in words)}}} every rank has all"
+        report.add("E402", (*layout.at, axis), message, f"{help}; or {whole}" if help else whole, notes=notes)
 
 
-def _split(model: Model, axis: str, report: Report) -> Iterator[Split]:
-    """What an axis, or what shares out heads, must divide in each component, and where it is stated."""
+def _split(model: Model, layout: Layout, axis: str, report: Report) -> Iterator[_Parts]:
+    """What an axis, or what shares out heads, must divide in each component, and where it is stated; nothing of what
+    rules keep whole."""
     for _, branch in branches(model):
         if all(map(report.sound, (branch.at, *branch.under))):
             component = model.tables.component(branch.component)
             own = {"tp": component.split_by_tp, "heads": component.spread}
             split = own.get(axis) or component.split_by.get(axis)
             sizes = () if split is None else split(branch.component)
-            yield {key: place(report, branch, (key,)) for key, _ in sizes}, sizes
+            named = {key: axis_of(model.tables, component.key, key, axis) for key, _ in sizes}
+            sizes = tuple((key, number) for key, number in sizes if not layout.keeps_whole(component.key, named[key]))
+            paths = {key: place(report, branch, (key,)) for key, _ in sizes}
+            yield _Parts(sizes, paths, {key: f"{component.key}.{named[key]}" for key, _ in sizes})
 
 
-def _sizes(model: Model, report: Report, parts: list[Split]) -> list[int]:
-    """What tp can be for the whole model."""
-    numbers = [number for _, sizes in parts for _, number in sizes]
-    known = report.sound(("vocab",)) and model.vocab > 0
+def _sizes(model: Model, report: Report, parts: list[_Parts], whole: bool) -> list[int]:
+    """What tp can be for the whole model; `whole`: the vocabulary is not split."""
+    numbers = [number for part in parts for _, number in part.sizes]
+    known = report.sound(("vocab",)) and model.vocab > 0 and not whole
     good = divisors(*numbers) if numbers else list(range(1, min(model.vocab, RANKS) + 1)) if known else [1]
     return [n for n in good if n <= RANKS and (not known or (n - 1) * -(-model.vocab // n) < model.vocab)]
 
