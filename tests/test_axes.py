@@ -97,4 +97,4 @@ def test_what_it_must_divide_is_a_finding(tmp_path: Path) -> None:
     known = tables((PARTS, Extension("counted", (counted,))))
     (found,) = load(Source("llama.yaml", f"{text}layout: {{cut: 4}}\n"), known)
     assert (found.code, found.message) == ("E402", "width = 6 cannot be split over cut = 4")
-    assert found.help == "cut can be 1, 2, 3 or 6"
+    assert found.help == "cut can be 1, 2, 3 or 6; or with rules: {bottleneck.width: none} every rank has all"

@@ -194,6 +194,8 @@ class Component(Generic[C]):
     grows: tuple[str, ...] = ()
     """Keys of sizes that grow with d_model in a spec of another size, dotted where they are of a part; of counts, which
     end in `heads`, the later ones divide the first. Without them a spec cannot be scaled (`specc init --like`)."""
+    parted_by_tp: Callable[[C], tuple[tuple[str, int], ...]] = lambda config: ()
+    """The same of numbers that ranks may share unevenly, as torch.chunk parts them, so that none is without."""
     split_by: Mapping[str, Callable[[C], tuple[tuple[str, int], ...]]] = field(default_factory=dict[str, Any])
     """The same of other axes of the mesh, by name."""
     spread: Callable[[C], tuple[tuple[str, int], ...]] = lambda config: ()

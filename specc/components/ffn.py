@@ -116,8 +116,12 @@ def results(config: Layer) -> tuple[str, ...]:
 
 def shrink(config: Ffn, tp: int) -> Ffn:
     """A few features a rank."""
-    hidden = min(config.hidden, 16 * tp)
-    return config.model_copy(update={"hidden": hidden - hidden % tp or hidden})
+    return config.model_copy(update={"hidden": few_features(config.hidden, 16, tp)})
+
+
+def few_features(hidden: int, each: int, tp: int) -> int:
+    """At most so many a rank; where ranks cannot have equally many, the last has one less."""
+    return min(hidden, each * tp - 1) if hidden % tp else min(hidden, each * tp)
 
 
 def normed(config: Ffn, model: Norm) -> Ffn:
@@ -175,7 +179,8 @@ FFN = Component(
     smallest={"hidden": 1},
     shards=("ffn",),
     grows=("hidden",),
-    split_by_tp=lambda config: (("hidden", config.hidden),),
+    split_by_tp=lambda config: (("hidden", config.hidden),) if config.sub_norm else (),
+    parted_by_tp=lambda config: (("hidden", config.hidden),),
     results=results,
     shrink=shrink,
     normed=normed,

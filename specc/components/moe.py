@@ -106,14 +106,21 @@ def shrink(config: Moe, tp: int) -> Moe:
         keep = min(groups.keep, count - (groups.keep < groups.count))
         groups = groups.model_copy(update={"count": count, "keep": keep})
         few, none = max(2, -(-top_k // keep)) * count, none and count
-    shared = config.shared and config.shared.model_copy(update={"hidden": 8 * tp})
+    shared = config.shared and config.shared.model_copy(
+        update={"hidden": ffn.few_features(_shared(config, config.shared).hidden, 8, tp)}
+    )
     made = config.router.model_copy(update={"groups": groups})
-    sizes = {"experts": few, "zero_experts": none, "top_k": max(1, top_k), "hidden": 8 * tp}
+    sizes = {
+        "experts": few,
+        "zero_experts": none,
+        "top_k": max(1, top_k),
+        "hidden": ffn.few_features(config.hidden, 8, tp),
+    }
     latent = config.latent and min(config.latent, 12)
     return config.model_copy(update={**sizes, "latent": latent, "shared": shared, "router": made})
 
 
-def split_by_tp(config: Moe) -> tuple[tuple[str, int], ...]:
+def parted_by_tp(config: Moe) -> tuple[tuple[str, int], ...]:
     """Features between linears."""
     return (("hidden", config.hidden), *([("shared.hidden", config.shared.hidden)] if config.shared else ()))
 
@@ -223,7 +230,8 @@ MOE = Component(
     smallest={"experts": 1, "top_k": 1, "hidden": 1},
     shards=("ffn",),
     grows=("hidden", "shared.hidden", "latent"),
-    split_by_tp=split_by_tp,
+    split_by_tp=lambda config: (),
+    parted_by_tp=parted_by_tp,
     split_by={"ep": lambda config: (("experts", config.experts),)},
     results=results,
     shrink=shrink,

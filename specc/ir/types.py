@@ -9,6 +9,8 @@ from math import prod
 from typing import NamedTuple
 
 TOKEN_AXES = ("seq", "source", "target")
+UNEVEN = ("vocab", "ffn")
+"""Axes of which ranks may hold different numbers, as torch.chunk parts them. Nothing joins such shards."""
 Size = int | str
 """A number, or the name of a size that is known when the model runs ("batch", "seq")."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from specc.ir.op import Op
-from specc.ir.types import Axis, MeshAxis, Place, TensorType
+from specc.ir.types import UNEVEN, Axis, MeshAxis, Place, TensorType
 from specc.ops.work import Worker
 
 Types = tuple[TensorType, ...]
@@ -125,9 +125,9 @@ class OpDef:
 
 
 def shardable(axis: Axis, mesh: MeshAxis) -> bool:
-    """Whether the mesh axis splits parameters by that axis; vocab may be uneven, all else must divide."""
+    """Whether the mesh axis splits parameters by that axis; what may be uneven apart, it must divide."""
     name = axis.shard_name
-    return name in mesh.shards and not axis.whole and (name == "vocab" or axis.divides(mesh.size))
+    return name in mesh.shards and not axis.whole and (name in UNEVEN or axis.divides(mesh.size))
 
 
 def splits_tokens(axis: Axis, mesh: MeshAxis) -> bool:

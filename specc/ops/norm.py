@@ -18,7 +18,7 @@ def _signatures(op: Op, ins: Types, mesh: MeshAxis, stream: Stream) -> list[Sign
     ]
     own = S(features.shard_name)
     split = Signature((own,), (own,), (own,) * len(op.params), _how(op))
-    parts = features.length // op.number("width") if _grouped(op) else mesh.size
+    parts = features.length // op.number("width") if _grouped(op) else features.length
     return [*found, split] if shardable(features, mesh) and not mesh.data and parts % mesh.size == 0 else found
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from specc.ir.graph import Graph
 from specc.ir.op import Likeness, Op, OpError, Param, Path, Ref, dotted, likeness
 from specc.ir.tree import leaving
-from specc.ir.types import Axis, I, MeshAxis, P, Place, R, S, Spmd, TensorType
+from specc.ir.types import UNEVEN, Axis, I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Facts
 from specc.spec.core import Layout
 
@@ -86,7 +86,7 @@ def _alike(graph: Graph, op: Op) -> Alike:
 def stream_type(type: TensorType, mesh: MeshAxis) -> Place:
     """The type on a mesh axis of what enters or leaves a block, a repeat or a stage."""
     named = [axis for axis in type.axes if axis.shard_name in mesh.shards and type.grad and not axis.whole]
-    split = [axis.shard_name for axis in named if axis.shard_name == "vocab" or axis.divides(mesh.size)]
+    split = [axis.shard_name for axis in named if axis.shard_name in UNEVEN or axis.divides(mesh.size)]
     tokens = [axis.shard_name for axis in type.axes if axis.shard_name in mesh.tokens and axis.divides(mesh.size)]
     if not (type.grad or mesh.data):
         tokens = []
@@ -329,6 +329,10 @@ def _converted(graph: Graph, op: Op) -> Spmd:
     before = graph.spmd(ref)
     if before.at(name) != src:
         raise SpmdError(op, name, f"converts from {src}, but {ref} is {before.at(name)}")
+    ranks = next(mesh.size for mesh in graph.mesh if mesh.name == name)
+    odd = [axis.shard_name for axis in graph.type(ref).axes if axis.shard_name in UNEVEN and not axis.divides(ranks)]
+    if any(place.axis in odd for place in (src, dst)):
+        raise SpmdError(op, name, f"{src} to {dst}, but ranks hold different numbers")
     try:
         return before.put(name, dst)
     except ValueError as error:

@@ -13,7 +13,7 @@ from specc.ir.op import Op, OpError, Path, Ref, dotted, likeness
 from specc.ir.parameters import clashes
 from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.tree import Call, Loop, loops, tree
-from specc.ir.types import Axis, Spmd
+from specc.ir.types import UNEVEN, Axis, Spmd
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
 
@@ -323,14 +323,14 @@ def _placed(view: _View) -> Problems:
 
 
 def _divisible(view: _View) -> Problems:
-    """Every mesh axis that splits a tensor axis splits it evenly; only vocab may be uneven, unless converted."""
+    """Every mesh axis that splits a tensor axis splits it evenly, but for what may be uneven unless converted."""
     graph = view.graph
     for op in view.distinct if view.placed else ():
         pairs = [*zip((out.axes for out in op.outs), op.types, strict=True)]
         pairs += [(param.axes, use.stored) for param, use in zip(op.params, op.uses, strict=True)]
         converted = [op.place("src").axis, op.place("dst").axis] if op.kind == "convert" else []
         pairs += [(graph.type(ref).axes, graph.spmd(ref)) for ref in op.inputs if converted]
-        uneven = () if "vocab" in converted else ("vocab",)
+        uneven = () if set(UNEVEN) & set(converted) else UNEVEN
         for axes, spmd in pairs:
             for axis in axes if spmd.nesting else ():
                 ranks = _ranks(graph, axis, spmd)

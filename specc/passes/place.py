@@ -15,7 +15,7 @@ from itertools import groupby
 from specc.ir.graph import Graph, common
 from specc.ir.op import Likeness, Op, OpError, Path, Ref, Use, likeness
 from specc.ir.repeat import layer_scope
-from specc.ir.types import I, MeshAxis, P, Place, R, S, Spmd, TensorType
+from specc.ir.types import UNEVEN, I, MeshAxis, P, Place, R, S, Spmd, TensorType
 from specc.ops import Signature
 from specc.ops.base import shardable, splits_tokens
 from specc.ops.conversions import conversion
@@ -181,6 +181,9 @@ def _choose(
 def _cost(value: TensorType, produced: Place, wanted: Place | None, mesh: MeshAxis) -> int | None:
     if wanted is None or produced == wanted:
         return 0
+    odd = [axis.shard_name for axis in value.axes if axis.shard_name in UNEVEN and not axis.divides(mesh.size)]
+    if any(place.axis in odd for place in (produced, wanted)):
+        return None
     if produced == P and not value.grad:
         return None
     link = conversion(produced, wanted)

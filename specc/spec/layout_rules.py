@@ -34,9 +34,8 @@ def layout_rules(model: Model, layout: Layout, report: Report) -> None:
 
 def _tensor(model: Model, layout: Layout, report: Report) -> None:
     at: Path = (*layout.at, "tp")
-    rows = -(-model.vocab // layout.tp)
     whole = layout.keeps_whole("", "vocab")
-    empty = model.vocab > 0 and not whole and (layout.tp - 1) * rows >= model.vocab
+    empty = model.vocab > 0 and not whole and not _each_has(model.vocab, layout.tp)
     parts = list(_split(model, layout, "tp", report))
     wrong = _indivisible(parts, layout.tp)
     help = f"tp can be {choices(_sizes(model, report, parts, whole))}" if empty or wrong else None
@@ -109,9 +108,12 @@ def _others(model: Model, layout: Layout, report: Report) -> None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Of a component: keys and numbers that ranks must divide, where they stand, and what rules call their axes."""
+    """Of a component: keys and numbers that ranks must divide, and of which each must only have some; where they stand,
+    and what rules call their axes.
+    """
 
     sizes: tuple[tuple[str, int], ...]
+    parted: tuple[tuple[str, int], ...]
     paths: dict[str, Path]
     words: dict[str, str]
 
@@ -123,10 +125,16 @@ def _indivisible(parts: list[_Parts], ranks: int) -> Wrong:
     """Keys and numbers that so many ranks do not divide, with place and word; the first of each component."""
     wrong: Wrong = {}
     for part in parts:
-        bad = next(((key, number) for key, number in part.sizes if number % ranks), None)
+        odd = [item for item in part.sizes if item[1] % ranks]
+        bad = next(iter((*odd, *(item for item in part.parted if not _each_has(item[1], ranks)))), None)
         if bad is not None:
             wrong.setdefault(bad, []).append((part.paths[bad[0]], part.words[bad[0]]))
     return wrong
+
+
+def _each_has(number: int, ranks: int) -> bool:
+    """Whether torch.chunk leaves something for every rank."""
+    return (ranks - 1) * -(-number // ranks) < number
 
 
 def _tell(wrong: Wrong, layout: Layout, axis: str, help: str | None, report: Report) -> None:
@@ -148,18 +156,23 @@ def _split(model: Model, layout: Layout, axis: str, report: Report) -> Iterator[
             own = {"tp": component.split_by_tp, "heads": component.spread}
             split = own.get(axis) or component.split_by.get(axis)
             sizes = () if split is None else split(branch.component)
-            named = {key: axis_of(model.tables, component.key, key, axis) for key, _ in sizes}
-            sizes = tuple((key, number) for key, number in sizes if not layout.keeps_whole(component.key, named[key]))
-            paths = {key: place(report, branch, (key,)) for key, _ in sizes}
-            yield _Parts(sizes, paths, {key: f"{component.key}.{named[key]}" for key, _ in sizes})
+            parted = component.parted_by_tp(branch.component) if axis == "tp" else ()
+            named = {key: axis_of(model.tables, component.key, key, axis) for key, _ in (*sizes, *parted)}
+            sizes, parted = (
+                tuple((key, number) for key, number in some if not layout.keeps_whole(component.key, named[key]))
+                for some in (sizes, parted)
+            )
+            paths = {key: place(report, branch, (key,)) for key in named}
+            yield _Parts(sizes, parted, paths, {key: f"{component.key}.{axis}" for key, axis in named.items()})
 
 
 def _sizes(model: Model, report: Report, parts: list[_Parts], whole: bool) -> list[int]:
     """What tp can be for the whole model; `whole`: the vocabulary is not split."""
     numbers = [number for part in parts for _, number in part.sizes]
     known = report.sound(("vocab",)) and model.vocab > 0 and not whole
-    good = divisors(*numbers) if numbers else list(range(1, min(model.vocab, RANKS) + 1)) if known else [1]
-    return [n for n in good if n <= RANKS and (not known or (n - 1) * -(-model.vocab // n) < model.vocab)]
+    parted = [number for part in parts for _, number in part.parted] + [model.vocab] * known
+    good = divisors(*numbers) if numbers else list(range(1, min(*parted, RANKS) + 1)) if parted else [1]
+    return [n for n in good if n <= RANKS and all(_each_has(number, n) for number in parted)]
 
 
 def _pipeline(model: Model, layout: Layout, report: Report) -> None:
