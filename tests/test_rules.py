@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from specc.compile import compile_spec
+from specc.cost.counts import collectives, copied
+from specc.cost.memory import memories
 from specc.emit import emit
 from specc.passes.check import SpmdError, check
 from specc.source import Source
 from specc.spec import Spec, load
 from specc.spec.core import Layout
+from specc.verify.launch import run_ranks
+from tests import zoo
 from tests.mutants import mutants
+from tests.test_memory import MIDDLE, ROWS, Shapes, close, on_ranks, shapes, symbols
+from tests.test_memory import load as load_file_of
 from tests.test_own_heads import exact
 
 TEXT = """\
@@ -98,3 +105,40 @@ def test_every_mutant_is_rejected() -> None:
         except SpmdError:
             pass
     assert count > 200 and survivors == []
+
+
+def test_copies_around_collectives_are_told() -> None:
+    """Those along another dim than the first, which the file turns there; tokens come first, so the rest has none."""
+    spec = ruled("{tp: 2, sequence_parallel: true, rules: {attention.heads: none}}")
+    graph = compile_spec(spec, spec.layout()).placed
+    text = emit(spec, spec.layout()).source
+    forward, backward = copied(graph, graph.ops)
+    assert forward == {"all-gather": 3} and backward == {"reduce-scatter": 3}
+    assert text.count(".transpose(0, 2), self.tp).transpose(0, 2)") == 3
+    even = compile_spec(zoo.spec("llama-3.1-8b"), SP).placed
+    assert copied(even, even.ops) == ({}, {}) and collectives(even, even.ops) != ({}, {})
+
+
+MIDDLES = {
+    "one": ("kv_heads: 4", "kv_heads: 1"),
+    "three": ("heads: 8, kv_heads: 4", "heads: 12, kv_heads: 3"),
+    "uneven": ("hidden: 256", "hidden: 255"),
+}
+
+
+@pytest.mark.matrix
+def test_bytes_are_told(tmp_path: Path) -> None:
+    """The most that a rank holds in a step, against real ones."""
+    told: dict[str, int] = {}
+    sources: dict[str, tuple[str, Shapes, int]] = {}
+    for name, change in MIDDLES.items():
+        (tmp_path / f"{name}.yaml").write_text(MIDDLE.replace(*change))
+        spec = load_file_of(tmp_path / f"{name}.yaml")
+        for layout in (SP, Layout(tp=2), *(replace(one, rules=(("heads", "none"),)) for one in (SP, Layout(tp=2)))):
+            compiled, key = compile_spec(spec, layout), f"{name} {layout}"
+            (memory,) = memories(compiled.placed, layout, symbols(compiled.placed), whole=True)
+            told[key] = memory.peak
+            sources[key] = (emit(spec, layout, compiled).source, shapes(compiled.placed), ROWS)
+    found: list[dict[str, int]] = run_ranks(2, on_ranks, sources)
+    for key, peak in told.items():
+        assert close(peak, max(rank[key] for rank in found), 0.001), key

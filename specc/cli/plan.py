@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from specc.cli.seconds import tell_seconds
 from specc.cli.specs import layout_of, load_all
 from specc.cli.table import Lines, table
 from specc.compile import compile_spec
-from specc.cost.counts import StageCost, active, again, blocks, collectives, crossing, local_shape, stage_costs
+from specc.cost.counts import StageCost, active, again, blocks, collectives, copied, crossing, local_shape, stage_costs
 from specc.cost.decided import decided
 from specc.cost.device import device, devices
 from specc.cost.fed import fed
@@ -22,6 +23,7 @@ from specc.cost.memory import Kind, Memory, fits, memories, undeclared
 from specc.cost.search import Wish
 from specc.cost.seconds import step
 from specc.ir.graph import Graph
+from specc.ir.op import Op
 from specc.ir.repeat import layer_of
 from specc.ir.shape import shape
 from specc.ir.stored import placement, stored, total
@@ -166,18 +168,25 @@ def _collectives(graph: Graph, layout: Layout, model: Model) -> None:
     """Of one run of each block. The last column is there where layers are recomputed."""
     outside = [op for op in graph.ops if layer_of(op.scope) is None and op.scope[:1] != ("loss",)]
     loss = [op for op in graph.ops if op.scope[:1] == ("loss",)]
-    rows = [(name, *collectives(graph, ops), again(graph, ops)) for name, ops in blocks(graph, model)]
-    rows += [(name, *collectives(graph, ops), {}) for name, ops in (("outside of layers", outside), ("loss", loss))]
+    every = [*blocks(graph, model), ("outside of layers", outside), ("loss", loss)]
+    rows = [(name, *_both(graph, ops), _words(again(graph, ops))) for name, ops in every]
     talk = {name for op in graph.ops for name in ([op.text("mesh")] if op.kind == "convert" else dict(op.lowering))}
     over = [axis.name for axis in graph.mesh if axis.name in talk]
     saved = layout.checkpoint
     which = f", every {saved.every}. layer" if saved.every not in (None, 1) and not saved.save else ""
     heading = (f"collectives over {', '.join(over)} of a layer", "forward", "backward", f"again in backward{which}")
     columns = 4 if saved.every or saved.save else 3
-    lines = [heading, *((name, *map(_words, counts)) for name, *counts in rows)]
     click.echo("")
-    table([line[:columns] for line in lines])
+    table([line[:columns] for line in (heading, *rows)])
 
 
-def _words(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none"
+def _both(graph: Graph, ops: Iterable[Op]) -> list[str]:
+    """Forward and backward, with those around which torch copies."""
+    ops = tuple(ops)
+    pairs = zip(collectives(graph, ops), copied(graph, ops), strict=True)
+    return [_words(counts, of) for counts, of in pairs]
+
+
+def _words(counts: dict[str, int], copied: dict[str, int] | None = None) -> str:
+    some = {kind: f" ({count} copied)" for kind, count in (copied or {}).items()}
+    return ", ".join(f"{count} {kind}{some.get(kind, '')}" for kind, count in sorted(counts.items())) or "none"

@@ -14,6 +14,7 @@ from specc.ir.repeat import Repeat, layer_of, layer_scope
 from specc.ir.segments import Segment, segments
 from specc.ir.stored import stored
 from specc.ir.types import Spmd
+from specc.ops.conversions import conversion
 from specc.spec.core import Model
 
 
@@ -105,6 +106,22 @@ def collectives(graph: Graph, ops: Iterable[Op]) -> tuple[dict[str, int], dict[s
                 for kind, count in found.items():
                     counts[kind] = counts.get(kind, 0) + count
     return forward, backward
+
+
+def copies(op: Op) -> bool:
+    """Whether torch copies what a collective cuts or joins: it does so along the first dim, others are turned there."""
+    if op.kind != "convert":
+        return False
+    source, target = op.place("src"), op.place("dst")
+    link = conversion(source, target)
+    split = source if source.kind == "S" else target
+    talks = link is not None and bool(link.forward or link.backward)
+    return talks and split.kind == "S" and (source.kind == target.kind or bool(op.outs[0].dim(split.axis)))
+
+
+def copied(graph: Graph, ops: Iterable[Op]) -> tuple[dict[str, int], dict[str, int]]:
+    """Those of `collectives` around which torch copies."""
+    return collectives(graph, [op for op in ops if copies(op)])
 
 
 def again(graph: Graph, block: Iterable[Op]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from math import prod
 from typing import Literal
 
-from specc.cost.counts import run_again
+from specc.cost.counts import copies, run_again
 from specc.cost.roofline import Roofline
 from specc.cost.sizes import BYTES, Sizes
 from specc.cost.work import CHAINED, VIEWS, work
@@ -223,7 +223,8 @@ class Timing:
     def _op(self, op: Op) -> Timed:
         if op.kind in VIEWS:
             forward, backward = self._exchanged(op)
-            return Timed(Parts(collectives=forward), Parts(collectives=backward))
+            there, back = self._copied(op)
+            return Timed(Parts(collectives=forward, elements=there), Parts(collectives=backward, elements=back))
         passes = work(self.graph, op, self.sizes, self.how.scores == "written")
         if self.how.compiled and op.kind in CHAINED:
             passes = self._chained(op, passes)
@@ -296,6 +297,14 @@ class Timing:
                 count * self._over(mesh, kind, self._sent(op, kind)) for kind, count in traffic.backward.items()
             )
         return ahead, back
+
+    def _copied(self, op: Op) -> tuple[float, float]:
+        """Of what torch copies around a collective: what goes in, forward and backward."""
+        if not copies(op):
+            return 0.0, 0.0
+        sizes = (self.sizes.bytes(op.inputs[0]), self.sizes.bytes(op.ref))
+        there, back = (self.roofline.kernels(Work(bytes=2 * size, kernels=1), "memory", False) for size in sizes)
+        return there, back if op.outs[0].grad else 0.0
 
     def _sent(self, op: Op, kind: str) -> int:
         """Bytes that an op exchanges by itself: rows that go elsewhere, or a number of float32 for each row."""

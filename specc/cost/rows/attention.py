@@ -24,8 +24,12 @@ def _merge(op: Op, sizes: Sizes) -> Saved:
 
 
 def _by_heads(graph: Graph, ref: Ref) -> bool:
-    """Whether a value lies in memory as its axes stand, as norms and joins make it; a split of features does not."""
+    """Whether attention of a value lies in memory as its axes stand: of what norms and joins make, and of what is
+    gathered along another dim than the first. A split of features does not.
+    """
     op = graph.op(ref.op)
+    if op.kind == "convert" and op.place("dst").kind != "S" and op.outs[0].dim(op.place("src").axis):
+        return True
     if op.kind in ("rope", "scale", "mul", "head_scale", "temper", "convert", "part"):
         return _by_heads(graph, op.inputs[0])
     return op.kind != "split"
