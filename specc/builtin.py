@@ -68,6 +68,14 @@ AXES = (
         data=True,
     ),
     LayoutAxis(
+        "ep",
+        "Data ranks that hold different experts (expert parallel).",
+        "expert parallel over ep = {} of the data ranks: experts are split, tokens go to them by all-to-all",
+        tokens=("batch",),
+        shards=("experts",),
+        data=True,
+    ),
+    LayoutAxis(
         "tp",
         "Ranks that share every weight (tensor parallel).",
         "tensor parallel over tp = {}",

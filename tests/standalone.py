@@ -16,7 +16,7 @@ BATCH, LENGTH = 2, 64
 def load(path: str) -> ModuleType:
     module = ModuleType("generated")
     with open(path, encoding="utf-8") as file:
-        exec(compile(file.read(), path, "exec"), module.__dict__)
+        exec(compile(file.read(), path, "exec", dont_inherit=True), module.__dict__)
     module.__dict__["init_weights"] = lambda *_: None  # there is nothing to draw into
     return module
 

@@ -41,11 +41,11 @@ def test_a_layout_over_an_axis_of_an_extension_is_exact(layout: str) -> None:
 
 FEATURES = Extension(
     "features",
-    axes=(LayoutAxis("ep", "Ranks.", "ffn over ep = {}", tokens=("batch",), shards=("ffn",), data=True),),
+    axes=(LayoutAxis("fp", "Ranks.", "ffn over fp = {}", tokens=("batch",), shards=("ffn",), data=True),),
 )
 
 
-@pytest.mark.parametrize("layout", ["{ep: 2}", "{dp: 2, ep: 2, checkpoint: full}", "{ep: 2, pp: 2}"])
+@pytest.mark.parametrize("layout", ["{fp: 2}", "{dp: 2, fp: 2, checkpoint: full}", "{fp: 2, pp: 2}"])
 def test_weights_that_a_data_axis_splits_have_gradients_of_their_own_ranks(layout: str) -> None:
     """Features over ranks that are fed different samples: their gradients are summed over fewer ranks than others'."""
     spec = spec_of(layout, FEATURES)
@@ -79,7 +79,7 @@ def test_axes_stand_outer_to_inner() -> None:
     """Those whose ranks are fed different tokens first, of these last those that split weights."""
     model = LayoutAxis("mp", "Ranks.", "over mp = {}", shards=("width",))
     known = tables((FEATURES, PARTS, Extension("more", axes=(model,), alike={"places": ("batch", "seq")})))
-    assert list(known.axes) == ["dp", "cp", "cut", "ep", "tp", "mp"]
+    assert list(known.axes) == ["dp", "cp", "cut", "ep", "fp", "tp", "mp"]
     layout = Layout(tp=2, dp=2, others=(("mp", 2), ("cut", 2)), tables=known)
     assert [axis.name for axis in mesh_of(layout)] == ["dp", "cut", "tp", "mp"]
     assert mesh_of(layout)[0].tokens == ("batch", "slots", "places")

@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from specc.cost.counts import collectives
 from specc.emit import emit
+from specc.extension import Extension, LayoutAxis
 from specc.interpret import interpret
 from specc.interpret.experts import TABLE
 from specc.ir.op import OpError
@@ -33,7 +34,6 @@ from specc.verify.relations import setting
 from specc.verify.run import fill, load_file, own
 from tests.comm import Recorder
 from tests.graphs import graph_of
-from tests.ports import ep
 from tests.test_ports import TEXT, layout, spec
 
 D, EXPERTS, RANKS = 5, 6, 3
@@ -144,13 +144,13 @@ def test_legalise_sends_what_is_owned_to_its_owners_and_back() -> None:
 
 def test_nothing_goes_where_no_rank_has_other_owners() -> None:
     """Of a data axis that splits no experts, of a model axis, and where ranks cannot share them out evenly."""
-    split = replace(ep.EXPERT, name="xp", data=False, tokens=())
-    known = tables((replace(ep.EXTENSION, axes=(split,)),))
+    split = LayoutAxis("xp", "Ranks.", "experts over xp = {}", shards=("experts",))
+    known = tables((Extension("experts of a model axis", axes=(split,)),))
     model = spec(TEXT, known).model
     layouts = (
         Layout(dp=2, tp=2, tables=known),
         Layout(others=(("xp", 2),), tables=known),
-        replace(EP, dp=1, others=(("ep", 3),)),
+        replace(EP, dp=3, ep=3),
     )
     for given in layouts:
         graph = graph_of(model, legalise, layout=given)
@@ -159,7 +159,7 @@ def test_nothing_goes_where_no_rank_has_other_owners() -> None:
 
 def test_owners_whose_parameters_nobody_has_are_told() -> None:
     lonely = replace(DISPATCH, owned=Owned("slots", "teams", "to_experts", "from_experts"))
-    known = tables((ep.EXTENSION,))
+    known = tables()
     known = replace(known, ops={**known.ops, "dispatch": lonely})
     with pytest.raises(OpError, match=r"dispatch: gives what belongs to teams, of which no op has parameters"):
         graph_of(spec(TEXT, known).model, legalise, layout=replace(EP, tables=known))
@@ -191,7 +191,7 @@ def test_a_ragged_axis_and_the_one_before_it_are_one_dim() -> None:
 
 def test_a_module_that_is_gathered_apart_must_read_its_weights() -> None:
     """FSDP2 gathers in front of a forward; without one, a rank would compute with its own rows of the weight."""
-    known = tables((ep.EXTENSION,))
+    known = tables()
     bare = {key: replace(form, inputs="") for key, form in known.forms.items() if key[0] == "grouped_linear"}
     known = replace(known, forms={**known.forms, **bare})
     with pytest.raises(ValueError, match=r"gate\.weight is gathered by its own OwnExperts, which has no forward"):

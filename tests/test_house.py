@@ -21,7 +21,7 @@ from specc.source import Source
 from specc.spec import Spec, load
 from specc.spec.language import language
 from specc.tables import tables
-from tests.broken import BOTH, DECODER, FFN, PARTED, PATTERN
+from tests.broken import BOTH, DECODER, FFN, OWNED, PARTED, PATTERN
 from tests.component_keys import KEYS
 from tests.frame_keys import FRAME
 
@@ -356,6 +356,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "LayoutDoc.generate": (PATTERN, "layout: {tp: 2}", "layout: {tp: 2, generate: true}"),
     "LayoutDoc.dp": (BOTH, "one: {}", "one: {dp: 2}"),
     "LayoutDoc.cp": (BOTH, "one: {}", "one: {cp: 2}"),
+    "LayoutDoc.ep": (OWNED, "ep: 2,", "ep: 4,"),
     "ContextDoc.size": (BOTH, "one: {}", "one: {cp: {size: 2}}"),
     "ContextDoc.attention": (PARTED, "cp: 2,", "cp: {size: 2, attention: ulysses},"),
     "ContextDoc.order": (PARTED, "cp: 2,", "cp: {size: 2, order: contiguous},"),

@@ -21,9 +21,8 @@ from specc.tables import Tables, tables
 from specc.verify.relations import describe, layout_relations, plain_relations, setting
 from specc.verify.run import world_size
 from tests.mutants import mutants, retyped, short_cut
-from tests.ports import ep
 
-MOE, MAMBA = tables((ep.EXTENSION,)), tables()
+MOE = MAMBA = tables()
 TEXT = """\
 specc: 1
 name: mixed
@@ -59,8 +58,8 @@ def spec(text: str = TEXT, known: Tables = MOE) -> Spec:
 
 def layout(stages: int = 1, **more: Any) -> Layout:
     pipeline = Pipeline(stages, "1f1b")
-    others = tuple((axis, more.pop(axis)) for axis in ("ep",) if axis in more)
-    return Layout(**{"pp": pipeline, "microbatches": stages, "tables": MOE, "others": others} | more)
+    more["dp"] = more.get("dp", 1) * more.get("ep", 1)  # ep is of the ranks of dp
+    return Layout(**{"pp": pipeline, "microbatches": stages, "tables": MOE} | more)
 
 
 def wide(*layouts: Layout) -> list[Any]:
@@ -148,17 +147,19 @@ def test_a_state_space_of_one_group_is_exact(layout: Layout) -> None:
 
 @pytest.mark.matrix
 def test_both_in_one_model_over_all_axes_are_exact() -> None:
-    known = tables((ep.EXTENSION,))
-    found = spec(
-        STATES.replace("GROUPS", "2").replace("ffn: {", "moe: {experts: 4, top_k: 2, shared: {hidden: 8}, "), known
-    )
-    exact(found, layout(cp=2, ep=2, tp=2, sequence_parallel=True, checkpoint=FULL, tables=known))
+    found = spec(STATES.replace("GROUPS", "2").replace("ffn: {", "moe: {experts: 4, top_k: 2, shared: {hidden: 8}, "))
+    exact(found, layout(cp=2, ep=2, tp=2, sequence_parallel=True, checkpoint=FULL))
 
 
 def test_what_ranks_cannot_share_out_is_told() -> None:
-    uneven = load(Source("ports.yaml", f"{TEXT}layout: {{ep: 3}}\n"), MOE)
+    uneven = load(Source("ports.yaml", f"{TEXT}layout: {{dp: 6, ep: 3}}\n"), MOE)
     assert isinstance(uneven, list) and [item.code for item in uneven] == ["E402"]
     assert (uneven[0].message, uneven[0].help) == ("4 experts cannot be split over ep = 3", "ep can be 1, 2 or 4")
+    outside = load(Source("ports.yaml", f"{TEXT}layout: {{dp: 6, ep: 4}}\n"), MOE)
+    assert isinstance(outside, list) and [item.code for item in outside] == ["E443"]
+    assert outside[0].help == "with dp = 6, ep can be 1 or 2"
+    none = load(Source("ports.yaml", f"{STATES.replace('GROUPS', '2')}layout: {{dp: 2, ep: 2}}\n"), MOE)
+    assert isinstance(none, list) and [item.code for item in none] == ["E444"]
     few = load(Source("ports.yaml", TEXT.replace("top_k: 2", "top_k: 5")), MOE)
     assert isinstance(few, list) and [item.message for item in few] == ["a token cannot go to top_k = 5 of 4 experts"]
 

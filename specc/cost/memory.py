@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import prod
 from typing import TypeVar
 
 from specc.cost.device import Device
@@ -204,16 +203,14 @@ class _Stage:
         self.stages, self.last = layout.pp.stages, stage == layout.pp.stages - 1
         self.loss = tuple(op for op in graph.ops if op.scope[:1] == LOSS and op.kind != "input") if self.last else ()
         self.saved = 0
-        data = [axis for axis in graph.mesh if axis.data and not axis.shards]
-        ranks = prod(axis.size for axis in data)
         units = self._by_unit()
-        held, own = held_of(self.run, units, ranks), held_of(self.run, units, ranks, known)
+        held, own = held_of(self.run, units), held_of(self.run, units, known)
         self.live.make(sum(part.shard for part in held.values()) * self.sizes.stored + self._buffers(), WEIGHTS)
         self.live.make(sum(part.shard for part in own.values()) * kind.states, OPTIMIZER)
         self.waiting: dict[int, _Microbatch] = {}
         self.received: list[Storage] = []
         self.apart: dict[int, Storage] = {}
-        if data:
+        if graph.groups.data:
             used = layout.dtype if layout.precision != "fp32" else kind.dtype
             self.work.units = Units(self.run, held, used, stays=self.stages > 1)
             self.run.gradient = self.work.units.used

@@ -125,7 +125,7 @@ class _Fitting:
 
     def first(self, item: _Tried) -> bool:
         """Whether the first stage does, in as few runs as can be."""
-        if not fits(item.step.stages[0].elements / item.step.data.ranks * self.kind.held, self.device):
+        if not fits(item.step.stages[0].held * self.kind.held, self.device):
             return False
         for one in (self._least[item.way], item):
             if one.rows > self._fit.get(item.way, 0) and one.rows < self._over.get(item.way, one.rows + 1):

@@ -109,7 +109,7 @@ class Step:
         data = Data.of(timing, layout)
         each = tuple(data.overlapped(stage, count > 1) for stage in stages)
         held = [layout.pp.held(rank) for rank in range(layout.pp.ranks)]
-        states = max(sum(_optimizer(stages[n], timing, data) for n in own) for own in held)
+        states = max(sum(_optimizer(stages[n], timing) for n in own) for own in held)
         once = max(sum(data.once(stages[n], count > 1, 1) for n in own) for own in held)
         if layout.pp.per_rank > 3:  # torch gathers some of them anew
             gathered = [gathers(order) for order in _orders(layout, timing.how)]
@@ -181,9 +181,9 @@ class Stage:
         return sum((unit.timed.split * unit.recomputed for unit in self.units), 0.0)
 
     @property
-    def elements(self) -> int:
-        """Of parameters on a rank, before data ranks share them out."""
-        return sum(unit.elements * unit.layers for unit in (*self.units, self.rest))
+    def held(self) -> int:
+        """Parameters that a rank has for good."""
+        return sum(unit.held * unit.layers for unit in (*self.units, self.rest))
 
     def flops(self, apart: float) -> tuple[int, float]:
         """Of a microbatch on a rank: of the model, three times a forward pass, and those that are done.
@@ -293,8 +293,8 @@ def _scheduled(
     return simulated(orders, each, sent), sent
 
 
-def _optimizer(stage: Stage, timing: Timing, data: Data) -> float:
-    return timing.roofline.moved(stage.elements / data.ranks * (STATES + CLIP))
+def _optimizer(stage: Stage, timing: Timing) -> float:
+    return timing.roofline.moved(stage.held * (STATES + CLIP))
 
 
 def _parts(

@@ -125,7 +125,8 @@ class Unit:
     layers: int
     recomputed: int
     timed: Timed
-    elements: int  # of parameters, on a rank before data ranks share them out
+    elements: int  # of parameters, on a rank before data ranks share them out; without those they do not
+    held: int  # of parameters that it has for good
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +140,7 @@ class Timing:
     microbatches: int
     ops: dict[str, Timed] = field(default_factory=dict[str, Timed], repr=False)
     """By id, those that were timed; a graph that differs only in what runs again can have them of another."""
-    _known: dict[Path, tuple[Timed, int]] = field(default_factory=dict[Path, tuple[Timed, int]], repr=False)
+    _known: dict[Path, tuple[Timed, int, int]] = field(default_factory=dict[Path, tuple[Timed, int, int]], repr=False)
     _around: dict[tuple[str, ...], Unit] = field(default_factory=dict[tuple[str, ...], Unit], repr=False)
 
     def stage(self, number: int, last: bool) -> tuple[list[Unit], Unit]:
@@ -169,12 +170,14 @@ class Timing:
             self._around[alike] = Unit(1, 0, *self._with_weights(ops))
         return self._around[alike]
 
-    def _with_weights(self, ops: Iterable[Op], path: Path | None = None) -> tuple[Timed, int]:
-        """Timed with what is done to parameters, and how many there are."""
+    def _with_weights(self, ops: Iterable[Op], path: Path | None = None) -> tuple[Timed, int, int]:
+        """Timed with what is done to parameters, and how many there are, see `Unit`."""
         ops = tuple(ops)
-        elements = self.elements(ops)
+        each = self.elements(ops)
+        shared, held = sum(size for size, ranks in each if ranks > 1), sum(-(-size // ranks) for size, ranks in each)
+        elements = shared if self.graph.groups.data else held
         ahead, back = (Parts(weights=self.roofline.moved(elements * bytes)) for bytes in self._weights)
-        return self.timed(ops, path) + Timed(ahead, back, ahead), elements
+        return self.timed(ops, path) + Timed(ahead, back, ahead), elements, held
 
     @cached_property
     def _weights(self) -> tuple[float, float]:
@@ -193,12 +196,16 @@ class Timing:
         cast = whole + half if half != whole else 0
         return cast, cast + 3 * whole * later
 
-    def elements(self, ops: Iterable[Op]) -> int:
-        """Of trained parameters, each once."""
+    def elements(self, ops: Iterable[Op]) -> list[tuple[int, int]]:
+        """Of each trained parameter once, and how many data ranks share it out."""
+        groups = self.graph.groups
         found = {
-            param.path: self.sizes.param(op, n) for op in ops for n, param in enumerate(op.params) if param.trained
+            param.path: (self.sizes.param(op, n), groups.size(groups.summing(op.uses[n].stored)) if op.uses else 1)
+            for op in ops
+            for n, param in enumerate(op.params)
+            if param.trained
         }
-        return sum(found.values())
+        return list(found.values())
 
     def timed(self, ops: Iterable[Op], path: Path | None = None) -> Timed:
         """Of ops that run once; with the path of a block, what of it runs again."""

@@ -115,8 +115,11 @@ def _name(unit: Unit) -> str:
     return "what stands outside of layers" if unit is None else f"layer {unit[1]}"
 
 
-def held_of(run: Trace, ops: Mapping[Unit, list[Op]], ranks: int, without: Collection[Path] = ()) -> dict[Unit, Held]:
-    """Units in the order in which they run; rows of parameters are split over that many ranks, and filled up."""
+def held_of(run: Trace, ops: Mapping[Unit, list[Op]], without: Collection[Path] = ()) -> dict[Unit, Held]:
+    """Units in the order in which they run; rows of parameters are split over the ranks that sum up their gradients,
+    and filled up. Where there are none, the rank has them for itself.
+    """
+    groups = run.graph.groups
     found: dict[Unit, Held] = {}
     for unit, own in ops.items():
         seen: set[Path] = set()
@@ -127,7 +130,8 @@ def held_of(run: Trace, ops: Mapping[Unit, list[Op]], ranks: int, without: Colle
                     continue
                 seen.add(param.path)
                 size, rows = run.sizes.param(op, n), run.sizes.used(op, n)[0]
+                ranks = groups.size(groups.summing(op.uses[n].stored)) if op.uses else 1
                 part = -(-rows // ranks) * (size // rows)
-                gathered, shard = gathered + part * ranks, shard + part
+                gathered, shard = gathered + part * ranks * (ranks > 1), shard + part
         found[unit] = Held(gathered, shard)
     return found

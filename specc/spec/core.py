@@ -295,6 +295,7 @@ class Layout:
     sequence_parallel: bool = False
     generate: bool = False
     dp: int = 1
+    ep: int = 1  # of the ranks of dp
     cp: int = 1
     context: Context = Context()
     pp: Pipeline = field(default_factory=Pipeline)
@@ -314,11 +315,13 @@ class Layout:
     @property
     def more(self) -> tuple[tuple[str, int], ...]:
         """Axes in use beside dp and tp, with their sizes."""
-        return (*((("cp", self.cp),) if self.cp > 1 else ()), *self.others)
+        own = (("cp", self.cp), ("ep", self.ep))
+        return (*(item for item in own if item[1] > 1), *self.others)
 
     def size(self, axis: str) -> int:
-        """Ranks of an axis of the mesh."""
-        return {"dp": self.dp, "cp": self.cp, "tp": self.tp, **dict(self.others)}.get(axis, 1)
+        """Ranks of an axis of the mesh: ep is the inner part of dp, so the axis dp is what is left."""
+        own = {"dp": self.dp // self.ep, "ep": self.ep, "cp": self.cp, "tp": self.tp}
+        return {**own, **dict(self.others)}.get(axis, 1)
 
     def keeps_whole(self, component: str, axis: str) -> bool:
         """Whether no mesh axis splits an axis of a component, "" outside of all; what is said of its own holds."""
@@ -326,10 +329,10 @@ class Layout:
         return said.get(f"{component}.{axis}", said.get(axis)) == "none"
 
     def sized(self, sizes: Mapping[str, int]) -> Layout:
-        """With other numbers of ranks."""
+        """With other numbers of ranks of axes of the mesh."""
         others = tuple((name, sizes.get(name, size)) for name, size in self.others)
-        own = {axis: sizes.get(axis, self.size(axis)) for axis in ("dp", "cp", "tp")}
-        return replace(self, **own, others=others)
+        own = {axis: sizes.get(axis, self.size(axis)) for axis in ("dp", "ep", "cp", "tp")}
+        return replace(self, **own | {"dp": own["dp"] * own["ep"]}, others=others)
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,8 @@ class LayoutDoc(Config):
     """Split activations between blocks over tp, too."""
     dp: Count = 1
     """Ranks that hold different samples (FSDP2)."""
+    ep: Count = 1
+    """Of the ranks of dp, how many hold different experts (expert parallel), to which tokens go by all-to-all."""
     cp: Annotated[Annotated[Count, Tag("number")] | Annotated[ContextDoc, Tag("mapping")], by_kind] = 1
     """Ranks that hold parts of every sample (context parallel): keys and values are gathered over them."""
     pp: Annotated[Annotated[Stages, Tag("number")] | Annotated[PipelineDoc, Tag("mapping")], by_kind] = 1

@@ -124,6 +124,7 @@ def _layout(name: str | None, doc: LayoutDoc, at: Path, known: Tables) -> Layout
         sequence_parallel=doc.sequence_parallel,
         generate=doc.generate,
         dp=doc.dp,
+        ep=doc.ep,
         cp=doc.cp.size if isinstance(doc.cp, ContextDoc) else doc.cp,
         context=Context(doc.cp.attention, doc.cp.order) if isinstance(doc.cp, ContextDoc) else Context(),
         precision=doc.precision,

@@ -24,6 +24,7 @@ def layout_rules(model: Model, layout: Layout, report: Report) -> None:
         return
     _tensor(model, layout, report)
     axis_rules(model, layout, report)
+    _experts(model, layout, report)
     _others(model, layout, report)
     _rows(model, layout, report)
     _spread(model, layout, report)
@@ -95,6 +96,31 @@ def _spread(model: Model, layout: Layout, report: Report) -> None:
     if any(getattr(branch.component, "sinks", False) for _, branch in branches(model)):
         message = "sinks are parameters of heads, which every rank of cp has, and ulysses shares heads out"
         report.add("E442", (*at, "attention"), message, "give attention: gather", reads=STACKS)
+
+
+def _experts(model: Model, layout: Layout, report: Report) -> None:
+    """Ranks of dp that hold different experts."""
+    at: Path = (*layout.at, "ep")
+    if layout.ep == 1:
+        return
+    parts = list(_split(model, layout, "ep", report))
+    if layout.dp % layout.ep:
+        good = divisors(layout.dp, *(number for part in parts for _, number in part.sizes))
+        message = f"ep = {layout.ep} ranks are some of those of dp = {layout.dp}, and do not divide them"
+        report.add("E443", at, message, f"with dp = {layout.dp}, ep can be {choices(good)}", reads=[(*layout.at, "dp")])
+    if not any(part.sizes for part in parts) and report.sound(("decoder",)) and report.sound(("encoder",)):
+        message = "ep splits experts, and no block has any"
+        report.add("E444", at, message, "leave ep out, or give a moe", reads=STACKS)
+    owned = (branch for _, branch in branches(model) if "ep" in model.tables.component(branch.component).split_by)
+    for branch in owned:
+        biased = getattr(branch.component, "has_bias", None)
+        if biased is not None and biased("down"):
+            message = (
+                "biases of the last linear of experts are added where tokens are, and ep parts experts from these"
+            )
+            notes = ((span_of(report.root, place(report, branch, ("bias",))), "biases are asked for here"),)
+            report.add("E445", at, message, "leave ep out, or the biases", notes=notes)
+            break
 
 
 def _others(model: Model, layout: Layout, report: Report) -> None:

@@ -26,6 +26,7 @@ LANGUAGE: dict[str, tuple[str, ...]] = {
     "tp": ("tensor_parallel", "tensor_model_parallel_size", "tensor_parallel_size", "model_parallel"),
     "sequence_parallel": ("sp", "seq_parallel"),
     "dp": ("fsdp", "data_parallel", "fsdp2", "dp_size", "data_parallel_size", "zero"),
+    "ep": ("expert_parallel", "expert_model_parallel_size", "expert_parallel_size", "ep_size"),
     "cp": ("context_parallel", "context_parallel_size", "cp_size", "ring_attention", "ulysses", "sp_size"),
     "pp": ("pipeline", "pipeline_parallel", "pipeline_model_parallel_size", "pipeline_parallel_size"),
     "stages": ("num_stages", "n_stages", "size"),
@@ -81,7 +82,6 @@ SAID = {
     **dict.fromkeys(("optimizer", "weight_decay", "adam_beta1", "max_grad_norm"), "how to train stands in the loop"),
     **dict.fromkeys(("zero_stage", "zero2", "zero3"), "dp shards parameters, gradients and states (FSDP2)"),
     **dict.fromkeys(("flash_attention", "use_flash_attn", "attn_implementation"), "torch picks the kernel"),
-    **dict.fromkeys(("expert_parallel", "ep", "expert_model_parallel_size"), "not yet in the language"),
     **dict.fromkeys(("hsdp", "replicas", "replicate"), "not yet in the language"),
     **dict.fromkeys(("streams", "per_layer", "sections", "capacity", "towers"), "kept for a later version"),
 }

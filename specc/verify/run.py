@@ -36,7 +36,7 @@ def in_double() -> Iterator[None]:
 def load_file(source: str, name: str) -> ModuleType:
     """A generated file as a module; where torch's default is float64, so is all that it computes."""
     module = ModuleType(name)
-    exec(compile(source, f"{name}.py", "exec"), module.__dict__)
+    exec(compile(source, f"{name}.py", "exec", dont_inherit=True), module.__dict__)
     if torch.get_default_dtype() == torch.float64:
         module.__dict__.update({key: torch.float64 for key in ("COMPUTE", "REDUCE") if key in module.__dict__})
     return module

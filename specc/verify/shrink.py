@@ -22,7 +22,7 @@ ROWS = 24  # of the vocabulary, on each rank of tp
 def least_ranks(layout: Layout) -> int:
     """Ranks of the smallest layout in which every axis in use stays in use."""
     others = prod(_smallest(size) for _, size in layout.more)
-    return min(layout.dp, 2) * min(layout.pp.ranks, 2) * _smallest(layout.tp) * others
+    return min(layout.size("dp"), 2) * min(layout.pp.ranks, 2) * _smallest(layout.tp) * others
 
 
 def _count(groups: Groups) -> int:
@@ -41,7 +41,7 @@ def shrink(model: Model, layout: Layout, ranks: int) -> tuple[Model, Layout]:
     patterns and ties stay, an uneven vocabulary stays uneven.
     """
     others = {name: _smallest(size) for name, size in layout.more}
-    tp, dp, groups = layout.tp, layout.dp, stages_of(model, layout)
+    tp, dp, groups = layout.tp, layout.size("dp"), stages_of(model, layout)
     each = layout.pp.per_rank
     while prod(others.values()) * tp * dp * -(-_count(groups) // each) > max(ranks, least_ranks(layout)):
         smaller = [size for size in divisors(layout.tp) if 1 < size < tp]
