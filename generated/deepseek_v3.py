@@ -210,7 +210,7 @@ STAGES = (
 )
 
 
-def build_stage(index: int, mesh: DeviceMesh, device: torch.device, batch: int, seq: int, seed: int) -> TurningStage:
+def build_stage(index: int, mesh: DeviceMesh, device: torch.device, batch: int, seq: int, seed: int) -> PipelineStage:
     """Stage `index` with initialised weights, for microbatches of [batch, seq]."""
     with torch.device("meta"):
         module = STAGES[index](mesh["ep"])

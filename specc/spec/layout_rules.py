@@ -115,9 +115,7 @@ def _experts(model: Model, layout: Layout, report: Report) -> None:
     for branch in owned:
         biased = getattr(branch.component, "has_bias", None)
         if biased is not None and biased("down"):
-            message = (
-                "biases of the last linear of experts are added where tokens are, and ep parts experts from these"
-            )
+            message = "biases of the last linear of experts are added where tokens are, and ep parts experts from these"
             notes = ((span_of(report.root, place(report, branch, ("bias",))), "biases are asked for here"),)
             report.add("E445", at, message, "leave ep out, or the biases", notes=notes)
             break
