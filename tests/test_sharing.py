@@ -131,7 +131,9 @@ def test_illegal(breaking: Callable[[Graph], Graph], problem: str) -> None:
         legality(breaking(graph), Layout())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "residual" else pytest.mark.matrix) for name in MODELS]
+)
 def test_rejects_every_mutant(name: str) -> None:
     layout = cut(2, tp=2, sequence_parallel=True, dp=2)
     survivors: list[str] = []
