@@ -519,27 +519,16 @@ cross_entropy = CrossEntropy.apply
 
 
 class StagesOfRank(nn.Module):
-    """Several stages as one module, in which everything has its name in the whole model.
-
-    `copies`: weights of later stages that an earlier one holds too, each with that one.
-    """
+    """Several stages as one module, in which everything has its name in the whole model."""
 
     def __init__(self, stages: Iterable[nn.Module]):
         super().__init__()
-        self.stages, self.copies = tuple(stages), []  # a tuple: they are no submodules
-        for stage in self.stages:
-            for name, child in stage.named_children():
-                self.add(self, name, child)
-
-    def add(self, into: nn.Module, name: str, child: nn.Module) -> None:
-        known = dict(into.named_children()).get(name)
-        if known is None:
-            into.add_module(name, nn.ModuleDict(dict(child.items())) if isinstance(child, nn.ModuleDict) else child)
-        elif isinstance(child, nn.ModuleDict):
-            for key, block in child.items():
-                self.add(known, key, block)
-        else:
-            self.copies += zip(child.parameters(), known.parameters(), strict=True)
+        self.stages = tuple(stages)  # so that they are no submodules
+        stacks: dict[str, nn.ModuleDict] = {}
+        for name, child in (pair for stage in self.stages for pair in stage.named_children()):
+            if isinstance(child, nn.ModuleDict):
+                stacks.setdefault(name, nn.ModuleDict()).update(dict(child.items()))
+            self.add_module(name, stacks.get(name, child))
 
     def train(self, mode: bool = True) -> nn.Module:
         for stage in self.stages:
