@@ -36,10 +36,10 @@ FEW = (
     ("biased", f"{{cp: {{size: 2, order: zigzag}}, {SP}}}"),
     ("kept", "{cp: {size: 2, order: contiguous}}"),
     ("llama-tied", "{cp: 2, pp: 2, checkpoint: {save: [attention.core]}}"),
-    ("biased", f"{{{ULYSSES}, {SP}}}"),
 )
 ASKED = ("prefix", "biased", "routed", "hybrid")  # with masks that no flag says
-ALL = (*FEW, *(pytest.param(name, layout, marks=pytest.mark.matrix) for name in EVERY for layout in WIDE))
+BOTH = pytest.param("biased", f"{{{ULYSSES}, {SP}}}", marks=pytest.mark.matrix)
+ALL = (*FEW, BOTH, *(pytest.param(name, layout, marks=pytest.mark.matrix) for name in EVERY for layout in WIDE))
 
 
 @pytest.mark.matrix
