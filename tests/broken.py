@@ -19,7 +19,7 @@ decoder:
 layout: {tp: 2, pp: {stages: 2}, microbatches: 4, checkpoint: {save: [attention.core]}}
 """
 
-OWNED = DECODER.replace("ffn: {hidden", "moe: {experts: 12, top_k: 2, hidden").replace("{tp: 2,", "{dp: 4, ep: 2,")
+OWNED = DECODER.replace("ffn: {hidden", "moe: {experts: 12, top_k: 2, hidden").replace("{tp: 2,", "{dp: 4, ep: 4,")
 BOTH = """\
 specc: 1
 name: both
@@ -255,9 +255,10 @@ MODEL = (
     Case(
         "E418", f"{SEEN}layout: {{tp: 2, sequence_parallel: true}}\n", "{stem", "{class_token: true, stem", ": |true}"
     ),
-    Case("E443", OWNED, "ep: 2", "ep: 3", "ep: |3"),
+    Case("E443", OWNED, "ep: 4", "ep: 3", "ep: |3"),
+    Case("E446", OWNED, "{dp: 4,", "{dp: 8,", "ep: |4"),
     Case("E444", DECODER, "{tp: 2,", "{dp: 2, ep: 2, tp: 2,", "ep: |2"),
-    Case("E445", OWNED, "top_k: 2", "top_k: 2, bias: true", "ep: |2"),
+    Case("E445", OWNED, "top_k: 2", "top_k: 2, bias: true", "ep: |4"),
     Case("E442", PARTED, "{cp: 2,", "{cp: {size: 2, attention: ulysses, order: zigzag},", "order: |zigzag"),
     Case("E430", PARTED, "vocab: 97", "vocab: 97\nhead: {kind: vector, pool: mean}", "cp: |2"),
     Case("E430", PARTED, "vocab: 97", "vocab: 97\ndrop_path: 0.1", "cp: |2"),

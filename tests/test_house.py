@@ -356,7 +356,7 @@ READ: dict[str, tuple[str, str, str]] = {
     "LayoutDoc.generate": (PATTERN, "layout: {tp: 2}", "layout: {tp: 2, generate: true}"),
     "LayoutDoc.dp": (BOTH, "one: {}", "one: {dp: 2}"),
     "LayoutDoc.cp": (BOTH, "one: {}", "one: {cp: 2}"),
-    "LayoutDoc.ep": (OWNED, "ep: 2,", "ep: 4,"),
+    "LayoutDoc.ep": (OWNED.replace("pp: {stages: 2}, ", ""), "ep: 4,", "ep: 2,"),
     "ContextDoc.size": (BOTH, "one: {}", "one: {cp: {size: 2}}"),
     "ContextDoc.attention": (PARTED, "cp: 2,", "cp: {size: 2, attention: ulysses},"),
     "ContextDoc.order": (PARTED, "cp: 2,", "cp: {size: 2, order: contiguous},"),

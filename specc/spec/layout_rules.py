@@ -119,6 +119,11 @@ def _experts(model: Model, layout: Layout, report: Report) -> None:
             notes = ((span_of(report.root, place(report, branch, ("bias",))), "biases are asked for here"),)
             report.add("E445", at, message, "leave ep out, or the biases", notes=notes)
             break
+    again = layout.checkpoint.every is not None or layout.checkpoint.save
+    if again and layout.pp.stages > 1 and layout.dp % layout.ep == 0 and layout.ep < layout.dp * layout.cp:
+        message = "with stages, experts that several data ranks have alike are gathered inside of what runs again"
+        help = f"with ep: {layout.dp} each has its own; or leave out checkpoint, which torch cannot do there"
+        report.add("E446", at, message, help, reads=[(*layout.at, "pp"), (*layout.at, "checkpoint")])
 
 
 def _others(model: Model, layout: Layout, report: Report) -> None:
