@@ -122,7 +122,8 @@ def _experts(model: Model, layout: Layout, report: Report) -> None:
     again = layout.checkpoint.every is not None or layout.checkpoint.save
     if again and layout.pp.stages > 1 and layout.dp % layout.ep == 0 and layout.ep < layout.dp * layout.cp:
         message = "with stages, experts that several data ranks have alike are gathered inside of what runs again"
-        help = f"with ep: {layout.dp} each has its own; or leave out checkpoint, which torch cannot do there"
+        own = f"with ep: {layout.dp} each has its own; or " if layout.cp == 1 else ""
+        help = f"{own}leave out checkpoint, which torch cannot do there"
         report.add("E446", at, message, help, reads=[(*layout.at, "pp"), (*layout.at, "checkpoint")])
 
 
