@@ -20,7 +20,7 @@ from specc.ir.text import text
 from specc.ir.types import R, S, Spmd
 from specc.lower import lower
 from specc.passes import PASSES, compile_graph
-from specc.passes.check import check
+from specc.passes.check import SpmdError, check
 from specc.passes.legality import IllegalGraph, legality
 from specc.passes.shapes import shapes
 from specc.source import Source
@@ -227,12 +227,16 @@ def test_an_uneven_vocabulary_is_not_gathered() -> None:
         loss = changed("loss.cross_entropy", inputs=(again.ref, Ref("loss.labels")))(
             graph.with_ops([*graph.ops[:at], whole, again, *graph.ops[at:]])
         )
-        found = check(replace(loss, outputs=(again.ref,)), layout)
+        asked = replace(loss, outputs=(again.ref,))
         if legal:
-            legality(found, layout)
+            legality(check(asked, layout), layout)
         else:
+            with pytest.raises(
+                SpmdError, match=r"whole: convert on tp: S\(vocab\) to R, but ranks hold different numbers"
+            ):
+                check(asked, layout)
             with pytest.raises(IllegalGraph, match=r"whole: vocab = 97 cannot be split over 2 ranks"):
-                legality(found, layout)
+                legality(asked, layout)
 
 
 # --- text

@@ -17,7 +17,7 @@ from specc.ir.types import UNEVEN, Axis, Spmd
 from specc.passes.mesh import mesh_of
 from specc.spec.core import Layout
 
-MAY_LEAVE_DEAD = frozenset({"lower", "shapes"})
+MAY_LEAVE_DEAD = frozenset({"lower", "shapes", "rules"})
 
 
 class IllegalGraph(OpError):

@@ -110,7 +110,7 @@ def _experts(model: Model, layout: Layout, report: Report) -> None:
         report.add("E443", at, message, f"with dp = {layout.dp}, ep can be {choices(good)}", reads=[(*layout.at, "dp")])
     if not any(part.sizes for part in parts) and report.sound(("decoder",)) and report.sound(("encoder",)):
         message = "ep splits experts, and no block has any"
-        report.add("E444", at, message, "leave ep out, or give a moe", reads=STACKS)
+        report.add("E444", at, message, "leave ep out, or give blocks that have some", reads=STACKS)
     owned = (branch for _, branch in branches(model) if "ep" in model.tables.component(branch.component).split_by)
     for branch in owned:
         biased = getattr(branch.component, "has_bias", None)
