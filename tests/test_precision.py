@@ -24,7 +24,7 @@ from specc.verify.run import load_file, world_size
 from specc.verify.shrink import shrink
 from tests import models
 from tests.files import file_of, source_of
-from tests.test_axes import PARTS, spec_of
+from tests.test_axes import FEATURES, spec_of
 
 CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -275,10 +275,10 @@ def test_a_step_of_every_shell_is_near_that_in_double(name: str, shell: str, pre
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("layout", ["{ep: 2}", "{dp: 2, ep: 2}"])
+@pytest.mark.parametrize("layout", ["{fp: 2}", "{dp: 2, fp: 2}"])
 def test_gradients_that_are_sums_need_nothing_that_gloo_has_not(layout: str, precision: str) -> None:
     """Where a data axis splits weights, FSDP2 must not average: by a factor of 1 alone it would ask for PREMUL_SUM."""
-    spec = spec_of(layout, PARTS)
+    spec = spec_of(layout, FEATURES)
     model, ranks = shrink(spec.model, replace(spec.layout(), precision=precision), 8)
     results = check(model, ranks, NEAR[precision])
     assert all(one.stored == {torch.float32} and one.seen == {DTYPES[precision]} for one in results)
