@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,16 +228,10 @@ def test_an_uneven_vocabulary_is_not_gathered() -> None:
         loss = changed("loss.cross_entropy", inputs=(again.ref, Ref("loss.labels")))(
             graph.with_ops([*graph.ops[:at], whole, again, *graph.ops[at:]])
         )
-        asked = replace(loss, outputs=(again.ref,))
-        if legal:
-            legality(check(asked, layout), layout)
-        else:
-            with pytest.raises(
-                SpmdError, match=r"whole: convert on tp: S\(vocab\) to R, but ranks hold different numbers"
-            ):
-                check(asked, layout)
-            with pytest.raises(IllegalGraph, match=r"whole: vocab = 97 cannot be split over 2 ranks"):
-                legality(asked, layout)
+        asked, told = replace(loss, outputs=(again.ref,)), "whole: .*(different numbers|cannot be split over 2 ranks)"
+        for step, error in ((check, SpmdError), (legality, IllegalGraph)):
+            with nullcontext() if legal else pytest.raises(error, match=told):
+                step(asked, layout)
 
 
 # --- text
