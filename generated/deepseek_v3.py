@@ -304,8 +304,7 @@ class Trainer:
             schedule(*inputs, target=labels, losses=losses, loss_kwargs={"scale": scale}, return_outputs=False)
         value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach()
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
-        dist.all_reduce(value, group=self.mesh.get_group("dp"))
-        dist.all_reduce(value, group=self.mesh.get_group("ep"))
+        dist.all_reduce(value, group=data(self.mesh).get_group())
         return value
 
     def clip_gradients(self, max_norm: float) -> Tensor:
@@ -323,8 +322,7 @@ class Trainer:
     def count(self, labels: Tensor) -> Tensor:
         """The number of labels other than -100, over all data ranks."""
         count = labels.ne(-100).sum().to(REDUCE)
-        dist.all_reduce(count, group=self.mesh.get_group("dp"))
-        dist.all_reduce(count, group=self.mesh.get_group("ep"))
+        dist.all_reduce(count, group=data(self.mesh).get_group())
         return count
 
 
@@ -383,9 +381,9 @@ def filled(batch: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]], bl
     ]
 
 
-def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> nn.Parameter:
-    """An uninitialised parameter of that full shape, placed over tp."""
-    return nn.Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
+def parameter(shape: tuple[int, ...], placement: Placement, ranks: DeviceMesh) -> nn.Parameter:
+    """An uninitialised parameter of that full shape, placed over one axis of a mesh."""
+    return nn.Parameter(distribute_tensor(torch.empty(shape), ranks, [placement], src_data_rank=None))
 
 
 def dispatch(x: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -420,11 +418,11 @@ def swap(x: Tensor, group: dist.ProcessGroup, sent: list[int], got: list[int]) -
 
 
 class Collective(Function):
-    """`there` makes outputs of inputs over the ranks of tp, `back` gradients of gradients."""
+    """`there` makes outputs of inputs over some ranks, `back` gradients of gradients."""
 
     @staticmethod
-    def forward(ctx, there, back, x, tp):
-        ctx.back, ctx.group = back, tp.get_group()
+    def forward(ctx, there, back, x, ranks):
+        ctx.back, ctx.group = back, ranks.get_group()
         return there(x, ctx.group)
 
     @staticmethod

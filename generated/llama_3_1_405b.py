@@ -243,8 +243,7 @@ class Trainer:
             schedule(*inputs, target=labels, losses=losses, loss_kwargs={"scale": scale * ranks}, return_outputs=False)
         value = sum(losses, torch.zeros((), dtype=REDUCE, device=labels.device)).detach() / ranks
         dist.all_reduce(value, group=self.mesh.get_group("pp"))
-        dist.all_reduce(value, group=self.mesh.get_group("dp"))
-        dist.all_reduce(value, group=self.mesh.get_group("cp"))
+        dist.all_reduce(value, group=data(self.mesh).get_group())
         return value
 
     def clip_gradients(self, max_norm: float) -> Tensor:
@@ -263,8 +262,7 @@ class Trainer:
     def count(self, labels: Tensor) -> Tensor:
         """The number of labels other than -100, over all data ranks."""
         count = labels.ne(-100).sum().to(REDUCE)
-        dist.all_reduce(count, group=self.mesh.get_group("dp"))
-        dist.all_reduce(count, group=self.mesh.get_group("cp"))
+        dist.all_reduce(count, group=data(self.mesh).get_group())
         return count
 
 
@@ -359,11 +357,11 @@ def scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class Collective(Function):
-    """`there` makes outputs of inputs over the ranks of tp, `back` gradients of gradients."""
+    """`there` makes outputs of inputs over some ranks, `back` gradients of gradients."""
 
     @staticmethod
-    def forward(ctx, there, back, x, tp):
-        ctx.back, ctx.group = back, tp.get_group()
+    def forward(ctx, there, back, x, ranks):
+        ctx.back, ctx.group = back, ranks.get_group()
         return there(x, ctx.group)
 
     @staticmethod
@@ -375,14 +373,14 @@ all_gather = partial(Collective.apply, gather, scatter)  # joins the shards of t
 reduce_scatter = partial(Collective.apply, scatter, gather)  # sums, and keeps this rank's shard of the first axis
 
 
-def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
+def shard(x: Tensor, dim: int, ranks: DeviceMesh) -> Tensor:
     """This rank's shard of `dim` of a replicated value whose gradient is summed elsewhere."""
-    return x.chunk(tp.size(), dim)[tp.get_local_rank()]
+    return x.chunk(ranks.size(), dim)[ranks.get_local_rank()]
 
 
-def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> nn.Parameter:
-    """An uninitialised parameter of that full shape, placed over tp."""
-    return nn.Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
+def parameter(shape: tuple[int, ...], placement: Placement, ranks: DeviceMesh) -> nn.Parameter:
+    """An uninitialised parameter of that full shape, placed over one axis of a mesh."""
+    return nn.Parameter(distribute_tensor(torch.empty(shape), ranks, [placement], src_data_rank=None))
 
 
 def chunks_of_rows(x: Tensor, cp: DeviceMesh) -> Tensor:

@@ -339,11 +339,11 @@ def scatter(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class Collective(Function):
-    """`there` makes outputs of inputs over the ranks of tp, `back` gradients of gradients."""
+    """`there` makes outputs of inputs over some ranks, `back` gradients of gradients."""
 
     @staticmethod
-    def forward(ctx, there, back, x, tp):
-        ctx.back, ctx.group = back, tp.get_group()
+    def forward(ctx, there, back, x, ranks):
+        ctx.back, ctx.group = back, ranks.get_group()
         return there(x, ctx.group)
 
     @staticmethod
@@ -355,9 +355,9 @@ all_gather = partial(Collective.apply, gather, scatter)  # joins the shards of t
 reduce_scatter = partial(Collective.apply, scatter, gather)  # sums, and keeps this rank's shard of the first axis
 
 
-def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> nn.Parameter:
-    """An uninitialised parameter of that full shape, placed over tp."""
-    return nn.Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
+def parameter(shape: tuple[int, ...], placement: Placement, ranks: DeviceMesh) -> nn.Parameter:
+    """An uninitialised parameter of that full shape, placed over one axis of a mesh."""
+    return nn.Parameter(distribute_tensor(torch.empty(shape), ranks, [placement], src_data_rank=None))
 
 
 def gradient_norm(parameters: list, device: str) -> Tensor:

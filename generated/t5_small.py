@@ -414,11 +414,11 @@ def same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class Collective(Function):
-    """`there` makes outputs of inputs over the ranks of tp, `back` gradients of gradients."""
+    """`there` makes outputs of inputs over some ranks, `back` gradients of gradients."""
 
     @staticmethod
-    def forward(ctx, there, back, x, tp):
-        ctx.back, ctx.group = back, tp.get_group()
+    def forward(ctx, there, back, x, ranks):
+        ctx.back, ctx.group = back, ranks.get_group()
         return there(x, ctx.group)
 
     @staticmethod
@@ -430,9 +430,9 @@ all_reduce = partial(Collective.apply, total, same)  # every rank already holds 
 copy_to_shards = partial(Collective.apply, same, total)  # for every rank's own shard of weights: gradients are summed
 
 
-def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> nn.Parameter:
-    """An uninitialised parameter of that full shape, placed over tp."""
-    return nn.Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
+def parameter(shape: tuple[int, ...], placement: Placement, ranks: DeviceMesh) -> nn.Parameter:
+    """An uninitialised parameter of that full shape, placed over one axis of a mesh."""
+    return nn.Parameter(distribute_tensor(torch.empty(shape), ranks, [placement], src_data_rank=None))
 
 
 def gradient_norm(parameters: list, device: str) -> Tensor:

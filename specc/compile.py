@@ -63,14 +63,15 @@ def compile_spec(spec: Spec, layout: Layout, like: Compiled | None = None) -> Co
     Any exception is a bug; it gets notes that name the spec, the layout and the place the op comes from.
     """
     with noted("compiling", spec, layout):
-        graph = lower(spec.model) if like is None else like.passes["lower"]
-        first = None if like is None else checkpoint
-        placed = graph if like is None else like.passes["check"]
-        passes = {**({"lower": graph} if like is None else like.passes), **dict(run(placed, layout, first))}
-        decode = second(graph, layout) if layout.generate else None
+        if like is None:
+            graph = lower(spec.model)
+            passes = {"lower": graph, **dict(run(graph, layout))}
+        else:
+            passes = {**like.passes, **dict(run(like.passes["check"], layout, checkpoint))}
+        decode = second(passes["lower"], layout) if layout.generate else None
     findings = [
         *idle_findings(passes["fold"], spec.model.inputs, spec.root),
-        *init_findings(graph, spec.model.init, spec.root),
+        *init_findings(passes["lower"], spec.model.init, spec.root),
         *context_findings(passes["fold"], layout, spec.root),
         *start_findings(passes["fold"], layout, spec.root),
         *save_findings(passes["legality"], layout, spec.root),

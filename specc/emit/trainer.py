@@ -61,7 +61,7 @@ class Ranks:
 
     holds: Code
     fed: Lines
-    counted: tuple[Lines, ...]  # groups of axes over which labels are counted
+    counted: tuple[Lines, ...]  # groups of ranks over which labels are counted
     kept: Lines  # the mesh and the sizes
     exact: Lines  # lengths that must be those that the trainer is built for
     filled: Lines
@@ -206,12 +206,19 @@ def _run(of: Context, options: str) -> Run:
 def _returned(of: Context, detached: bool, averaged: bool) -> Lines:
     """Lines that sum `value` over ranks."""
     value = "value" if detached else "value.detach()"
-    groups = (*(("pp",) if of.pp else ()), *of.graph.groups.data)
+    groups = [*['self.mesh.get_group("pp")'] * of.pp, *_data_group(of)]
     if not groups:
         return lines([f"return {value}"])
     rows = [f"value = {value}{' / ranks' * averaged}"] * (averaged or not detached)
-    rows += [f'dist.all_reduce(value, group=self.mesh.get_group("{axis}"))' for axis in groups]
+    rows += [f"dist.all_reduce(value, group={group})" for group in groups]
     return lines([*rows, "return value"])
+
+
+def _data_group(of: Context) -> list[str]:
+    """All ranks that are fed different tokens, if there are several."""
+    if len(of.data) > 1:
+        return [f"{of.ranks(of.data, 'self.mesh')}.get_group()"]
+    return [f'self.mesh.get_group("{axis}")' for axis in of.data]
 
 
 def _kept(sizes: str) -> list[str]:
@@ -241,7 +248,7 @@ def _ranks(of: Context) -> Ranks:
             "every rank calls every method."
         ),
         fed=lines(wrap(_fed(of), 116)),
-        counted=(lines(data),) if data else (),
+        counted=(lines(_data_group(of)),) if data else (),
         kept=lines(row[8:] for row in _kept(f"{{{', '.join(sizes)}}}")),
         exact=lines(f'check_length("{x}", {x}, self.sizes["{x}"])' for x in exact),
         filled=lines(row[8:] for line in _filled(of, filled) for row in wrapped(f"        {line}")),

@@ -33,11 +33,11 @@ def same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class Collective(Function):
-    """`there` makes outputs of inputs over the ranks of tp, `back` gradients of gradients."""
+    """`there` makes outputs of inputs over some ranks, `back` gradients of gradients."""
 
     @staticmethod
-    def forward(ctx, there, back, x, tp):
-        ctx.back, ctx.group = back, tp.get_group()
+    def forward(ctx, there, back, x, ranks):
+        ctx.back, ctx.group = back, ranks.get_group()
         return there(x, ctx.group)
 
     @staticmethod
@@ -54,18 +54,18 @@ copy_to_shards = partial(Collective.apply, same, total)  # for every rank's own 
 
 class AllGatherWhole(Function):
     @staticmethod
-    def forward(ctx, x, tp):
-        ctx.tp = tp
-        return gather(x, tp.get_group())
+    def forward(ctx, x, ranks):
+        ctx.ranks = ranks
+        return gather(x, ranks.get_group())
 
     @staticmethod
     def backward(ctx, grad):
-        return grad.chunk(ctx.tp.size())[ctx.tp.get_local_rank()], None
+        return grad.chunk(ctx.ranks.size())[ctx.ranks.get_local_rank()], None
 
 
-def all_gather_whole(x: Tensor, tp: DeviceMesh) -> Tensor:
+def all_gather_whole(x: Tensor, ranks: DeviceMesh) -> Tensor:
     """Join the shards of the first axis; every rank already holds the whole gradient, and keeps its part of it."""
-    return AllGatherWhole.apply(x, tp)
+    return AllGatherWhole.apply(x, ranks)
 
 
 def swap(x: Tensor, group: dist.ProcessGroup, sent: list[int], got: list[int]) -> Tensor:
@@ -86,14 +86,14 @@ def swap_shards(x: Tensor, whole: int, part: int, cp: DeviceMesh) -> Tensor:
     return torch.cat(exchange(torch.stack(x.chunk(cp.size(), whole)), ones, ones, cp).unbind(), part)
 
 
-def shard(x: Tensor, dim: int, tp: DeviceMesh) -> Tensor:
+def shard(x: Tensor, dim: int, ranks: DeviceMesh) -> Tensor:
     """This rank's shard of `dim` of a replicated value whose gradient is summed elsewhere."""
-    return x.chunk(tp.size(), dim)[tp.get_local_rank()]
+    return x.chunk(ranks.size(), dim)[ranks.get_local_rank()]
 
 
-def parameter(shape: tuple[int, ...], placement: Placement, tp: DeviceMesh) -> nn.Parameter:
-    """An uninitialised parameter of that full shape, placed over tp."""
-    return nn.Parameter(distribute_tensor(torch.empty(shape), tp, [placement], src_data_rank=None))
+def parameter(shape: tuple[int, ...], placement: Placement, ranks: DeviceMesh) -> nn.Parameter:
+    """An uninitialised parameter of that full shape, placed over one axis of a mesh."""
+    return nn.Parameter(distribute_tensor(torch.empty(shape), ranks, [placement], src_data_rank=None))
 
 
 def spread(shape: tuple[int, ...], placements: tuple[Placement, ...], ranks: DeviceMesh) -> nn.Parameter:

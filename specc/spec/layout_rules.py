@@ -109,7 +109,7 @@ def _experts(model: Model, layout: Layout, report: Report) -> None:
         message = f"ep = {layout.ep} ranks are some of those of dp = {layout.dp}, and do not divide them"
         report.add("E443", at, message, f"with dp = {layout.dp}, ep can be {choices(good)}", reads=[(*layout.at, "dp")])
     if not any(part.sizes for part in parts) and report.sound(("decoder",)) and report.sound(("encoder",)):
-        message = "ep splits experts, and no block has any"
+        message = "ep splits experts, and there are none to split"
         report.add("E444", at, message, "leave ep out, or give blocks that have some", reads=STACKS)
     owned = (branch for _, branch in branches(model) if "ep" in model.tables.component(branch.component).split_by)
     for branch in owned:
@@ -174,7 +174,10 @@ def _tell(wrong: Wrong, layout: Layout, axis: str, help: str | None, report: Rep
         notes = tuple((span_of(report.root, path), f"{key} is set here") for path in stated)
         message = f"{number_of} cannot be split over {axis} = {layout.size(axis)}"
         whole = f"with rules: {{{', '.join(f'{word}: none' for word in words)}}} every rank has all"
-        report.add("E402", (*layout.at, axis), message, f"{help}; or {whole}" if help else whole, notes=notes)
+        known = layout.tables.axes[axis]
+        if not (known.data and known.shards):  # else it is there for what it splits
+            help = f"{help}; or {whole}" if help else whole
+        report.add("E402", (*layout.at, axis), message, help, notes=notes)
 
 
 def _split(model: Model, layout: Layout, axis: str, report: Report) -> Iterator[_Parts]:
