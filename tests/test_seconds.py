@@ -177,6 +177,18 @@ def test_data_ranks_wait_for_what_their_layers_do_not_hide() -> None:
     assert part(twice, name) < 4 * part(once, name)  # gradients are summed once a step
 
 
+def test_weights_of_experts_are_cast_whoever_shares_them_out() -> None:
+    """Over ep a rank casts its own experts, which are as many as its shards of all of them over dp."""
+    block = "[{attention: {heads: 8}}, {moe: {experts: 8, top_k: 2, hidden: 4096, kind: gated}}]"
+    text = f"specc: 1\nname: cast\nd_model: 1024\nvocab: 96\ndecoder: {{layers: 2, block: {block}}}\n"
+    found: list[float] = []
+    for over in ("dp: 4", "dp: 4, ep: 2", "dp: 4, ep: 4"):
+        graph, layout = compiled(f"{text}layout: {{{over}, precision: bf16}}\n")
+        seconds = step(graph, layout, known("h100"), {"batch": 1, "seq": 512, "slots": 512, "places": 512})
+        found += [part.seconds for part in seconds.parts if part.name.startswith("casts")]
+    assert len(found) == 3 and min(found) > 0.95 * found[0]
+
+
 def test_tensor_parallel_ranks_talk_within_a_node_and_beyond() -> None:
     sizes = {tp: part(small(f"tp: {tp}"), "collectives in layers") for tp in (1, 2, 8)}
     assert sizes[1] == 0 < sizes[2] < sizes[8]

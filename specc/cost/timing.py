@@ -175,22 +175,20 @@ class Timing:
         ops = tuple(ops)
         each = self.elements(ops)
         shared, held = sum(size for size, ranks in each if ranks > 1), sum(-(-size // ranks) for size, ranks in each)
-        elements = shared if self.graph.groups.data else held
-        ahead, back = (Parts(weights=self.roofline.moved(elements * bytes)) for bytes in self._weights)
-        return self.timed(ops, path) + Timed(ahead, back, ahead), elements, held
+        bytes = [(size, self._weights(ranks)) for size, ranks in each]
+        ahead, back = (Parts(weights=self.roofline.moved(sum(size * both[n] for size, both in bytes))) for n in (0, 1))
+        return self.timed(ops, path) + Timed(ahead, back, ahead), shared, held
 
-    @cached_property
-    def _weights(self) -> tuple[float, float]:
-        """Bytes of a parameter and a microbatch, forward and backward.
+    def _weights(self, ranks: int) -> tuple[float, float]:
+        """Bytes of a parameter and a microbatch, forward and backward, where so many data ranks share it out.
 
         Cast: read in float32 and written, its gradient the other way; FSDP casts shards alone. Gradients are added up
         from the second microbatch on, under FSDP and where weights are held in half from the first.
         """
         whole, half = BYTES["float32"], self.roofline.element
-        fed = self.graph.groups.size(self.graph.groups.data)
         later = 1 - 1 / self.microbatches
-        if fed > 1:
-            return (whole + half) / fed, (half + 2 * whole) * later
+        if ranks > 1:
+            return (whole + half) / ranks, (half + 2 * whole) * later
         if not self.how.cast:
             return 0.0, half + 2 * whole
         cast = whole + half if half != whole else 0
