@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from torch import Tensor
 from specc.cli.specs import load_all
 from specc.compile import compile_spec
 from specc.cost.memory import Memory, memories
+from specc.cost.rows import ROWS as ROWS_OF
 from specc.cost.sizes import Sizes
+from specc.cost.storage import Live
+from specc.cost.trace import Trace
 from specc.emit import emit
 from specc.ir.graph import Graph
 from specc.spec import Layout
@@ -198,3 +202,21 @@ def test_blocks_are_run_once(layout: Layout, tmp_path: Path) -> None:
         told, true = (memories(graph, layout, symbols(graph), whole=whole) for whole in (False, True))
         for once, every in zip(told, true, strict=True):
             assert once.saved == every.saved and close(once.peak, every.peak, most), (once, every)
+
+
+EXPERTS = MIDDLE.replace("ffn: {", "moe: {experts: 8, top_k: 2, ")
+
+
+@pytest.mark.parametrize(("ep", "alone"), [(1, False), (2, False), (4, True)])
+def test_experts_that_a_rank_has_for_itself(ep: int, alone: bool, tmp_path: Path) -> None:
+    """FSDP does not touch them: they are cast where they are used, and their gradients are as they are stored."""
+    (tmp_path / "experts.yaml").write_text(EXPERTS)
+    layout = Layout(dp=4, ep=ep, precision="bf16")
+    graph = compile_spec(load(tmp_path / "experts.yaml"), layout).placed
+    sizes = Sizes(graph, symbols(graph))
+    trace = Trace(sizes, ROWS_OF, Live())
+    trace.gradient = 2  # as FSDP hands them on
+    for op in (op for op in graph.ops if op.kind == "grouped_linear"):
+        assert sizes.casts(op) == alone and sizes.shared(op, 0) == (0 if alone else 4 // ep)
+        assert trace.gradient_of(op, 0) == sizes.param(op, 0) * (4 if alone else 2)
+        assert sizes.param(op, 0) == prod((8 // ep, 128, 256))

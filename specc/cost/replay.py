@@ -56,7 +56,7 @@ class Replayed:
         """As the block would."""
         live, trace = self.trace.live, self.trace
         new = {
-            (param.path, self.layer): trace.sizes.param(op, n) * trace.gradient
+            (param.path, self.layer): trace.gradient_of(op, n)
             for op in self.ops
             for n, param in enumerate(op.params)
             if param.trained and (param.path, self.layer) not in trace.gradients

@@ -101,8 +101,13 @@ class Sizes:
 
     def casts(self, op: Op) -> bool:
         """Whether an op's parameters are cast where they are used: FSDP2 does so where it gathers them."""
-        gathered = any(axis.data for axis in self.graph.mesh) or self.graph.definition(op).wide
-        return not gathered and self.element(op.outs[0]) < self.stored
+        gathered = any(self.shared(op, n) for n in range(len(op.params)))
+        return not gathered and not self.graph.definition(op).wide and self.element(op.outs[0]) < self.stored
+
+    def shared(self, op: Op, n: int) -> int:
+        """How many data ranks share out an op's parameter, 0 where a rank has it for itself."""
+        over = self.graph.groups.summing(op.uses[n].stored) if op.uses else ()
+        return self.graph.groups.size(over) if over else 0
 
     def param(self, op: Op, n: int) -> int:
         """Of an op's parameter as it is used: split as tensor parallelism splits it, gathered over others (FSDP2)."""

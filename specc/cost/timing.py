@@ -196,9 +196,8 @@ class Timing:
 
     def elements(self, ops: Iterable[Op]) -> list[tuple[int, int]]:
         """Of each trained parameter once, and how many data ranks share it out."""
-        groups = self.graph.groups
         found = {
-            param.path: (self.sizes.param(op, n), groups.size(groups.summing(op.uses[n].stored)) if op.uses else 1)
+            param.path: (self.sizes.param(op, n), self.sizes.shared(op, n) or 1)
             for op in ops
             for n, param in enumerate(op.params)
             if param.trained

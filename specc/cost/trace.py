@@ -239,12 +239,16 @@ class Trace:
             self.live.drop(storage)
 
     def _parameter(self, op: Op, n: int, layer: int | None) -> None:
-        size = self.sizes.param(op, n) * self.gradient
+        size = self.gradient_of(op, n)
         key = (op.params[n].path, layer)
         if key in self.gradients:
             self.live.touch(size, MOMENT)
         else:
             self.grade(key, size)
+
+    def gradient_of(self, op: Op, n: int) -> int:
+        """Bytes of the gradient of an op's parameter: as FSDP hands it on, or as it is stored."""
+        return self.sizes.param(op, n) * (self.gradient if self.sizes.shared(op, n) else self.sizes.stored)
 
     def grade(self, key: tuple[Path, int | None], size: int) -> None:
         """Make the gradient of a parameter."""

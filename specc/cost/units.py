@@ -119,7 +119,6 @@ def held_of(run: Trace, ops: Mapping[Unit, list[Op]], without: Collection[Path] 
     """Units in the order in which they run; rows of parameters are split over the ranks that sum up their gradients,
     and filled up. Where there are none, the rank has them for itself.
     """
-    groups = run.graph.groups
     found: dict[Unit, Held] = {}
     for unit, own in ops.items():
         seen: set[Path] = set()
@@ -130,7 +129,7 @@ def held_of(run: Trace, ops: Mapping[Unit, list[Op]], without: Collection[Path] 
                     continue
                 seen.add(param.path)
                 size, rows = run.sizes.param(op, n), run.sizes.used(op, n)[0]
-                ranks = groups.size(groups.summing(op.uses[n].stored)) if op.uses else 1
+                ranks = run.sizes.shared(op, n) or 1
                 part = -(-rows // ranks) * (size // rows)
                 gathered, shard = gathered + part * ranks * (ranks > 1), shard + part
         found[unit] = Held(gathered, shard)
